@@ -1,0 +1,175 @@
+"""What a backend must do: keep unfinished stores, publish them at once, read finished ones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import CorruptStoreError, NolbError, StoreError
+from cache.layout import ArrayLayout, Header
+from cache.shards import Shard, ShardRecord
+from cache.strict_json import JSON
+
+Array: TypeAlias = npt.NDArray[Any]
+
+REMEDY = "Restore the store from a copy, or extract it again with --overwrite."
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What joins the shards when a store is finished."""
+
+    attributes: Mapping[str, Mapping[str, JSON]]
+    """Group ("" is the root) -> its attributes."""
+    arrays: Mapping[str, Array | Sequence[str]]
+    """Path from the root -> values, for every small array of the layout."""
+
+
+class Sealed(ABC):
+    """A finished store, open for reading.
+
+    Whatever cannot be read, or disagrees with its checksum, raises CorruptStoreError.
+    """
+
+    @abstractmethod
+    def attributes(self, group: str = "") -> dict[str, JSON]:
+        """Return the attributes of a group, "" being the root."""
+
+    @abstractmethod
+    def shape_and_dtype(self, path: str) -> tuple[tuple[int, ...], str]:
+        """Return what the array says about itself; the type is a numpy name or "string"."""
+
+    @abstractmethod
+    def read(self, array: ArrayLayout, rows: slice) -> Array:
+        """Return the rows of a numeric array in one pass, as an own array."""
+
+    @abstractmethod
+    def read_texts(self, path: str) -> list[str]:
+        """Return a whole array of strings."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files."""
+
+
+class Draft(ABC):
+    """An unfinished store; it survives its process.
+
+    Different shards may be written by different processes: no two of them share an object.
+    """
+
+    def __init__(self, header: Header, *, replaces: bool) -> None:
+        self.header = header
+        self.replaces = replaces
+        """Whether :meth:`publish` may take the place of an older store."""
+
+    @abstractmethod
+    def write(self, shard: Shard, arrays: Mapping[str, Array]) -> None:
+        """Write a shard's arrays, by their name within the split; durable on return."""
+
+    @abstractmethod
+    def read(self, shard: Shard, name: str) -> Array:
+        """Return what was written; raises CorruptStoreError where it cannot be read."""
+
+    @abstractmethod
+    def put_record(self, record: ShardRecord) -> None:
+        """Record a shard as complete; atomic, durable on return."""
+
+    @abstractmethod
+    def drop_record(self, shard: Shard) -> None:
+        """Forget that a shard is complete; nothing happens where it is not."""
+
+    @abstractmethod
+    def records(self) -> dict[Shard, ShardRecord]:
+        """Return what is recorded now; records that cannot be read count as absent."""
+
+    @abstractmethod
+    def assemble(self, contents: Contents) -> Sealed:
+        """Join shards and ``contents`` under a working name; durable on return.
+
+        After a crash it is called again.
+        """
+
+    @abstractmethod
+    def publish(self) -> None:
+        """Put the assembled store under its own name and remove the draft.
+
+        An older store stays untouched up to the one rename that replaces it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files; the draft stays."""
+
+
+class Backend(ABC):
+    """One kind of place in which stores live, chosen by the suffix of their path."""
+
+    @abstractmethod
+    def has_sealed(self, path: Path) -> bool:
+        """Tell whether anything stands under the name of the store."""
+
+    @abstractmethod
+    def has_draft(self, path: Path) -> bool:
+        """Tell whether an unfinished store stands there."""
+
+    @abstractmethod
+    def create_draft(self, path: Path, header: Header, *, replaces: bool) -> Draft:
+        """Make an unfinished store, atomically.
+
+        With ``replaces`` an older draft is thrown away, and an older store will be replaced by
+        :meth:`Draft.publish`.
+        """
+
+    @abstractmethod
+    def open_draft(self, path: Path) -> Draft:
+        """Open an unfinished store to continue it."""
+
+    @abstractmethod
+    def discard_draft(self, path: Path) -> None:
+        """Remove an unfinished store."""
+
+    @abstractmethod
+    def open_sealed(self, path: Path) -> Sealed:
+        """Open a finished store.
+
+        Raises:
+            StoreFormatError: what stands there is of another kind.
+            CorruptStoreError: it is of the right kind, but damaged.
+        """
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a library raises on damaged data into a CorruptStoreError."""
+    try:
+        yield
+    except (NolbError, MemoryError):
+        raise
+    except PermissionError:
+        raise StoreError(f"{path}: no permission to read it; ask its owner for access.") from None
+    # A library may stumble over damaged bytes anywhere, so any of its errors can come out.
+    except Exception as error:
+        raise damaged(path, f"{what} cannot be read: {one_line(error)}") from error
+
+
+def damaged(path: Path, what: str) -> CorruptStoreError:
+    """Return the error for bytes that are not what was written."""
+    return CorruptStoreError(f"{path} is damaged ({what}). {REMEDY}")
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message as one bounded line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def numpy_name(dtype: np.dtype[Any]) -> str:
+    """Return the type's name, without its byte order."""
+    return dtype.newbyteorder("=").name

@@ -1,0 +1,142 @@
+"""A store in this process's memory: the reference for the others, and quick for small work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cache.backends.contract import Array, Backend, Contents, Draft, Sealed, numpy_name, reading
+from cache.errors import StoreExistsError
+from cache.layout import STRING, ArrayLayout, Header
+from cache.shards import Shard, ShardRecord
+from cache.strict_json import JSON
+
+
+@dataclass(frozen=True)
+class _Finished:
+    contents: Contents
+    arrays: Mapping[str, Array]
+
+
+class MemoryDraft(Draft):
+    """Shards and records in dictionaries."""
+
+    def __init__(self, backend: MemoryBackend, path: Path, header: Header, replaces: bool) -> None:
+        super().__init__(header, replaces=replaces)
+        self._backend = backend
+        self._path = path
+        self._shards: dict[Shard, dict[str, Array]] = {}
+        self._records: dict[Shard, ShardRecord] = {}
+        self._assembled: _Finished | None = None
+
+    def write(self, shard: Shard, arrays: Mapping[str, Array]) -> None:
+        """See :class:`Draft`."""
+        self._shards[shard] = {name: values.copy() for name, values in arrays.items()}
+
+    def read(self, shard: Shard, name: str) -> Array:
+        """See :class:`Draft`."""
+        with reading(self._path, str(shard)):
+            return self._shards[shard][name].copy()
+
+    def put_record(self, record: ShardRecord) -> None:
+        """See :class:`Draft`."""
+        self._records[record.shard] = record
+
+    def drop_record(self, shard: Shard) -> None:
+        """See :class:`Draft`."""
+        self._records.pop(shard, None)
+
+    def records(self) -> dict[Shard, ShardRecord]:
+        """See :class:`Draft`."""
+        return dict(self._records)
+
+    def assemble(self, contents: Contents) -> Sealed:
+        """See :class:`Draft`."""
+        arrays = {
+            array.path: np.concatenate(
+                [self._shards[shard][name] for shard in self.header.shards(split.name)],
+                axis=array.row_axis,
+            )
+            for split in self.header.splits
+            for name, array in self.header.shard_arrays(split.name).items()
+        }
+        for path, array in self.header.small_arrays().items():
+            text = array.dtype == STRING
+            arrays[path] = np.array(contents.arrays[path], dtype=object if text else array.dtype)
+        self._assembled = _Finished(contents, arrays)
+        return MemorySealed(self._path, self._assembled)
+
+    def publish(self) -> None:
+        """See :class:`Draft`."""
+        if self._path in self._backend.sealed and not self.replaces:
+            raise StoreExistsError(f"{self._path} came up while its store was being written.")
+        assert self._assembled is not None, "assemble comes before publish"  # noqa: S101
+        self._backend.sealed[self._path] = self._assembled
+        self._backend.drafts.pop(self._path, None)
+
+    def close(self) -> None:
+        """See :class:`Draft`."""
+
+
+class MemorySealed(Sealed):
+    """A finished store."""
+
+    def __init__(self, path: Path, finished: _Finished) -> None:
+        self._path = path
+        self._finished = finished
+
+    def attributes(self, group: str = "") -> dict[str, JSON]:
+        """See :class:`Sealed`."""
+        return dict(self._finished.contents.attributes[group])
+
+    def shape_and_dtype(self, path: str) -> tuple[tuple[int, ...], str]:
+        """See :class:`Sealed`."""
+        array = self._finished.arrays[path]
+        return array.shape, STRING if array.dtype == object else numpy_name(array.dtype)
+
+    def read(self, array: ArrayLayout, rows: slice) -> Array:
+        """See :class:`Sealed`."""
+        return np.array(self._finished.arrays[array.path][array.index(rows)])
+
+    def read_texts(self, path: str) -> list[str]:
+        """See :class:`Sealed`."""
+        return [str(text) for text in self._finished.arrays[path].tolist()]
+
+    def close(self) -> None:
+        """See :class:`Sealed`."""
+
+
+class MemoryBackend(Backend):
+    """Stores of this process, under names with the suffix ".memory"."""
+
+    def __init__(self) -> None:
+        self.sealed: dict[Path, _Finished] = {}
+        self.drafts: dict[Path, MemoryDraft] = {}
+
+    def has_sealed(self, path: Path) -> bool:
+        """See :class:`Backend`."""
+        return path in self.sealed
+
+    def has_draft(self, path: Path) -> bool:
+        """See :class:`Backend`."""
+        return path in self.drafts
+
+    def create_draft(self, path: Path, header: Header, *, replaces: bool) -> Draft:
+        """See :class:`Backend`."""
+        self.drafts[path] = MemoryDraft(self, path, header, replaces)
+        return self.drafts[path]
+
+    def open_draft(self, path: Path) -> Draft:
+        """See :class:`Backend`."""
+        return self.drafts[path]
+
+    def discard_draft(self, path: Path) -> None:
+        """See :class:`Backend`."""
+        self.drafts.pop(path, None)
+
+    def open_sealed(self, path: Path) -> Sealed:
+        """See :class:`Backend`."""
+        return MemorySealed(path, self.sealed[path])

@@ -1,0 +1,142 @@
+"""The shard: unit of work and of commit; and the record that says that one is complete."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import StoreFormatError
+from cache.strict_json import JSON, Fields, canonical, parse
+
+_MAX_REASON = 500  # characters kept of why an image could not be read
+
+
+@dataclass(frozen=True, order=True)
+class Shard:
+    """Rows ``start`` to ``stop`` of a split, computed by one worker and committed as one."""
+
+    split: str
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
+    @property
+    def rows(self) -> slice:
+        """The rows within the split."""
+        return slice(self.start, self.stop)
+
+    @property
+    def name(self) -> str:
+        """A word for file names, as "train-00003"."""
+        return f"{self.split}-{self.index:05d}"
+
+    def __str__(self) -> str:
+        return f"shard {self.index} of split '{self.split}' (rows {self.start} to {self.stop - 1})"
+
+
+def shards_of(n_rows: int, shard_rows: int, split: str) -> tuple[Shard, ...]:
+    """Cut ``n_rows`` rows into shards of ``shard_rows``; the last one takes what is left."""
+    starts = range(0, n_rows, shard_rows)
+    return tuple(
+        Shard(split, index, start, min(start + shard_rows, n_rows))
+        for index, start in enumerate(starts)
+    )
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """The statement that a shard is complete, and what its bytes must be."""
+
+    shard: Shard
+    arrays: Mapping[str, str] = field(hash=False)
+    """Name within the split ("features", "logits", "views") -> :func:`array_digest`."""
+    ids: str
+    """:func:`cache.identity.ids_digest` over the shard's sample ids."""
+    failures: Mapping[int, str] = field(hash=False)
+    """Row of the split -> why its image could not be read; such rows hold NaN."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "arrays", MappingProxyType(dict(self.arrays)))
+        object.__setattr__(self, "failures", MappingProxyType(dict(self.failures)))
+
+    @property
+    def start(self) -> int:
+        """First row within the split."""
+        return self.shard.start
+
+    @property
+    def stop(self) -> int:
+        """Row after the last within the split."""
+        return self.shard.stop
+
+    def to_text(self) -> str:
+        """Return the record as one line of JSON."""
+        failures: dict[str, JSON] = {str(row): self.failures[row] for row in sorted(self.failures)}
+        return canonical(
+            {
+                "split": self.shard.split,
+                "index": self.shard.index,
+                "start": self.start,
+                "stop": self.stop,
+                "arrays": dict(self.arrays),
+                "ids": self.ids,
+                "failures": failures,
+            }
+        )
+
+    @classmethod
+    def from_text(cls, text: str | bytes, where: str) -> ShardRecord:
+        """Read what :meth:`to_text` wrote; ``where`` names the record in the error.
+
+        Raises:
+            StoreFormatError: the text is no record.
+        """
+        keys = ("split", "index", "start", "stop", "arrays", "ids", "failures")
+        found = Fields(parse(text, where), where, keys)
+        shard = Shard(
+            found.text("split"), found.count("index"), found.count("start"), found.count("stop")
+        )
+        failures: dict[int, str] = {}
+        for row, reason in found.text_mapping("failures").items():
+            if not (row.isascii() and row.isdecimal() and shard.start <= int(row) < shard.stop):
+                raise StoreFormatError(f"{where} marks row '{row}' failed, which is not its own.")
+            failures[int(row)] = reason
+        return cls(shard, found.text_mapping("arrays"), found.text("ids"), failures)
+
+
+def array_digest(array: npt.NDArray[Any]) -> str:
+    """Return the sha256 over the type, the shape and the little-endian bytes of an array."""
+    stored = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    digest = hashlib.sha256(f"{stored.dtype.str}{stored.shape}".encode("ascii"))
+    # The views of a shard, (V, n, D), lie in V blocks: hashed one by one, none is copied.
+    for block in stored if stored.ndim > 2 else (stored,):  # noqa: PLR2004 - a matrix is one block
+        digest.update(np.ascontiguousarray(block).data)
+    return digest.hexdigest()
+
+
+def tidy_reason(reason: str) -> str:
+    """Return a reason as it is stored: one line, never empty, bounded."""
+    # HDF5 strings end at NUL, and file names may hold bytes that are no text.
+    printable = reason.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+    return " ".join(printable.split())[:_MAX_REASON] or "unreadable"
+
+
+def finite_rows(array: npt.NDArray[np.floating[Any]], row_axis: int) -> npt.NDArray[np.bool_]:
+    """Return (n,) whether all of a row's numbers are finite; the rows lie along ``row_axis``."""
+    others = tuple(axis for axis in range(array.ndim) if axis != row_axis)
+    if array.dtype == np.float16:
+        # NaN and infinity have all exponent bits set; on integers this is three times as fast.
+        exponent = array.view(np.uint16) & np.uint16(0x7C00)
+        return np.asarray((exponent != np.uint16(0x7C00)).all(axis=others))
+    return np.asarray(np.isfinite(array).all(axis=others))

@@ -1,0 +1,320 @@
+"""The finished store, as its readers meet it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.backends import backend_for
+from cache.backends.contract import Sealed, damaged
+from cache.catalogue import Catalogue, failures_of
+from cache.classifier import Classifier
+from cache.errors import IncompleteStoreError, StoreError, StoreNotFoundError
+from cache.identity import Identity, ids_digest
+from cache.layout import ArrayLayout, Header
+from cache.shards import Shard, ShardRecord, array_digest, finite_rows
+from cache.strict_json import JSON
+
+_READERS = 2  # one reads while the other hashes; more would only hold more shards in memory
+
+
+def open_store(path: Path | str) -> Store:
+    """Open a finished store for reading.
+
+    Raises:
+        StoreNotFoundError: nothing stands at ``path``.
+        IncompleteStoreError: only its unfinished form does; the message counts what is missing.
+        StoreFormatError: what stands there is no nolb store, or of a version not known here.
+        CorruptStoreError: its header or its records are damaged.
+    """
+    path = Path(path)
+    backend = backend_for(path)
+    if not backend.has_sealed(path):
+        if backend.has_draft(path):
+            draft = backend.open_draft(path)
+            recorded = draft.records()
+            unfinished = [shard for shard in draft.header.shards() if shard not in recorded]
+            raise IncompleteStoreError(unfinished_message(path, draft.header.shards(), unfinished))
+        raise StoreNotFoundError(
+            f"{path}: there is no store here; make one with: nolb extract ... --out {path}"
+        )
+    sealed = backend.open_sealed(path)
+    try:
+        return Store(path, sealed, Catalogue.read(sealed, path))
+    except BaseException:
+        sealed.close()
+        raise
+
+
+def unfinished_message(path: Path, shards: tuple[Shard, ...], missing: list[Shard]) -> str:
+    """Say which part of an unfinished store is missing, and how to finish it."""
+    parts = []
+    for split in dict.fromkeys(shard.split for shard in missing):
+        of = sum(shard.split == split for shard in shards)
+        lacking = sum(shard.split == split for shard in missing)
+        parts.append(f"{lacking} of {of} shards of split '{split}'")
+    what = f"{' and '.join(parts)} are not written" if parts else "the store is not sealed yet"
+    return f"{path}: {what}. Finish with: nolb extract ... --out {path} --resume"
+
+
+class Store:
+    """A finished store: complete, and read-only.
+
+    ``store["train"]`` is a :class:`Split`, ``"val" in store`` tells whether there is one. Close the
+    store, or use it as a context manager.
+    """
+
+    def __init__(self, path: Path, sealed: Sealed, catalogue: Catalogue) -> None:
+        self.path = path
+        self._sealed: Sealed | None = sealed
+        self._catalogue = catalogue
+        self._splits = {split.name: Split(self, split.name) for split in catalogue.header.splits}
+
+    @property
+    def sealed(self) -> Sealed:
+        """The store as its backend reads it; StoreError once the store is closed."""
+        if self._sealed is None:
+            raise StoreError(f"{self.path} was closed before it was read; open it again.")
+        return self._sealed
+
+    @property
+    def header(self) -> Header:
+        """Everything that the store's attributes say."""
+        return self._catalogue.header
+
+    @property
+    def identity(self) -> Identity:
+        """What was extracted and by what."""
+        return self._catalogue.header.identity
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """(C) names in the order of the labels."""
+        return self._catalogue.header.class_names
+
+    @cached_property
+    def class_counts(self) -> npt.NDArray[np.int64]:
+        """(C,) usable training samples of each class: rows whose image failed do not count."""
+        return read_only(np.array(self._catalogue.class_counts, dtype=np.int64))
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The old head.
+
+        Raises:
+            CorruptStoreError: it is not the one that was written.
+        """
+        return read_classifier(self.path, self.sealed, self._catalogue)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits, in their order."""
+        return tuple(self._splits)
+
+    @property
+    def dtype(self) -> str:
+        """Stored type of features and views: "float32" or "float16"."""
+        return self._catalogue.header.dtype
+
+    @property
+    def provenance(self) -> MappingProxyType[str, JSON]:
+        """Whatever its maker noted: command, versions, dates."""
+        return MappingProxyType(dict(self._catalogue.header.provenance))
+
+    def __getitem__(self, split: str) -> Split:
+        """Return a split; StoreError where there is none of that name."""
+        if split not in self._splits:
+            have = ", ".join(self._splits)
+            raise StoreError(f"{self.path} has no split '{split}'; it has {have}.")
+        return self._splits[split]
+
+    def __contains__(self, split: object) -> bool:
+        return split in self._splits
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path}: {', '.join(self._splits)}>"
+
+    def close(self) -> None:
+        """Let go of the files; arrays that were read stay valid."""
+        if self._sealed is not None:
+            self._sealed.close()
+            self._sealed = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Split:
+    """One split of a store; row i is sample i of its ordered list.
+
+    Whatever is read is checked: labels, ids and whole shards against their sha256, parts of a
+    shard against the format's own checksums and for NaN in rows that did not fail.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
+        self._store = store
+        self._path = store.path
+        self._header = store._catalogue.header
+        self._about = self._header.split(name)
+        self._arrays = self._header.shard_arrays(name)
+        self.records: tuple[ShardRecord, ...] = store._catalogue.records[name]
+        """The record of every shard, in the order of the rows."""
+
+    def __repr__(self) -> str:
+        return f"<Split {self.name} of {self._path}: {self.n_samples} samples>"
+
+    @property
+    def n_samples(self) -> int:
+        """N."""
+        return self._about.n_samples
+
+    @property
+    def n_views(self) -> int:
+        """V, 0 where no views are stored."""
+        return self._about.n_views
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) class of each sample."""
+        layout = self._header.small_arrays()[f"{self.name}/labels"]
+        labels = self._store.sealed.read(layout, slice(0, self.n_samples))
+        if array_digest(labels) != self._about.labels:
+            raise damaged(self._path, f"the labels of '{self.name}' are not those written")
+        return read_only(labels)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """(N) paths relative to the data root."""
+        ids = tuple(self._store.sealed.read_texts(f"{self.name}/ids"))
+        if ids_digest(ids) != self._about.ids:
+            raise damaged(self._path, f"the ids of '{self.name}' are not those written")
+        return ids
+
+    @cached_property
+    def failed(self) -> dict[int, str]:
+        """Row -> why its image could not be read; its features and logits are NaN."""
+        return failures_of(self.records)
+
+    def check_failed(self) -> None:
+        """Compare the array "<split>/failed", which is there for plain readers, with the records.
+
+        Raises:
+            CorruptStoreError: the two differ.
+        """
+        texts = self._store.sealed.read_texts(f"{self.name}/failed")
+        if {row: text for row, text in enumerate(texts) if text} != self.failed:
+            raise damaged(self._path, f"'{self.name}/failed' is not what was written")
+
+    @cached_property
+    def usable(self) -> npt.NDArray[np.bool_]:
+        """(N,) True where the row did not fail."""
+        usable = np.ones(self.n_samples, dtype=bool)
+        usable[list(self.failed)] = False
+        return read_only(usable)
+
+    def features(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.floating[Any]]:
+        """Return the features of the clean images, (n, D) in the stored type.
+
+        Args:
+            start: first row.
+            stop: row after the last; None for all.
+
+        Raises:
+            CorruptStoreError: the bytes are not those that were written.
+        """
+        return self._read(self._arrays["features"], start, stop)
+
+    def views(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.floating[Any]]:
+        """Return the features of the augmented views, (V, n, D) in the stored type.
+
+        Raises:
+            StoreError: the split has no views.
+            CorruptStoreError: the bytes are not those that were written.
+        """
+        if not self.n_views:
+            raise StoreError(
+                f"{self._path}: split '{self.name}' has no views; extract with --views."
+            )
+        return self._read(self._arrays["views"], start, stop)
+
+    def logits(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32]:
+        """Return the old classifier's logits of the clean images, (n, C) float32.
+
+        A store that keeps none recomputes them from the stored features.
+
+        Raises:
+            CorruptStoreError: the bytes are not those that were written.
+        """
+        if "logits" in self._arrays:
+            return self._read(self._arrays["logits"], start, stop)
+        return self._store.classifier.logits(self.features(start, stop))
+
+    def _read(self, array: ArrayLayout, start: int, stop: int | None) -> npt.NDArray[Any]:
+        """Read rows shard by shard, each checked while it is still in the processor's cache."""
+        first, last, _ = slice(start, stop).indices(self.n_samples)
+        rows = slice(first, max(first, last))
+        touched = [r for r in self.records if r.start < rows.stop and rows.start < r.stop]
+        if len(touched) == 1:
+            return self._read_shard(array, touched[0], rows)
+        shape = list(array.shape)
+        shape[array.row_axis] = rows.stop - rows.start
+        values = np.empty(shape, array.dtype)
+
+        def fill(record: ShardRecord) -> None:
+            own = slice(max(record.start, rows.start), min(record.stop, rows.stop))
+            target = slice(own.start - rows.start, own.stop - rows.start)
+            values[array.index(target)] = self._read_shard(array, record, own)
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            list(pool.map(fill, touched))
+        return values
+
+    def _read_shard(self, array: ArrayLayout, record: ShardRecord, rows: slice) -> npt.NDArray[Any]:
+        """Read rows of one shard: against its sha256 if all, else looking for lost (NaN) rows."""
+        values = self._store.sealed.read(array, rows)
+        if rows == record.shard.rows:
+            good = array_digest(values) == record.arrays.get(array.name)
+        else:
+            good = bool((finite_rows(values, array.row_axis) | ~self.usable[rows]).all())
+        if not good:
+            raise damaged(self._path, f"'{array.name}' of {record.shard} is not what was written")
+        return values
+
+
+def read_classifier(path: Path, sealed: Sealed, catalogue: Catalogue) -> Classifier:
+    """Read the old head and compare it with the header's digest."""
+    layouts = catalogue.header.small_arrays()
+    of_all = slice(0, len(catalogue.header.class_names))
+    weight = sealed.read(layouts["classifier/weight"], of_all)
+    layout = layouts.get("classifier/bias")
+    bias = sealed.read(layout, of_all) if layout else None
+    attributes = sealed.attributes("classifier")
+    scale, normalized = attributes.get("scale"), attributes.get("normalized")
+    if isinstance(scale, float) and isinstance(normalized, bool):
+        with suppress(StoreError):  # NaN where none was written
+            classifier = Classifier(weight, bias, scale, normalized)
+            if classifier.digest() == catalogue.header.classifier:
+                return classifier
+    raise damaged(path, "the old head is not the one written")
+
+
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the array, guarded against changes: it is handed out more than once."""
+    array.setflags(write=False)
+    return array
