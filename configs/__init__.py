@@ -1,0 +1,1 @@
+"""Recipes by name, as YAML; `pipeline.config.load_recipe` reads them."""

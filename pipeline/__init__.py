@@ -1,0 +1,76 @@
+"""Make the worst class of a long-tailed classifier better, on cached features.
+
+The path is `extract` -> `fit_head` -> `sweep_temps` -> `evaluate`; each takes and gives plain
+objects and knows nothing of the command line. Names are imported when they are first used, so that
+`import pipeline` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cache.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from cache import Store, open_store
+    from pipeline.checkpoints import load_checkpoint
+    from pipeline.config import ExtractConfig, FitConfig, SweepConfig
+    from pipeline.errors import NolbError
+    from pipeline.heads import Head, load_head, save_head
+    from pipeline.losses import gml
+    from pipeline.metrics import Scores
+    from pipeline.recipes import load_recipe
+    from pipeline.stages.evaluate import evaluate
+    from pipeline.stages.extract import extract
+    from pipeline.stages.fit_head import fit_head
+    from pipeline.stages.sweep_temps import save_sweep, sweep_temps
+
+_HOMES = {
+    "ExtractConfig": "pipeline.config",
+    "FitConfig": "pipeline.config",
+    "Head": "pipeline.heads",
+    "NolbError": "pipeline.errors",
+    "Scores": "pipeline.metrics",
+    "Store": "cache",
+    "SweepConfig": "pipeline.config",
+    "evaluate": "pipeline.stages.evaluate",
+    "extract": "pipeline.stages.extract",
+    "fit_head": "pipeline.stages.fit_head",
+    "gml": "pipeline.losses",
+    "load_checkpoint": "pipeline.checkpoints",
+    "load_head": "pipeline.heads",
+    "load_recipe": "pipeline.recipes",
+    "open_store": "cache",
+    "save_head": "pipeline.heads",
+    "save_sweep": "pipeline.stages.sweep_temps",
+    "sweep_temps": "pipeline.stages.sweep_temps",
+}
+
+__all__ = [
+    "ExtractConfig",
+    "FitConfig",
+    "Head",
+    "NolbError",
+    "Scores",
+    "Store",
+    "SweepConfig",
+    "evaluate",
+    "extract",
+    "fit_head",
+    "gml",
+    "load_checkpoint",
+    "load_head",
+    "load_recipe",
+    "open_store",
+    "save_head",
+    "save_sweep",
+    "sweep_temps",
+]
+
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    """Public names, imported or not."""
+    return sorted(__all__)
