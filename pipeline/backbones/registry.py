@@ -1,0 +1,78 @@
+"""The backbones by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+
+from torch import nn
+
+from pipeline.backbones import cifar_resnet, small_cnn
+from pipeline.datasets.preprocessing import Preprocessing
+from pipeline.errors import ConfigError
+
+CIFAR_PREPROCESSING = Preprocessing(
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2023, 0.1994, 0.2010),
+)
+"""CIFAR-10's constants, which nearly all long-tailed work uses on CIFAR-100 too."""
+
+HALF_PREPROCESSING = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+"""Pixels in -1..1."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network whose last step is one classifier on (B, D) features."""
+
+    name: str
+    """How users and identities call it."""
+
+    build: Callable[[int], nn.Module]
+    """Number of classes -> the network with its usual random initialisation."""
+
+    classifier: str
+    """Dotted name of the classifier module, a `torch.nn.Linear`."""
+
+    feature_width: int
+    """D, the width of what goes into the classifier."""
+
+    preprocessing: Preprocessing
+    """What its inputs usually are, where neither a checkpoint nor the user says more."""
+
+
+def _cifar_resnet(depth: int) -> Backbone:
+    return Backbone(
+        name=f"cifar-resnet{depth}",
+        build=partial(cifar_resnet.CifarResNet, depth),
+        classifier="linear",
+        feature_width=cifar_resnet.FEATURE_WIDTH,
+        preprocessing=CIFAR_PREPROCESSING,
+    )
+
+
+_SMALL_CNN = Backbone(
+    name="small-cnn",
+    build=small_cnn.SmallCNN,
+    classifier="linear",
+    feature_width=small_cnn.FEATURE_WIDTH,
+    preprocessing=HALF_PREPROCESSING,
+)
+
+BACKBONES: Mapping[str, Backbone] = MappingProxyType(
+    {backbone.name: backbone for backbone in (*map(_cifar_resnet, cifar_resnet.DEPTHS), _SMALL_CNN)}
+)
+"""Every backbone that checkpoints are matched against; add one here and nowhere else."""
+
+
+def find_backbone(name: str) -> Backbone:
+    """The backbone of that name.
+
+    Raises:
+        ConfigError: if there is none, with the names that there are.
+    """
+    if name not in BACKBONES:
+        raise ConfigError(f"No backbone is called {name!r}; choose one of {', '.join(BACKBONES)}.")
+    return BACKBONES[name]

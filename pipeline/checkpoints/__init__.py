@@ -1,0 +1,6 @@
+"""Trained classifiers from the files that they were saved in."""
+
+from pipeline.checkpoints.model import TrainedModel
+from pipeline.checkpoints.registry import FAMILIES, Family, load_checkpoint
+
+__all__ = ["FAMILIES", "Family", "TrainedModel", "load_checkpoint"]

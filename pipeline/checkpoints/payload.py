@@ -1,0 +1,126 @@
+"""What a checkpoint file holds, read without executing anything in it."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.errors import CheckpointError
+
+SHOWN = 8
+"""Most names that one message lists."""
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """The unpickled content of one checkpoint file."""
+
+    path: str
+    """The file."""
+
+    sha256: str
+    """Of its bytes."""
+
+    content: Mapping[str, object]
+    """Its top level, every tensor on the CPU."""
+
+    def mapping(self, *keys: str) -> Mapping[str, object] | None:
+        """The mapping under `content[key][key]...`, or None where there is no such thing."""
+        found: object = self.content
+        for key in keys:
+            if not isinstance(found, Mapping) or key not in found:
+                return None
+            found = found[key]
+        return found if isinstance(found, Mapping) else None
+
+    def describe(self) -> str:
+        """The names at the top level, and how many weights lie in a state dict there."""
+        names = [_summary(key, value) for key, value in self.content.items()]
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return f"at its top level: {', '.join(names[:SHOWN]) or 'nothing'}{more}"
+
+
+def read_payload(path: Path | str) -> Payload:
+    """Read a file of `torch.save` or safetensors; tensors, containers and plain values alone.
+
+    Raises:
+        CheckpointError: if the file is missing, no checkpoint, damaged, or holds objects whose
+            loading could run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder, not a checkpoint file" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {what}; name the file that holds the trained weights.")
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        content = _load(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path}: a checkpoint is a dictionary of named weights; this file holds a "
+            f"{type(content).__name__}. Save model.state_dict() instead."
+        )
+    return Payload(str(path), sha256, {str(key): value for key, value in content.items()})
+
+
+def _load(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path, device="cpu")
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{path}: is not a whole safetensors file ({error}); fetch it again."
+            ) from error
+    try:
+        # weights_only: nothing but tensors and plain containers is ever built, whatever the
+        # pickle asks for. map_location: weights saved on a GPU load on machines without one.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        # Bytes that are no checkpoint make torch raise nearly anything: RuntimeError, EOFError,
+        # UnpicklingError, KeyError ...
+        raise CheckpointError(_refusal(path, error)) from error
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Why torch would not load the file, and what to do."""
+    refused = re.search(
+        r"(?:GLOBAL|Unsupported (?:global|class|operand)\S*) ([\w.]+\.\w+)", str(error)
+    )
+    if isinstance(error, pickle.UnpicklingError) and refused:
+        return (
+            f"{path}: holds {refused[1]} beside its weights, and loading such an object could "
+            f"run code, so it was not loaded. Save the bare weights where the model was trained: "
+            f"torch.save(model.state_dict(), FILE)."
+        )
+    reason = next(iter(str(error).splitlines()), "").strip()
+    # Bare keys ("101") tell users nothing, and torch's own advice is to load unsafely.
+    telling = " " in reason and "weights" not in reason.lower()
+    detail = f" ({reason[:120]})" if telling else ""
+    return (
+        f"{path}: is damaged or no checkpoint of torch.save or safetensors{detail}; "
+        f"fetch or save it again."
+    )
+
+
+def _summary(key: str, value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{key} {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        weights = sum(isinstance(entry, Tensor) for entry in value.values())
+        if weights:
+            return f"{key} with {weights} tensors"
+        return f"{key} with {', '.join(map(str, list(value)[:3])) or 'nothing'}"
+    return key
