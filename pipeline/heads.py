@@ -1,0 +1,222 @@
+"""A re-trained linear head: its logits, its file, and which stores it fits.
+
+N samples, C classes, D feature width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from cache import Identity, Store
+from cache.errors import StoreFormatError
+from cache.strict_json import JSON, Fields, canonical, parse
+from pipeline.errors import HeadError, OutputExistsError
+
+FORMAT = "nolb head"
+VERSION = 1
+
+METADATA_KEY = "nolb"
+"""The one metadata entry, a JSON object: safetensors writes several in no fixed order, and equal
+heads shall be equal files."""
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear head, logits = features @ weight.T + bias, and everything that decided it.
+
+    Raises:
+        HeadError: if the shapes do not agree or a value is not finite.
+    """
+
+    weight: NDArray[np.float32]
+    """(C, D)"""
+
+    bias: NDArray[np.float32]
+    """(C,)"""
+
+    identity: Identity
+    """Of the store whose features it was fitted on."""
+
+    class_names: tuple[str, ...]
+    """C names; row c of the weight is class c."""
+
+    class_counts: tuple[int, ...]
+    """Training rows of each class that the fit used."""
+
+    config: Mapping[str, JSON]
+    """Settings of the fit."""
+
+    versions: Mapping[str, str]
+    """Versions of what computed it."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not belong together."""
+        n_classes = len(self.class_names)
+        sizes = (len(self.weight), len(self.class_counts), *self.bias.shape)
+        if self.weight.ndim != 2 or sizes != (n_classes,) * 3:  # noqa: PLR2004  # (C, D)
+            raise HeadError(
+                f"A head of {n_classes} classes needs a weight ({n_classes}, D), a bias and as "
+                f"many counts, not {self.weight.shape}, {self.bias.shape} and "
+                f"{len(self.class_counts)}."
+            )
+        if self.weight.dtype != np.float32 or self.bias.dtype != np.float32:
+            raise HeadError(
+                f"A head is float32, not {self.weight.dtype} with a bias in {self.bias.dtype}."
+            )
+        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
+            raise HeadError("The head holds NaN or infinite values: fit it again.")
+
+    def logits(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Logits (N, C) float32 of features (N, D) of any floating point type.
+
+        Raises:
+            HeadError: if the features have another width.
+        """
+        if features.shape[-1] != self.weight.shape[1]:
+            raise HeadError(
+                f"The head takes features of width {self.weight.shape[1]}, "
+                f"not {features.shape[-1]}: use it with the store that it was fitted on."
+            )
+        logits: NDArray[np.float32] = features.astype(np.float32, copy=False) @ self.weight.T
+        logits += self.bias
+        return logits
+
+
+def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
+    """Refuse to put a head where something stands already; a command asks before the fit.
+
+    Raises:
+        OutputExistsError: if the path exists and `overwrite` is false.
+    """
+    if Path(path).exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists already: give another name or --overwrite.")
+
+
+def save_head(head: Head, path: str | Path, overwrite: bool = False) -> None:
+    """Write a head as safetensors: `weight` (C, D), `bias` (C,), provenance in the metadata.
+
+    The file appears whole or not at all; equal heads give equal bytes.
+
+    Raises:
+        OutputExistsError: if the file exists and `overwrite` is false.
+        HeadError: if it cannot be written.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite=overwrite)
+    tensors = {
+        "weight": np.ascontiguousarray(head.weight),
+        "bias": np.ascontiguousarray(head.bias),
+    }
+    content = save(tensors, {METADATA_KEY: canonical(_provenance(head))})
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise HeadError(f"The head cannot be written to {path}: {error.strerror}.") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_head(path: str | Path) -> Head:
+    """Read what `save_head` wrote.
+
+    Raises:
+        HeadError: if there is no such file, or it is no whole head file of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HeadError(
+            f"There is no head file {path}. Make one with: nolb fit-head STORE --out {path}"
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            provenance = (file.metadata() or {}).get(METADATA_KEY)
+            if provenance is None:
+                raise HeadError(f"{path} is a safetensors file, but no head that nolb wrote.")
+            if set(file.keys()) != {"weight", "bias"}:
+                raise HeadError(
+                    f"{path} must hold `weight` and `bias`, but holds {sorted(file.keys())}."
+                )
+            weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
+    except (SafetensorError, OSError) as error:
+        raise HeadError(
+            f"{path} is no whole head file ({error}): fit the head again, or fetch the file again."
+        ) from None
+    try:
+        return _head(weight, bias, provenance)
+    except (StoreFormatError, HeadError) as error:
+        raise HeadError(f"{path} does not hold a head that can be used: {error}") from None
+
+
+def require_same_identity(head: Head, store: Store) -> None:
+    """Refuse a store in whose feature space the head does not live.
+
+    Splits and views that only one of the two knows do not matter.
+
+    Raises:
+        HeadError: naming the fields that differ.
+    """
+    differences = head.identity.feature_space_differences(store.identity)
+    if head.class_names != store.class_names:
+        differences.append(f"class_names: {_first_difference(head.class_names, store.class_names)}")
+    if differences:
+        raise HeadError(
+            f"The head was fitted on another extraction than this store ({'; '.join(differences)}, "
+            "where this is the head's). Fit one on this store with: nolb fit-head STORE --out HEAD"
+        )
+
+
+def _provenance(head: Head) -> dict[str, JSON]:
+    """What the metadata says."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "identity": head.identity.to_json(),
+        "class_names": list(head.class_names),
+        "class_counts": list(head.class_counts),
+        "config": dict(head.config),
+        "versions": dict(head.versions),
+    }
+
+
+def _head(weight: NDArray[np.float32], bias: NDArray[np.float32], provenance: str) -> Head:
+    """A head from its tensors and the metadata's text."""
+    content = parse(provenance, "The provenance")
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+        raise HeadError(f"its metadata does not call it a {FORMAT}.")
+    version = content.get("version")
+    if version != VERSION:
+        raise HeadError(f"its format has version {version}, this nolb reads version {VERSION}.")
+    keys = ["format", "version", "identity", "class_names", "class_counts", "config", "versions"]
+    found = Fields(content, "The provenance", keys)
+    counts = [count for count in found.items("class_counts") if isinstance(count, int)]
+    return Head(
+        weight=weight,
+        bias=bias,
+        identity=Identity.from_json(found.mapping("identity")),
+        class_names=found.texts("class_names"),
+        class_counts=tuple(counts),
+        config=found.mapping("config"),
+        versions=found.text_mapping("versions"),
+    )
+
+
+def _first_difference(these: tuple[str, ...], those: tuple[str, ...]) -> str:
+    """Where two lists of class names part."""
+    if len(these) != len(those):
+        return f"this has {len(these)}, that {len(those)}"
+    index = next(i for i, (this, that) in enumerate(zip(these, those, strict=True)) if this != that)
+    return f"class {index} is this {these[index]!r}, that {those[index]!r}"

@@ -1,0 +1,205 @@
+"""The stage `fit_head` on stores in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cache import Classifier, Identity, SplitSpec, Store, StoreSpec, create_store, samples_digest
+from pipeline.config import FitConfig, build_config
+from pipeline.errors import ConfigError, FitError, HeadError
+from pipeline.heads import require_same_identity
+from pipeline.progress import Snapshot
+from pipeline.stages import fit_head as stage
+from pipeline.stages.fit_head import FitResult, fit_head
+from pipeline.versions import versions
+
+CONFIG = FitConfig(epochs=20, batch_size=16, weight_decay=1e-3)
+LABELS = np.array([0] * 40 + [1] * 10 + [2] * 4)
+numbers = count()
+
+
+def planted_features(n_views: int = 0, seed: int = 0) -> NDArray[np.float32]:
+    """(1 + V, 54, 6) around one point a class."""
+    generator = np.random.default_rng(seed)
+    centres = 2 * np.eye(3, 6)
+    noise = generator.normal(0, 0.4, (1 + n_views, len(LABELS), 6))
+    features: NDArray[np.float32] = (centres[LABELS] + noise).astype(np.float32)
+    return features
+
+
+def make_store(
+    features: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64] = LABELS,
+    failures: Mapping[int, str] | None = None,
+    shard_rows: int = 20,
+    **identity: str,
+) -> Store:
+    """A finished store in memory; features (1 + V, N, D) are the clean ones and those of views."""
+    ids = [f"image-{row}.png" for row in range(len(labels))]
+    words = dict.fromkeys(
+        ("model", "checkpoint", "backbone", "classifier", "preprocessing", "compute", "views"), "x"
+    )
+    classifier = Classifier(np.zeros((3, features.shape[2]), np.float32))
+    dtype = str(features.dtype)
+    words |= {"dtype": dtype, "device": "cpu", "classifier": classifier.digest()} | identity
+    spec = StoreSpec(
+        identity=Identity(**words, samples={"train": samples_digest(ids, labels)}),
+        class_names=("head", "medium", "tail"),
+        classifier=classifier,
+        splits=(SplitSpec("train", ids, labels, n_views=len(features) - 1),),
+        dtype=dtype,
+        store_logits=False,
+        shard_rows=shard_rows,
+    )
+    with create_store(f"store-{next(numbers)}.memory", spec) as writer:
+        for shard in writer.missing():
+            rows = slice(shard.start, shard.stop)
+            failed = {r: t for r, t in (failures or {}).items() if rows.start <= r < rows.stop}
+            writer.write_shard(
+                shard,
+                features=features[0, rows],
+                logits=None,
+                views=features[1:, rows] if len(features) > 1 else None,
+                failures=failed,
+            )
+        return writer.seal()
+
+
+def same_head(one: FitResult, other: FitResult) -> bool:
+    """Equal to the bit."""
+    return bool(
+        (one.head.weight == other.head.weight).all() and (one.head.bias == other.head.bias).all()
+    )
+
+
+def test_every_planted_class_is_found() -> None:
+    features = planted_features()
+    result = fit_head(make_store(features), CONFIG)
+    predictions = result.head.logits(planted_features(seed=1)[0]).argmax(axis=1)
+    for c in range(3):
+        assert (predictions[c == LABELS] == c).mean() >= 0.9
+    assert result.n_samples == 54
+    assert result.n_views == 0
+    assert len(result.losses) == 20
+    assert result.losses[-1] < result.losses[0]
+    assert result.seconds > 0
+
+
+def test_the_head_carries_its_provenance() -> None:
+    store = make_store(planted_features())
+    head = fit_head(store, CONFIG).head
+    assert head.identity == store.identity
+    assert head.class_names == ("head", "medium", "tail")
+    assert head.class_counts == (40, 10, 4)
+    assert head.config == asdict(CONFIG)
+    assert head.versions == versions()
+    require_same_identity(head, store)
+    with pytest.raises(HeadError, match="backbone"):
+        require_same_identity(head, make_store(planted_features(), backbone="y"))
+
+
+def test_failed_rows_are_left_out() -> None:
+    # A store in which rows failed gives the head of a store that never had them.
+    failed = {0: "truncated", 19: "no image", 45: "empty"}
+    broken = planted_features(n_views=2)
+    broken[:, list(failed)] = np.nan
+    kept = np.setdiff1d(np.arange(54), list(failed))
+    result = fit_head(make_store(broken, failures=failed), CONFIG)
+    expected = fit_head(make_store(broken[:, kept], LABELS[kept]), CONFIG)
+    assert same_head(result, expected)
+    assert result.n_samples == 51
+    assert result.head.class_counts == (38, 9, 4)
+
+
+def test_how_the_store_was_cut_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = planted_features(n_views=2)
+    whole = fit_head(make_store(features, shard_rows=100), CONFIG)
+    monkeypatch.setattr(stage, "BLOCK_ROWS", 7)
+    assert same_head(fit_head(make_store(features, shard_rows=9), CONFIG), whole)
+
+
+def test_views_are_used_where_asked_for() -> None:
+    # The clean features say nothing, so only the views can have taught the classes.
+    features = planted_features(n_views=3)
+    features[0] = 0
+    store, unseen = make_store(features), planted_features(seed=1)[0]
+    with_views = fit_head(store, CONFIG)
+    without = fit_head(store, replace(CONFIG, views=False))
+    assert (with_views.n_views, without.n_views) == (3, 0)
+    right = with_views.head.logits(unseen).argmax(axis=1) == LABELS
+    assert all(right[c == LABELS].mean() >= 0.9 for c in range(3))
+    assert same_head(without, fit_head(make_store(features[:1]), replace(CONFIG, views=False)))
+
+
+def test_float16_features_are_fitted_as_the_float32_numbers_that_they_are() -> None:
+    half = planted_features(n_views=1).astype(np.float16)
+    assert same_head(
+        fit_head(make_store(half), CONFIG), fit_head(make_store(half.astype(np.float32)), CONFIG)
+    )
+
+
+def test_gml_lifts_the_smallest_class() -> None:
+    # 400 rows against 20 whose centre lies 1.5 away, standard deviation 0.5. The Bayes border
+    # under these priors is log(400 / 20) * 0.5^2 / 1.5 = 0.5 beyond the middle, which leaves the
+    # small class Phi((0.75 - 0.5) / 0.5) = 69 %; with equal priors it would have
+    # Phi(0.75 / 0.5) = 93 %. GML weighs classes equally and takes out the prior besides.
+    generator = np.random.default_rng(0)
+    centres = np.array([[0, 0], [0, 2], [1.5, 0]])
+    labels, balanced = np.repeat([0, 1, 2], [400, 40, 20]), np.repeat([0, 1, 2], 500)
+    features = (centres[labels] + generator.normal(0, 0.5, (1, 460, 2))).astype(np.float32)
+    unseen = (centres[balanced] + generator.normal(0, 0.5, (1500, 2))).astype(np.float32)
+    store = make_store(features, labels)
+    recall = {}
+    for loss in ("cross-entropy", "gml"):
+        config = build_config(FitConfig, loss=loss, epochs=50)
+        predictions = fit_head(store, config).head.logits(unseen).argmax(axis=1)
+        recall[loss] = (predictions[balanced == 2] == 2).mean()
+    assert recall["cross-entropy"] < 0.75
+    assert recall["gml"] > 0.93
+
+
+def test_progress_is_told_after_each_epoch() -> None:
+    seen: list[Snapshot] = []
+    fit_head(make_store(planted_features()), replace(CONFIG, epochs=3), on_progress=seen.append)
+    assert [(s.done, s.total) for s in seen] == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_class_without_training_rows_is_named() -> None:
+    present = LABELS[LABELS != 2]
+    with pytest.raises(FitError, match="Class 'tail' has no usable training row"):
+        fit_head(make_store(planted_features()[:, LABELS != 2], present), CONFIG)
+    failed = dict.fromkeys(np.flatnonzero(LABELS > 0).tolist(), "unreadable")
+    with pytest.raises(FitError, match=r"Class 'medium' \(and 1 more\)"):
+        fit_head(make_store(planted_features(), failures=failed), CONFIG)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_named(
+    value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The writer refuses such rows and the reader checks for them, so the store is changed in hand.
+    store = make_store(planted_features(), failures={3: "unreadable"})
+    read = type(store["train"]).features
+
+    def changed(split: Any, start: int = 0, stop: int | None = None) -> Any:
+        features = np.array(read(split, start, stop))
+        if start <= 30 < (stop or 54):
+            features[30 - start, 1] = value
+        return features
+
+    monkeypatch.setattr(type(store["train"]), "features", changed)
+    monkeypatch.setattr(stage, "BLOCK_ROWS", 25)
+    with pytest.raises(FitError, match=r"row 30 \(image-30\.png\) are not finite"):
+        fit_head(store, CONFIG)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cuda:9"):
+        fit_head(make_store(planted_features()), replace(CONFIG, device="cuda:9"))
