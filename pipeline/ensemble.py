@@ -1,0 +1,215 @@
+"""Two heads as one classifier: their logits from a store, softmax at a temperature, the mean.
+
+Legend: N samples, B rows of a block, C classes, T temperatures. Predictions take the lower class
+index on ties. An old logit may be -inf (a class that cannot be predicted); NaN and +inf are errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import EvaluationError
+from pipeline.metrics import Scores, score
+
+if TYPE_CHECKING:
+    from cache import Split, Store
+    from pipeline.heads import Head
+
+Floats = NDArray[np.float64]
+Logits = NDArray[np.float32] | Floats
+
+READ_BYTES = 2**25
+"""Memory for one block of features and logits of both heads (32 MiB)."""
+
+
+def softmax(logits: Logits, temperature: float = 1.0) -> Floats:
+    """Softmax of the logits divided by a temperature, eq. (12) and (13), in float64.
+
+    Args:
+        logits: (N, C); each row has a finite largest value.
+        temperature: above 0; the row's largest logit is subtracted before the division, so that
+            tiny and huge temperatures neither overflow nor lose a row.
+
+    Raises:
+        EvaluationError: if the temperature is not a number above 0.
+    """
+    probabilities: Floats = softmaxes(logits, (temperature,))[0]
+    return probabilities
+
+
+def softmaxes(logits: Logits, temperatures: Sequence[float] | Floats) -> Floats:
+    """Probabilities (T, N, C) of logits (N, C) at each of T temperatures; see `softmax`."""
+    for temperature in temperatures:
+        if not 0 < temperature < math.inf:
+            raise EvaluationError(f"A temperature must be a number above 0, not {temperature}.")
+    values = np.asarray(logits, np.float64)
+    shifted = values - values.max(axis=-1, keepdims=True)
+    probabilities = np.empty((len(temperatures), *values.shape))
+    for temperature, out in zip(temperatures, probabilities, strict=True):
+        with np.errstate(over="ignore"):  # to -inf, whose exponential is the 0 that it should be
+            np.divide(shifted, temperature, out=out)
+        np.exp(out, out=out)
+        np.divide(out, out.sum(axis=-1, keepdims=True), out=out)
+    return probabilities
+
+
+def ensemble_probabilities(
+    logits_old: Logits, logits_new: Logits, t_old: float = 1.0, t_new: float = 1.0
+) -> Floats:
+    """Mean of both heads' probabilities (N, C), eq. (11)-(13).
+
+    Args:
+        logits_old: (N, C) of the old classifier.
+        logits_new: (N, C) of the re-trained head.
+        t_old: temperature of the old classifier, above 0.
+        t_new: temperature of the re-trained head, above 0.
+
+    Raises:
+        EvaluationError: if the shapes differ or a temperature is not a number above 0.
+    """
+    if np.shape(logits_old) != np.shape(logits_new):
+        raise EvaluationError(
+            f"Both heads must give logits of one shape, not {np.shape(logits_old)} from the old "
+            f"and {np.shape(logits_new)} from the new one."
+        )
+    return (softmax(logits_new, t_new) + softmax(logits_old, t_old)) / 2
+
+
+def ensemble_predictions(
+    logits_old: Logits, logits_new: Logits, t_old: float = 1.0, t_new: float = 1.0
+) -> NDArray[np.intp]:
+    """Most probable class (N,) of the ensemble, the lower index on ties; see eq. (11)-(13)."""
+    probabilities = ensemble_probabilities(logits_old, logits_new, t_old, t_new)
+    return np.asarray(probabilities.argmax(axis=-1))
+
+
+@dataclass(frozen=True)
+class LogitBlock:
+    """Usable rows of a split, in their order, with every asked head's logits."""
+
+    labels: NDArray[np.int64]
+    """(B,) class indices."""
+
+    logits: tuple[Logits, ...]
+    """(B, C) of each head, in the order in which the heads were given."""
+
+
+def scored_split(store: Store, name: str) -> Split:
+    """The split of that name, with at least one usable row.
+
+    Raises:
+        EvaluationError: if the store has no such split, or nothing in it can be scored.
+    """
+    if name not in store:
+        raise EvaluationError(
+            f"{store.path} has no split {name!r}: it holds {', '.join(map(repr, store.splits))}."
+        )
+    split = store[name]
+    if not split.usable.any():
+        reason = f"all {split.n_samples} images failed" if split.n_samples else "it is empty"
+        raise EvaluationError(f"Split {name!r} of {store.path} cannot be scored: {reason}.")
+    return split
+
+
+def logit_blocks(store: Store, split: str, heads: Sequence[Head | None]) -> Iterator[LogitBlock]:
+    """Logits of a split's usable rows, block by block, in bounded memory.
+
+    The blocks depend on the store alone, so that every stage sees the same bits.
+
+    Args:
+        store: a store whose identity agrees with that of every head.
+        split: name of a split.
+        heads: whose logits to give; None stands for the old classifier.
+
+    Raises:
+        EvaluationError: for a missing or empty split, and for NaN or +inf in features or logits.
+    """
+    rows = scored_split(store, split)
+    n_classes, width = store.classifier.weight.shape
+    # A power of two, as shards are, so that a block seldom cuts through a stored chunk.
+    row_bytes = 4 * (width + len(heads) * n_classes)
+    block_rows = 2 ** max(4, int(math.log2(READ_BYTES / row_bytes)))
+    for start in range(0, rows.n_samples, block_rows):
+        stop = min(start + block_rows, rows.n_samples)
+        usable = rows.usable[start:stop]
+        if usable.any():
+            logits = tuple(_logits(rows, head, start, stop) for head in heads)
+            yield LogitBlock(np.asarray(rows.labels[start:stop][usable]), logits)
+
+
+def predict_split(
+    store: Store,
+    split: str,
+    head: Head | None = None,
+    temperatures: tuple[float, float] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Predictions (N,) and labels (N,) of a split's usable rows.
+
+    Args:
+        store: a store whose identity agrees with the head's.
+        split: name of a split.
+        head: the re-trained head; None for the old classifier.
+        temperatures: (t_old, t_new) for the ensemble of both; None for one head alone.
+
+    Raises:
+        EvaluationError: see `logit_blocks` and `ensemble_probabilities`.
+    """
+    predictions, labels = [], []
+    for block in logit_blocks(store, split, [head] if temperatures is None else [None, head]):
+        if temperatures is None:  # no temperature changes the order within one head
+            predictions.append(block.logits[0].argmax(axis=1))
+        else:
+            old, new = block.logits
+            predictions.append(ensemble_predictions(old, new, *temperatures))
+        labels.append(block.labels)
+    return np.concatenate(predictions), np.concatenate(labels)
+
+
+def score_split(
+    store: Store,
+    split: str,
+    head: Head | None = None,
+    temperatures: tuple[float, float] | None = None,
+) -> Scores:
+    """Scores of the predictions of `predict_split`; failed rows are counted and left out."""
+    predictions, labels = predict_split(store, split, head, temperatures)
+    scores = score(
+        predictions, labels, store.class_counts, store.class_names, split,
+        n_failed=store[split].n_samples - len(labels),
+    )  # fmt: skip
+    predictor = "old" if head is None else "new" if temperatures is None else "ensemble"
+    return dataclasses.replace(scores, predictor=predictor, temperatures=temperatures)
+
+
+def _logits(split: Split, head: Head | None, start: int, stop: int) -> Logits:
+    """One head's logits (B, C) of the usable rows from start to stop, checked."""
+    usable = split.usable[start:stop]
+    rows = start + np.flatnonzero(usable)
+    if head is None:
+        logits: Logits = split.logits(start, stop)[usable]
+    else:
+        features = split.features(start, stop)[usable]
+        _require(np.isfinite(features).all(axis=1), split, rows, "features")
+        logits = head.logits(features)
+    # A row's maximum is finite unless it holds NaN, +inf or nothing but -inf.
+    _require(
+        np.isfinite(logits.max(axis=1)), split, rows, "old logits" if head is None else "logits"
+    )
+    return logits
+
+
+def _require(fits: NDArray[np.bool_], split: Split, rows: NDArray[np.intp], what: str) -> None:
+    """Raise, naming the first sample, where a block's row holds no usable numbers."""
+    if not fits.all():
+        row = int(rows[np.argmin(fits)])
+        raise EvaluationError(
+            f"Split {split.name!r} has NaN or infinite {what} in {int((~fits).sum())} of these "
+            f"{len(fits)} rows, first for {split.ids[row]!r} (row {row}): extract the split again."
+        )

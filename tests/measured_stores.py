@@ -1,0 +1,65 @@
+"""Stores in memory with planted features and labels, for the tests of everything that measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cache import Classifier, Identity, SplitSpec, Store, StoreSpec, create_store, samples_digest
+from pipeline.heads import Head
+
+Planted = Mapping[str, tuple[ArrayLike, ArrayLike]]
+"""Split -> features (N, D) and labels (N,)."""
+
+
+def planted_store(
+    folder: Path,
+    planted: Planted,
+    *,
+    class_names: Sequence[str] | None = None,
+    weight: ArrayLike | None = None,
+    failures: Mapping[str, Mapping[int, str]] | None = None,
+    shard_rows: int = 8,
+    checkpoint: str = "a" * 64,
+) -> Store:
+    """A finished store; without a weight the old logits are the features themselves (C = D)."""
+    splits = tuple(
+        SplitSpec(name, [f"{name}/{i}" for i in range(len(np.asarray(labels)))], np.asarray(labels))
+        for name, (_, labels) in planted.items()
+    )
+    width = np.asarray(next(iter(planted.values()))[0]).shape[1]
+    old = Classifier(np.asarray(np.eye(width) if weight is None else weight, np.float32))
+    names = class_names or [f"c{c}" for c in range(len(old.weight))]
+    identity = Identity(
+        model="planted", checkpoint=checkpoint, backbone="b" * 64, classifier=old.digest(),
+        preprocessing="none", compute="float32", dtype="float32", device="cpu", views="",
+        samples={s.name: samples_digest(s.ids, s.labels) for s in splits},
+    )  # fmt: skip
+    spec = StoreSpec(identity, tuple(names), old, splits, "float32", shard_rows=shard_rows)
+    with create_store(folder / "planted.memory", spec, overwrite=True) as writer:
+        for shard in writer.missing():
+            features = np.asarray(planted[shard.split][0], np.float32)[shard.start : shard.stop]
+            failed = (failures or {}).get(shard.split, {})
+            writer.write_shard(
+                shard, features=features, logits=old.logits(features),
+                failures={r: why for r, why in failed.items() if shard.start <= r < shard.stop},
+            )  # fmt: skip
+        return writer.seal()
+
+
+def planted_head(store: Store, weight: ArrayLike, bias: ArrayLike | None = None) -> Head:
+    """A head of the store with a weight (C, D) of one's own."""
+    values: NDArray[Any] = np.asarray(weight, np.float32)
+    return Head(
+        weight=values,
+        bias=np.zeros(len(values), np.float32) if bias is None else np.asarray(bias, np.float32),
+        identity=store.identity,
+        class_names=store.class_names,
+        class_counts=tuple(store.class_counts.tolist()),
+        config={"loss": "planted"},
+        versions={},
+    )

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache import Store
+from pipeline.config import SweepConfig
+from pipeline.ensemble import LogitBlock, ensemble_predictions
+from pipeline.errors import EvaluationError, HeadError, OutputExistsError
+from pipeline.metrics import score
+from pipeline.progress import Snapshot
+from pipeline.stages import sweep_temps as stage
+from pipeline.stages.sweep_temps import (
+    COLUMNS,
+    Sweep,
+    choose,
+    count_grid_hits,
+    save_sweep,
+    sweep_temps,
+)
+from tests.measured_stores import planted_head, planted_store
+
+GRID = SweepConfig(t_old=(0.5, 1.0, 2.0, 4.0), t_new=(0.25, 1.0, 3.0))
+N_CLASSES = 5
+
+
+def store_with(folder: Path, *splits: str, seed: int = 0) -> Store:
+    """Noisy features around one corner for each class; two rows of each split have failed."""
+    rng = np.random.default_rng(seed)
+    planted = {}
+    for name in ("train", *splits):
+        labels = rng.integers(0, N_CLASSES, 60)
+        planted[name] = (2 * np.eye(N_CLASSES)[labels] + rng.normal(size=(60, N_CLASSES)), labels)
+    failures = {name: {3: "torn", 59: "torn"} for name in planted}
+    return planted_store(folder, planted, failures=failures)
+
+
+def noisy_weight(seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.diag([0.5, 1, 1, 2, 3]) + rng.normal(0, 0.3, (N_CLASSES, N_CLASSES))
+
+
+@pytest.fixture(autouse=True)
+def _quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.figures.DPI", 40)
+
+
+@pytest.fixture
+def tested(tmp_path: Path) -> Store:
+    return store_with(tmp_path, "test")
+
+
+@pytest.fixture
+def validated(tmp_path: Path) -> Store:
+    return store_with(tmp_path, "val", "test")
+
+
+def flat_sweep(**planes: object) -> Sweep:
+    """A sweep of 3 x 3 cells whose planes are flat unless given."""
+    flat = np.full((3, 3), 10.0)
+    sweep = Sweep(
+        split="val", t_old=np.array([0.5, 1, 2]), t_new=np.array([0.5, 1, 2]), accuracy=flat,
+        geometric_mean=flat, harmonic_mean=flat, lowest_recall=flat,
+        lowest_class=np.zeros((3, 3), np.int64), substituted_zeros=np.zeros((3, 3), np.int64),
+        groups={"many": flat, "medium": flat, "few": np.full((3, 3), np.nan)},
+        class_names=("ant", "bee"), n_samples=20, n_failed=1,
+    )  # fmt: skip
+    return dataclasses.replace(sweep, **planes)  # type: ignore[arg-type]  # planes by name
+
+
+def test_every_cell_equals_evaluating_it_on_its_own(
+    tested: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "SOFTMAX_BYTES", 8 * N_CLASSES * 7 * 9)  # nine rows at a time
+    head = planted_head(tested, noisy_weight())
+    sweep = sweep_temps(tested, head, GRID)
+    split = tested["test"]
+    keep = split.usable
+    old, new = split.logits()[keep], head.logits(split.features()[keep])
+    cells = iter(sweep.cells())
+    for i, t_old in enumerate(GRID.t_old):
+        for j, t_new in enumerate(GRID.t_new):
+            predictions = ensemble_predictions(old, new, t_old, t_new)
+            naive = score(predictions, split.labels[keep], tested.class_counts, tested.class_names)
+            cell = next(cells)
+            assert (cell["t_old"], cell["t_new"]) == (t_old, t_new)
+            for name in (*COLUMNS[2:6], "substituted_zeros"):
+                assert cell[name] == pytest.approx(getattr(naive, name)), (name, i, j)
+            assert cell["lowest_class"] == naive.lowest_class
+            assert {name: cell[name] for name in naive.groups} == naive.groups
+    assert (sweep.n_samples, sweep.n_failed) == (58, 2)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.integers(1, 9))
+def test_planted_ties_and_blocks_change_no_hit(seed: int, n_classes: int, rows: int) -> None:
+    # Logits from {-1, 0, 1} tie often, within a head and between mirrored heads.
+    rng = np.random.default_rng(seed)
+    old, new = rng.integers(-1, 2, (2, 12, n_classes)).astype(np.float32)
+    labels = rng.integers(0, n_classes, 12)
+    grid_old, grid_new = np.array([0.1, 1.0, 30.0]), np.array([1.0, 2.0])
+    blocks = [
+        LogitBlock(labels[k : k + rows], (old[k : k + rows], new[k : k + rows]))
+        for k in range(0, 12, rows)
+    ]
+    hits = count_grid_hits(blocks, grid_old, grid_new, n_classes)
+    for i, t_old in enumerate(grid_old):
+        for j, t_new in enumerate(grid_new):
+            right = labels[ensemble_predictions(old, new, t_old, t_new) == labels]
+            assert np.array_equal(hits[i, j], np.bincount(right, minlength=n_classes))
+
+
+def test_without_val_the_grid_is_of_test_and_one_one_is_kept(tested: Store) -> None:
+    sweep = sweep_temps(tested, planted_head(tested, noisy_weight()), GRID)
+    assert (sweep.split, sweep.chosen, sweep.chosen_on) == ("test", (1.0, 1.0), None)
+    assert sweep.warnings == ()
+    assert sweep.test_scores is not None
+    assert sweep.test_scores.temperatures == (1.0, 1.0)
+    assert sweep.test_scores.accuracy == sweep.accuracy[1, 1]
+
+
+def test_with_val_the_best_cell_is_chosen_there_and_reported_on_test(validated: Store) -> None:
+    head = planted_head(validated, noisy_weight())
+    sweep = sweep_temps(validated, head, GRID)
+    assert (sweep.split, sweep.chosen_on) == ("val", "val")
+    i, j = GRID.t_old.index(sweep.chosen[0]), GRID.t_new.index(sweep.chosen[1])
+    assert sweep.harmonic_mean[i, j] == sweep.harmonic_mean.max()
+    assert sweep.test_scores is not None
+    assert (sweep.test_scores.split, sweep.test_scores.temperatures) == ("test", sweep.chosen)
+
+
+def test_test_labels_have_no_say_in_the_choice(tmp_path: Path) -> None:
+    # The same val under another test split: the choice stays.
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, N_CLASSES, 60)
+    val = (2 * np.eye(N_CLASSES)[labels] + rng.normal(size=(60, N_CLASSES)), labels)
+    train = (np.eye(N_CLASSES), np.arange(N_CLASSES))
+    chosen = set()
+    for test_labels in (labels, (labels + 1) % N_CLASSES):
+        store = planted_store(tmp_path, {"train": train, "val": val, "test": (val[0], test_labels)})
+        chosen.add(sweep_temps(store, planted_head(store, noisy_weight()), GRID).chosen)
+    assert len(chosen) == 1
+
+
+def test_a_split_asked_for_by_name_is_measured_but_only_val_chooses(validated: Store) -> None:
+    head = planted_head(validated, noisy_weight())
+    for split in ("test", "train"):
+        sweep = sweep_temps(validated, head, dataclasses.replace(GRID, split=split))
+        assert (sweep.split, sweep.chosen, sweep.chosen_on) == (split, (1.0, 1.0), None)
+
+
+def test_the_best_harmonic_mean_wins_then_the_lowest_recall_then_the_nearest() -> None:
+    better = np.full((3, 3), 10.0)
+    better[0, 2] = 11.0
+    assert choose(flat_sweep(harmonic_mean=better)).chosen == (0.5, 2.0)
+    # Rounding of the last bits is a tie, and the lowest recall decides it.
+    almost = np.full((3, 3), 10.0)
+    almost[0, 0] += 1e-13
+    assert choose(flat_sweep(harmonic_mean=almost, lowest_recall=better)).chosen == (0.5, 2.0)
+    assert choose(flat_sweep(harmonic_mean=almost)).chosen == (1.0, 1.0)
+
+
+def test_a_choice_on_the_edge_of_the_grid_is_reported() -> None:
+    better = np.full((3, 3), 10.0)
+    better[1, 2] = 11.0
+    (warning,) = choose(flat_sweep(harmonic_mean=better)).warnings
+    assert warning.startswith("The best t_new = 2 lies on the edge of the grid (0.5 to 2)")
+    assert choose(flat_sweep()).warnings == ()
+
+
+def test_a_grid_of_one_value_has_no_edge() -> None:
+    one = np.full((1, 3), 10.0)
+    sweep = flat_sweep(t_old=np.array([2.0]), harmonic_mean=one, lowest_recall=one)
+    assert choose(sweep).warnings == ()
+
+
+def test_grids_are_sorted_and_doubles_dropped(tested: Store) -> None:
+    head = planted_head(tested, noisy_weight())
+    sweep = sweep_temps(tested, head, SweepConfig(t_old=(3.0, 1.0, 3.0), t_new=(2.0,)))
+    assert sweep.t_old.tolist() == [1.0, 3.0]
+    assert sweep.accuracy.shape == (2, 1)
+
+
+def test_progress_counts_the_usable_rows(tested: Store) -> None:
+    seen: list[Snapshot] = []
+    sweep_temps(tested, planted_head(tested, noisy_weight()), GRID, on_progress=seen.append)
+    assert (seen[-1].done, seen[-1].total) == (58, 58)
+
+
+def test_csv_begins_with_the_contracts_columns_and_holds_every_cell(
+    tested: Store, tmp_path: Path
+) -> None:
+    sweep = sweep_temps(tested, planted_head(tested, noisy_weight()), GRID)
+    written = save_sweep(sweep, tmp_path / "out")
+    assert [path.name for path in written] == ["sweep.csv", "sweep.json", "sweep-heatmaps.png"]
+    text = written[0].read_text(encoding="utf-8")
+    assert text.startswith("t_old,t_new,accuracy,geometric_mean,harmonic_mean,lowest_recall,")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == 12
+    assert [float(r["t_new"]) for r in rows[:4]] == [0.25, 1.0, 3.0, 0.25]
+    assert float(rows[4]["accuracy"]) == pytest.approx(sweep.accuracy[1, 1])
+    assert rows[0]["split"] == "test"
+    assert rows[0]["many"] == ""  # no class has more than 100 images
+
+
+def test_json_is_plain_and_carries_where_it_comes_from(tested: Store, tmp_path: Path) -> None:
+    sweep = sweep_temps(tested, planted_head(tested, noisy_weight()), GRID)
+    save_sweep(sweep, tmp_path)
+    content = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    assert content == json.loads(json.dumps(sweep.to_json(), allow_nan=False))
+    assert content["chosen"] == {"t_old": 1.0, "t_new": 1.0}
+    assert content["chosen_on"] is None
+    assert len(content["cells"]) == 12
+    assert content["provenance"]["store"]["model"] == "planted"
+    assert content["provenance"]["head"] == {"loss": "planted"}
+
+
+def test_existing_results_are_left_alone_without_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "sweep.csv").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"sweep\.csv already"):
+        save_sweep(flat_sweep(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["sweep.csv"]
+    assert (tmp_path / "sweep.csv").read_text() == "mine"
+    save_sweep(flat_sweep(), tmp_path, overwrite=True)
+    assert (tmp_path / "sweep.csv").read_text().startswith("t_old")
+
+
+def test_a_failure_while_drawing_leaves_old_results_untouched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_sweep(flat_sweep(), tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("pipeline.figures.temperature_heatmaps", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_sweep(flat_sweep(accuracy=np.ones((3, 3))), tmp_path, overwrite=True)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OutputExistsError, match="is a file"):
+        save_sweep(flat_sweep(), tmp_path / "out", overwrite=True)
+
+
+def test_a_missing_split_and_a_foreign_head_are_refused(tested: Store) -> None:
+    head = planted_head(tested, noisy_weight())
+    with pytest.raises(EvaluationError, match="no split 'val'"):
+        sweep_temps(tested, head, dataclasses.replace(GRID, split="val"))
+    foreign = dataclasses.replace(head.identity, backbone="f" * 64)
+    with pytest.raises(HeadError, match="backbone"):
+        sweep_temps(tested, dataclasses.replace(head, identity=foreign), GRID)

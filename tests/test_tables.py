@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.metrics import Scores, score_hits
+from pipeline.tables import scores_markdown, scores_table, sweep_markdown, sweep_table
+
+
+def scores(hits: list[int], **more: Any) -> Scores:
+    names = more.pop("class_names", ["ant", "bee", "eel"])
+    return score_hits(hits, [10, 10, 10], [200, 50, 5], names, **more)
+
+
+class Grid:
+    """A sweep over temperatures 1..n, as a table sees it."""
+
+    split, n_samples, n_failed = "test", 30, 0
+
+    def __init__(self, n: int, chosen_on: str | None = None, zeros: int = 0) -> None:
+        self.n, self.zeros = n, zeros
+        self.chosen_on = chosen_on
+        self.chosen = (2.0, 1.0) if chosen_on else (1.0, 1.0)
+
+    def cells(self) -> list[dict[str, Any]]:
+        return [
+            {"t_old": float(i), "t_new": float(j), "accuracy": 50.0, "geometric_mean": 40.0 + i,
+             "harmonic_mean": 30.0 + j, "lowest_recall": 5.0, "substituted_zeros": self.zeros}
+            for i in range(1, self.n + 1) for j in range(1, self.n + 1)
+        ]  # fmt: skip
+
+
+def printed(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+    return str(text)
+
+
+def row_of(text: str, first: str) -> list[str]:
+    return next(line.split() for line in text.splitlines() if line.split()[:1] == [first])
+
+
+def test_the_terminal_table_names_the_worst_class_and_stars_substituted_means() -> None:
+    text = printed(scores_table({"old": scores([9, 5, 0]), "new": scores([8, 6, 4])}))
+    # GM = (90 * 50 * 0.1)^(1/3) = 450^(1/3) = 7.66; HM = 3 / (1/90 + 1/50 + 10) = 0.2991
+    # 0 of 10: Wilson's upper end is 3.841 / 13.841 = 27.75 %.
+    assert row_of(text, "old") == [
+        "old",
+        "46.7",
+        "7.7*",
+        "0.3*",
+        "0.0",
+        "0.0-27.8",
+        "eel",
+        "1",
+    ]
+    assert row_of(text, "new")[1:5] == ["60.0", "57.7", "55.4", "40.0"]
+    assert "In %, on the test split (30 images)." in text
+    assert "* Classes of zero recall count as 0.1 %" in text
+
+
+def test_without_zeros_there_is_no_star_and_no_footnote() -> None:
+    text = printed(scores_table({"new": scores([8, 6, 4])}))
+    assert "*" not in text
+
+
+def test_failed_images_and_classes_without_images_are_told() -> None:
+    missing = score_hits([5, 0, 5], [10, 0, 10], [5, 5, 5], ["ant", "bee", "eel"], n_failed=3)
+    text = printed(scores_table({"old": missing}))
+    assert "(20 images; 3 more could not be read)" in text
+    assert "1 of 3 classes have no images in this split and are in no mean." in text
+
+
+def test_shared_last_places_are_counted() -> None:
+    assert "ant (+1)" in printed(scores_table({"old": scores([0, 5, 0])}))
+
+
+def test_markup_in_a_class_name_stays_text() -> None:
+    text = printed(scores_table({"[b]old[/b]": scores([0, 5, 5], class_names=["[red]", "b", "c"])}))
+    assert "[red]" in text
+    assert "[b]old[/b]" in text
+
+
+def test_markdown_has_two_decimals_as_the_paper_and_escapes_pipes() -> None:
+    text = scores_markdown({"CE|x": scores([9, 5, 0])})
+    lines = text.splitlines()
+    assert lines[0].startswith("| Method | Accuracy | Geometric mean | Harmonic mean |")
+    assert lines[2] == "| CE\\|x | 46.67 | 7.66* | 0.30* | 0.00 | eel |"
+    assert all(line.count("|") - line.count("\\|") == 7 for line in lines[:3])
+
+
+def test_a_small_sweep_is_shown_whole_and_marks_the_chosen_cell() -> None:
+    text = printed(sweep_table(Grid(3, chosen_on="val")))
+    assert len([line for line in text.splitlines() if line.strip()[:1].isdigit()]) == 9
+    (chosen,) = [line.split() for line in text.splitlines() if line.strip().endswith("chosen")]
+    assert chosen == ["2", "1", "50.0", "42.0", "31.0", "5.0", "chosen"]
+
+
+def test_a_large_sweep_shows_one_one_and_the_chosen_cell_and_points_to_the_file() -> None:
+    text = printed(sweep_table(Grid(6, chosen_on="val")))
+    assert row_of(text, "1")[:2] == ["1", "1"]
+    assert row_of(text, "2")[-1] == "chosen"
+    assert "2 of 36 cells; sweep.csv has them all." in text
+
+
+def test_a_sweep_of_test_says_that_nothing_was_chosen() -> None:
+    text = printed(sweep_table(Grid(2)))
+    assert "Nothing was chosen on this split; (1, 1) is kept." in text
+    assert row_of(text, "1")[-1] == "kept"
+
+
+def test_sweep_markdown_has_every_cell() -> None:
+    lines = sweep_markdown(Grid(6, zeros=1)).splitlines()
+    assert len([line for line in lines if line.startswith("|")]) == 2 + 36
+    assert lines[2] == "| 1 | 1 | 50.00 | 41.00* | 31.00* | 5.00 | kept |"
+
+
+def test_the_table_fits_a_terminal_of_eighty_columns_whole() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(
+        scores_table({"ensemble": scores([0, 5, 0], class_names=["chimpanzee", "b", "c"])})
+    )
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+    assert row_of(text, "ensemble")[-2:] == ["chimpanzee", "2"]  # "(+1)" goes to a second line
+    assert "(+1)" in text
