@@ -1,0 +1,292 @@
+"""The one pass over the images: read, run the model, write, with all three overlapping."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache import Shard, ShardRecord, Store, StoreWriter
+from pipeline.backbones.tap import Tap
+from pipeline.checkpoints import TrainedModel
+from pipeline.config import ExtractConfig
+from pipeline.datasets import ImageSource, ViewSpec
+from pipeline.devices import autocast
+from pipeline.errors import CheckpointError, ExtractionError
+from pipeline.progress import Clock, Snapshot
+from pipeline.reading import BatchReader, ImageBatch, Rows, default_workers, read_ahead
+
+WAITING_SHARDS = 2
+"""Finished shards that may wait for the disk; more would hide a slow disk and fill the memory."""
+
+LOGIT_TOLERANCE = {"none": 1e-3, "bfloat16": 5e-2}
+"""Largest difference between live and recomputed logits, relative to the largest logit.
+
+float32 sums of some thousand products agree to about 1e-5; bfloat16 has 8 bits, 2^-8 = 4e-3 a
+product. A wrong layer or a forgotten scale is off by its full size."""
+
+
+@dataclass
+class ShardArrays:
+    """The arrays of one shard while it is being filled."""
+
+    features: NDArray[np.floating[Any]]
+    """(1 + V, n, D) in the store's type: of the clean images, then of each view."""
+
+    logits: NDArray[np.float32]
+    """(n, C) of the clean images."""
+
+    failures: dict[int, str] = field(default_factory=dict)
+    """Reasons by row."""
+
+
+class ForwardPass:
+    """Fills a store with what a model makes of images.
+
+    Args:
+        model: the trained classifier.
+        images: the images of each split.
+        views: the views of the splits in `view_splits`.
+        view_splits: splits whose views are stored.
+        config: settings of the extraction.
+        device: where the model runs.
+        on_progress: called with a snapshot after every batch.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        images: Mapping[str, ImageSource],
+        views: ViewSpec,
+        view_splits: Sequence[str],
+        config: ExtractConfig,
+        device: torch.device,
+        on_progress: Callable[[Snapshot], None] | None,
+    ) -> None:
+        self.clock = Clock()
+        self.computed = 0
+        self._model = model
+        self._images = dict(images)
+        self._views = views
+        self._view_splits = view_splits
+        self._config = config
+        self._device = device
+        self._on_progress = on_progress
+        self._checked = False
+
+    def fill(self, writer: StoreWriter) -> Store:
+        """Compute what the store lacks, and seal it.
+
+        Raises:
+            ExtractionError: if the model or the images are unusable.
+            KeyboardInterrupt: on Ctrl-C, with a message that says what is stored.
+        """
+        shards = writer.missing()
+        self._rows_done = sum(len(s.ids) for s in self._images.values()) - _n_rows(shards)
+        layout = torch.channels_last if self._config.channels_last else torch.contiguous_format
+        module = self._model.module.eval().to(self._device).to(memory_format=layout)
+        self.clock.start()
+        try:
+            with Tap(module, self._model.classifier_name) as tap, _Background(writer) as pen:
+                batches = self._batches(shards)
+                for shard in shards:
+                    arrays = self._compute(shard, batches, tap)
+                    with self.clock.part("writing"):
+                        pen.write(shard, arrays)
+                with self.clock.part("writing"):
+                    pen.finish()
+            with self.clock.part("writing"):
+                return writer.seal()
+        except KeyboardInterrupt:
+            left = len(writer.missing())
+            raise KeyboardInterrupt(
+                f"Interrupted with {left} shards still to do; what is finished is stored. "
+                "Go on with the same command and --resume."
+            ) from None
+        finally:
+            self.clock.stop()
+
+    def _batches(self, shards: Sequence[Shard]) -> Iterator[ImageBatch]:
+        """Decoded batches of the shards, in order; a batch never spans two shards."""
+        size = self._config.batch_size
+        work = [
+            Rows(shard.split, start, min(start + size, shard.stop))
+            for shard in shards
+            for start in range(shard.start, shard.stop, size)
+        ]
+        reader = BatchReader(
+            self._images, self._model.preprocessing, self._views, self._view_splits, work
+        )
+        workers = self._config.workers
+        if workers < 0:
+            workers = default_workers(self._device.type)
+        return read_ahead(reader, workers, pin_memory=self._device.type == "cuda")
+
+    def _compute(self, shard: Shard, batches: Iterator[ImageBatch], tap: Tap) -> ShardArrays:
+        """Run the model over one shard's batches."""
+        n_views = self._views.count if shard.split in self._view_splits else 0
+        classifier = self._model.classifier
+        n_classes, width = classifier.weight.shape
+        n_rows = shard.stop - shard.start
+        # Rows that no image fills stay NaN: they are the failed ones.
+        arrays = ShardArrays(
+            np.full((1 + n_views, n_rows, width), np.nan, self._config.dtype),
+            np.full((n_rows, n_classes), np.nan, np.float32),
+        )
+        filled = shard.start
+        while filled < shard.stop:
+            with self.clock.part("reading"):
+                batch = next(batches)
+            self._note_failures(batch, arrays)
+            with self.clock.part("forward"):
+                self._run_model(batch, shard.start, arrays, tap)
+            filled = batch.rows.stop
+            self.computed += batch.rows.stop - batch.rows.start
+            self._report()
+        if len(arrays.failures) == n_rows and self.computed == n_rows:
+            raise ExtractionError(
+                f"None of the first {n_rows} images of {shard.split!r} can be read "
+                f"({next(iter(arrays.failures.values()))}): is --root the right folder?"
+            )
+        return arrays
+
+    def _note_failures(self, batch: ImageBatch, arrays: ShardArrays) -> None:
+        """Remember unreadable images, or stop at the first where the settings are strict."""
+        arrays.failures.update(batch.failures)
+        if self._config.strict and batch.failures:
+            row, reason = next(iter(batch.failures.items()))
+            name = self._images[batch.rows.split].ids[row]
+            raise ExtractionError(
+                f"{name} cannot be read ({reason}): mend it and go on with --resume, or leave "
+                "--strict out to mark such rows as failed."
+            )
+
+    @torch.inference_mode()
+    def _run_model(
+        self, batch: ImageBatch, shard_start: int, arrays: ShardArrays, tap: Tap
+    ) -> None:
+        """Put one batch's features and logits into the shard's arrays."""
+        good = [
+            row - batch.rows.start
+            for row in range(batch.rows.start, batch.rows.stop)
+            if row not in batch.failures
+        ]
+        if not good:
+            return
+        rows = np.asarray(good) + (batch.rows.start - shard_start)
+        for view, pixels in enumerate(batch.images):
+            features, logits = self._forward(pixels, tap)
+            with np.errstate(over="ignore"):  # infinite float16 is reported when it is written
+                arrays.features[view, rows] = features[good]
+            if view == 0:
+                self._check_logits(features[good], logits[good])
+                arrays.logits[rows] = logits[good]
+
+    def _forward(
+        self, pixels: torch.Tensor, tap: Tap
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(B, D) features and (B, C) logits of (B, H, W, 3) uint8 pixels."""
+        x = self._model.preprocessing.normalize(pixels.to(self._device, non_blocking=True))
+        if self._config.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        try:
+            with autocast(self._config, self._device):
+                features, logits = tap(x)
+        except torch.OutOfMemoryError:
+            raise ExtractionError(
+                f"{len(x)} images at once are too many for the memory of {self._device}: go on "
+                "with --resume and a smaller --batch-size."
+            ) from None
+        return features.float().cpu().numpy(), logits.float().cpu().numpy()
+
+    def _check_logits(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
+        """Once a run, hold the tapped features times the old head against the model's output."""
+        if self._checked or not np.isfinite(logits).all():
+            return  # values that are not finite get their own message when they are written
+        self._checked = True
+        recomputed = self._model.classifier.logits(features)
+        difference = float(np.abs(recomputed - logits).max())
+        scale = float(np.abs(logits).max())
+        if difference > LOGIT_TOLERANCE[self._config.autocast] * scale:
+            raise CheckpointError(
+                f"The tapped features times the old head miss the model's own logits by up to "
+                f"{difference:.3g} (largest logit {scale:.3g}): the head of "
+                f"{self._model.source} is not linear in the input of "
+                f"{self._model.classifier_name!r}, so name its family with --model."
+            )
+
+    def _report(self) -> None:
+        """Tell how far the work is."""
+        if self._on_progress is not None:
+            total = sum(len(source.ids) for source in self._images.values())
+            self._on_progress(
+                Snapshot(
+                    done=self._rows_done + self.computed,
+                    total=total,
+                    fresh=self.computed,
+                    seconds=self.clock.seconds,
+                    shares=self.clock.shares(),
+                )
+            )
+
+
+class _Background:
+    """Writes finished shards in a thread of its own, while the model goes on.
+
+    One thread, because a writer commits one shard after the other. Leaving the block waits for
+    what is under way, so that an interruption loses no finished shard.
+    """
+
+    def __init__(self, writer: StoreWriter) -> None:
+        self._writer = writer
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nolb-writer")
+        self._pending: deque[Future[ShardRecord]] = deque()
+
+    def __enter__(self) -> Self:
+        """Nothing to prepare."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Wait for the shards under way."""
+        self._pool.shutdown(wait=True)
+
+    def write(self, shard: Shard, arrays: ShardArrays) -> None:
+        """Hand a shard over; waits where the disk is slower than the model.
+
+        Raises:
+            StoreError: if an earlier shard could not be written.
+        """
+        while len(self._pending) >= WAITING_SHARDS:
+            self._pending.popleft().result()
+        self._pending.append(
+            self._pool.submit(
+                self._writer.write_shard,
+                shard,
+                features=arrays.features[0],
+                logits=arrays.logits if self._writer.spec.store_logits else None,
+                views=arrays.features[1:] if len(arrays.features) > 1 else None,
+                failures=arrays.failures,
+            )
+        )
+
+    def finish(self) -> None:
+        """Wait for every shard, and raise what went wrong with any of them."""
+        while self._pending:
+            self._pending.popleft().result()
+
+
+def _n_rows(shards: Sequence[Shard]) -> int:
+    """Rows in all these shards."""
+    return sum(shard.stop - shard.start for shard in shards)

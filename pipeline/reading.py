@@ -1,0 +1,164 @@
+"""Batches of decoded images and their views, read by worker processes ahead of the model."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.datasets import ImageSource, Preprocessing, ViewSpec
+from pipeline.errors import DatasetError, UnreadableImageError
+
+MOST_WORKERS = 8
+"""More readers than this rarely help one model; ask for them explicitly where they do."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of one split that go through the model together."""
+
+    split: str
+    """Name of the split."""
+
+    start: int
+    """First row."""
+
+    stop: int
+    """One past the last row."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """The decoded images of some rows."""
+
+    rows: Rows
+    """Which rows these are."""
+
+    images: torch.Tensor
+    """(1 + V, B, H, W, 3) uint8: the clean images, then each view of them."""
+
+    failures: dict[int, str]
+    """Why a row's image could not be read, by row; its pixels are zeros."""
+
+    def pin_memory(self) -> ImageBatch:
+        """Page-lock the images; the `DataLoader` calls this where it was asked to pin."""
+        return replace(self, images=self.images.pin_memory())
+
+
+class BatchReader(Dataset[ImageBatch]):
+    """Reads one batch for each item: whole batches cross process borders with little overhead.
+
+    Args:
+        sources: the images of each split.
+        preprocessing: geometry of the clean image; normalisation happens on the device.
+        views: how many views of the splits in `view_splits`, and of what kind.
+        view_splits: splits whose views are wanted.
+        work: the batches, in order.
+    """
+
+    def __init__(
+        self,
+        sources: dict[str, ImageSource],
+        preprocessing: Preprocessing,
+        views: ViewSpec,
+        view_splits: Sequence[str],
+        work: Sequence[Rows],
+    ) -> None:
+        self._sources = sources
+        self._preprocessing = preprocessing
+        self._views = views
+        self._view_splits = frozenset(view_splits)
+        self._work = work
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self._work)
+
+    def __getitem__(self, item: int) -> ImageBatch:
+        """Decode the rows of one batch.
+
+        Raises:
+            DatasetError: if the images differ in size although the preprocessing fixes none.
+        """
+        rows = self._work[item]
+        source = self._sources[rows.split]
+        n_views = self._views.count if rows.split in self._view_splits else 0
+        decoded: dict[int, NDArray[np.uint8]] = {}
+        failures: dict[int, str] = {}
+        for row in range(rows.start, rows.stop):
+            try:
+                decoded[row] = self._decode(source, row, n_views)
+            except UnreadableImageError as error:
+                failures[row] = str(error)
+        shape = _common_shape(source, decoded, n_views)
+        images = np.zeros((rows.stop - rows.start, *shape), np.uint8)
+        for row, pixels in decoded.items():
+            images[row - rows.start] = pixels
+        # Views come first, so that each is one contiguous batch for the model.
+        by_view = np.ascontiguousarray(images.swapaxes(0, 1))
+        return ImageBatch(rows, torch.from_numpy(by_view), failures)
+
+    def _decode(self, source: ImageSource, row: int, n_views: int) -> NDArray[np.uint8]:
+        """(1 + V, H, W, 3): one image and its views."""
+        image = source.read(row)
+        if n_views == 0:
+            return self._preprocessing.to_uint8(image)[None]
+        return self._views.make_all(image, source.ids[row], self._preprocessing)
+
+
+def read_ahead(reader: BatchReader, workers: int, *, pin_memory: bool) -> Iterator[ImageBatch]:
+    """The reader's batches in order, decoded ahead of their use.
+
+    Args:
+        reader: what to read.
+        workers: number of processes; 0 reads in this one.
+        pin_memory: page-lock the images, for quick asynchronous copies to a GPU.
+    """
+    loader = DataLoader(
+        reader,
+        batch_size=None,  # an item is a batch already
+        shuffle=False,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin_memory,
+        worker_init_fn=_leave_interrupts_to_the_parent,
+    )
+    return iter(loader)
+
+
+def default_workers(device: str) -> int:
+    """Number of reading processes that suits the machine.
+
+    A CPU that runs the model is busy already: one process that reads ahead is enough there.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 1 if device == "cpu" else min(MOST_WORKERS, max(1, (cores or 1) - 1))
+
+
+def _common_shape(
+    source: ImageSource, decoded: dict[int, NDArray[np.uint8]], n_views: int
+) -> tuple[int, ...]:
+    """(1 + V, H, W, 3), which all the images must have."""
+    if not decoded:
+        return (1 + n_views, 1, 1, 3)  # every image failed: nothing will look at the pixels
+    (first, expected), *others = decoded.items()
+    for row, pixels in others:
+        if pixels.shape != expected.shape:
+            sizes = (f"{a.shape[2]} x {a.shape[1]}" for a in (expected, pixels))
+            raise DatasetError(
+                f"Images differ in size: {source.ids[first]} is {next(sizes)} and "
+                f"{source.ids[row]} is {next(sizes)}; bring them to one with --resize and --crop."
+            )
+    return expected.shape
+
+
+def _leave_interrupts_to_the_parent(_worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the parent alone decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
