@@ -1,0 +1,88 @@
+"""Options that commands share; those of a stage's settings are made from its dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import click
+
+from pipeline.config import Config, Grid, build_config, field_help, value_type
+from pipeline.recipes import SECTIONS, load_recipe
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+"""A path as text; whether something is there is for the library to say, in its own words."""
+
+
+def settings_options(section: str) -> Callable[[Command], Command]:
+    """Add `--config` and one option for each field of a stage's settings.
+
+    The options default to "not given", so that a recipe can fill them; their help shows the
+    dataclass's default.
+    """
+    settings = SECTIONS[section]
+    hints = get_type_hints(settings)
+    helps = field_help(settings)
+
+    def decorate(command: Command) -> Command:
+        for field in reversed(dataclasses.fields(settings)):
+            command = _option(field, value_type(hints[field.name]), helps[field.name])(command)
+        return click.option(
+            "--config",
+            "recipe",
+            metavar="NAME|FILE",
+            help="Take settings from a recipe, by name or file; options given here come first.",
+        )(command)
+
+    return decorate
+
+
+def settings_from(
+    section: str, settings: type[Config], recipe: str | None, given: Mapping[str, Any]
+) -> Config:
+    """A stage's settings from the options given, the recipe named, and the defaults."""
+    content = getattr(load_recipe(recipe), section) if recipe is not None else None
+    return build_config(settings, content, **given)
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json`, for programs that read the result."""
+    return click.option(
+        "--json",
+        "json_path",
+        metavar="FILE|-",
+        help="Also write the result as JSON, to a file or (-) to standard output.",
+    )(command)
+
+
+def overwrite_option(command: Command) -> Command:
+    """Add `--overwrite`; without it nothing that exists is touched."""
+    return click.option("--overwrite", is_flag=True, help="Replace what stands at --out.")(command)
+
+
+def _option(field: dataclasses.Field[Any], hint: Any, text: str) -> Callable[[Command], Command]:
+    """The click option of one field."""
+    flag = "--" + field.name.replace("_", "-")
+    shown = f"{text}  [default: {_shown_default(field.default)}]"
+    if hint is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=shown)
+    if get_origin(hint) is Literal:
+        return click.option(flag, type=click.Choice(get_args(hint)), help=shown)
+    if hint == Grid:
+        return click.option(flag, metavar="GRID", help=shown)
+    if get_origin(hint) is tuple:
+        return click.option(flag, metavar="R,G,B", help=shown)
+    return click.option(flag, type=hint, help=shown)
+
+
+def _shown_default(value: Any) -> str:
+    """A default as a user would type it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return f"{value[0]:g}:{value[-1]:g}:{len(value)}"
+    return "not set" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,128 @@
+"""The house keeps its rooms: who may import whom, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("cache", "pipeline")
+
+
+def modules(package: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imported(path: Path, *, at_import_time: bool = False) -> set[str]:
+    """Modules that a file imports; with `at_import_time`, only those outside functions."""
+    names: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                names.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}: relative import"
+                module = child.module or ""
+                for alias in child.names:
+                    full = f"{module}.{alias.name}"
+                    names.add(full if is_module(full) else module)
+            elif not (at_import_time and runs_later(child)):
+                visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return names
+
+
+def is_module(name: str) -> bool:
+    base = ROOT / Path(*name.split("."))
+    return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
+
+
+def runs_later(node: ast.AST) -> bool:
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def level(module: str) -> int:
+    """cli 4 > demo 3 > stages 2 > parts 1 > errors and settings 0."""
+    if module.startswith(("pipeline.cli", "pipeline.__main__")):
+        return 4
+    if module == "pipeline.demo":
+        return 3
+    if module.startswith("pipeline.stages."):
+        return 2
+    return 0 if module == "pipeline.errors" else 1
+
+
+def test_cache_knows_nothing_of_pipeline_torch_or_click() -> None:
+    for module, path in modules("cache"):
+        for name in imported(path):
+            assert name.split(".")[0] not in {"pipeline", "torch", "torchvision", "click"}, (
+                f"{module} imports {name}"
+            )
+
+
+def test_imports_point_down() -> None:
+    for module, path in modules("pipeline"):
+        if module == "pipeline":  # it lists the public names of every level
+            continue
+        for name in imported(path):
+            if name.startswith("pipeline") and name not in {"pipeline", "pipeline.stages"}:
+                assert level(name) <= level(module), f"{module} imports {name}"
+            assert name != "pipeline", f"{module} imports through the public names"
+
+
+def test_stages_do_not_import_each_other() -> None:
+    for module, path in modules("pipeline"):
+        if module.startswith("pipeline.stages."):
+            others = {n for n in imported(path) if n.startswith("pipeline.stages.")} - {module}
+            assert not others, f"{module} imports {others}"
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_there_is_no_circle_between_modules(package: str) -> None:
+    graph = {
+        module: {n for n in imported(path, at_import_time=True) if n != module}
+        for module, path in modules(package)
+    }
+    done: set[str] = set()
+
+    def walk(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way, module))
+        if module not in done:
+            for name in sorted(graph.get(module, ())):
+                walk(name, (*way, module))
+            done.add(module)
+
+    for module in graph:
+        walk(module, ())
+
+
+@pytest.mark.parametrize("statement", ["import pipeline", "import pipeline.cli", "import cache"])
+def test_nothing_heavy_is_imported_before_it_is_needed(statement: str) -> None:
+    heavy = ("torch", "numpy", "zarr", "h5py", "matplotlib", "sklearn")
+    code = f"import sys; {statement}; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_public_names_are_all_there(package: str) -> None:
+    module = importlib.import_module(package)
+    assert set(module._HOMES) == set(module.__all__) == set(dir(module))
+    for name in module.__all__:
+        assert getattr(module, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = module.nothing
