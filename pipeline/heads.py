@@ -92,11 +92,14 @@ class Head:
 
 
 def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
-    """Refuse to put a head where something stands already; a command asks before the fit.
+    """Refuse to put a head where none can be; a command asks before the fit, not after it.
 
     Raises:
         OutputExistsError: if the path exists and `overwrite` is false.
+        HeadError: if the folder for it is missing.
     """
+    if not Path(path).parent.is_dir():
+        raise HeadError(f"There is no folder {Path(path).parent} for the head: make it first.")
     if Path(path).exists() and not overwrite:
         raise OutputExistsError(f"{path} exists already: give another name or --overwrite.")
 

@@ -55,6 +55,7 @@ def json_option(command: Command) -> Command:
         "--json",
         "json_path",
         metavar="FILE|-",
+        callback=_in_a_folder,
         help="Also write the result as JSON, to a file or (-) to standard output.",
     )(command)
 
@@ -62,6 +63,13 @@ def json_option(command: Command) -> Command:
 def overwrite_option(command: Command) -> Command:
     """Add `--overwrite`; without it nothing that exists is touched."""
     return click.option("--overwrite", is_flag=True, help="Replace what stands at --out.")(command)
+
+
+def _in_a_folder(_ctx: click.Context, _option: click.Parameter, path: str | None) -> str | None:
+    """Refuse a file in a folder that is not there before the work, not after it."""
+    if path is not None and path != "-" and not Path(path).parent.is_dir():
+        raise click.BadParameter(f"there is no folder {Path(path).parent}: make it first.")
+    return path
 
 
 def _option(field: dataclasses.Field[Any], hint: Any, text: str) -> Callable[[Command], Command]:

@@ -1,0 +1,270 @@
+"""The command line: the whole path, and one sentence for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.cli import main
+from tests.small_data import image_folder, small_checkpoint
+
+COMMANDS = ("demo", "extract", "fit-head", "sweep-temps", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with checkpoint, images, store and head, made by the commands themselves."""
+    folder = tmp_path_factory.mktemp("made")
+    small_checkpoint(folder / "m.pth")
+    image_folder(folder / "train", (9, 5, 3))
+    image_folder(folder / "test", (4, 4, 4), seed=1)
+    assert nolb(*extract_options(folder), "--json", folder / "extract.json").exit_code == 0
+    assert nolb("fit-head", folder / "s.zarr", "--out", folder / "h.safetensors").exit_code == 0
+    return folder
+
+
+def nolb(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def extract_options(folder: Path, out: str = "s.zarr") -> list[object]:
+    return [
+        "extract", "--checkpoint", folder / "m.pth", "--train", folder / "train",
+        "--test", folder / "test", "--out", folder / out, "--workers", 0, "--device", "cpu",
+        "--views", 2,
+    ]  # fmt: skip
+
+
+def refused(result: Result, code: int = 1) -> str:
+    """The one sentence of a failure: no traceback, nothing on standard output after it."""
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    message = result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.output
+    return message
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_option_and_shows_an_example(command: str) -> None:
+    result = nolb(command, "--help")
+    assert result.exit_code == 0
+    assert "--" in result.output
+    for parameter in main.commands[command].params:
+        for option in parameter.opts:
+            assert option.lstrip("-") in result.output.lower()
+
+
+def test_help_and_version_of_the_installed_command() -> None:
+    for option in ("--help", "--version"):
+        run = subprocess.run(
+            [sys.executable, "-m", "pipeline", option], capture_output=True, text=True, check=True
+        )
+        assert "nolb" in run.stdout or "pipeline" in run.stdout
+    assert "extract" in nolb("-h").output
+
+
+def test_the_path_prints_tables_and_the_next_command(made: Path) -> None:
+    result = nolb("evaluate", made / "s.zarr")
+    assert result.exit_code == 0
+    assert "old" in result.output
+    assert "12 images" in result.output
+    content = json.loads((made / "extract.json").read_text())
+    assert content["images"] == {"train": 17, "test": 12}
+    assert content["old"]["n_samples"] == 12
+
+
+def test_evaluate_s_json_keeps_the_contract(made: Path) -> None:
+    result = nolb("evaluate", made / "s.zarr", made / "h.safetensors", "--json", "-")
+    content = json.loads(result.stdout)
+    contract = [
+        "accuracy", "geometric_mean", "harmonic_mean", "lowest_recall", "substituted_zeros",
+        "recalls", "groups", "split", "n_samples", "class_names",
+    ]  # fmt: skip
+    assert list(content)[: len(contract)] == contract
+    assert content["class_names"] == ["ant", "bee", "cat"]
+    # Counts 9, 5, 3 are all below 20: one group, and two that are absent, not zero.
+    assert content["groups"]["many"] is None
+    assert content["groups"]["medium"] is None
+    assert content["groups"]["few"] == pytest.approx(np.mean(content["recalls"]))
+
+
+def test_evaluate_an_ensemble_with_a_figure(made: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "f.png"
+    result = nolb(
+        "evaluate", made / "s.zarr", made / "h.safetensors", "--t-old", 2, "--figure", figure,
+        "--json", tmp_path / "e.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "ensemble" in result.output
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+    assert json.loads((tmp_path / "e.json").read_text())["temperatures"] == [2.0, 1.0]
+
+
+def test_sweep_temps_writes_table_json_and_heat_maps(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    result = nolb(
+        "sweep-temps", made / "s.zarr", made / "h.safetensors", "--out", out,
+        "--t-old", "1,2,3", "--t-new", "1:4:3",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    header, *rows = (out / "sweep.csv").read_text().splitlines()
+    assert header.startswith("t_old,t_new,accuracy,geometric_mean,harmonic_mean,lowest_recall")
+    assert [tuple(map(float, row.split(",")[:2])) for row in rows] == [
+        (t_old, t_new) for t_old in (1, 2, 3) for t_new in (1, 2, 4)
+    ]
+    assert json.loads((out / "sweep.json").read_text())["chosen_on"] is None
+    assert list(out.glob("*.png"))
+    again = nolb("sweep-temps", made / "s.zarr", made / "h.safetensors", "--out", out)
+    assert "--overwrite" in refused(again)
+
+
+def test_options_come_before_the_recipe(made: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("fit_head:\n  epochs: 3\n  lr: 0.2\n")
+    head = tmp_path / "h.safetensors"
+    arguments = ["fit-head", made / "s.zarr", "--out", head, "--config", recipe, "--epochs", 2]
+    result = nolb(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "2 epochs" in result.output
+    from pipeline.heads import load_head
+
+    assert (load_head(head).config["epochs"], load_head(head).config["lr"]) == (2, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["extract"], 2, "Missing option '--checkpoint'"),
+        (["fit-head", "nothing.zarr", "--out", "n.safetensors"], 1, "there is no store here"),
+        (["fit-head", "s.zarr", "--out", "h.safetensors"], 1, "h.safetensors exists already"),
+        (["fit-head", "s.zarr", "--out", "n.safetensors", "--epochs", "0"], 2, "epochs must be"),
+        (["fit-head", "s.zarr", "--out", "n.safetensors", "--loss", "x"], 2, "Invalid value"),
+        (["fit-head", "s.zarr", "--out", "n.safetensors", "--config", "x"], 2, "No recipe"),
+        (["fit-head", "s.zarr", "--out", "no/folder/n.safetensors"], 1, "no/folder"),
+        (["fit-head", "train", "--out", "n.safetensors"], 1, "train"),
+        (["sweep-temps", "s.zarr", "m.pth", "--out", "o"], 1, "m.pth"),
+        (["sweep-temps", "s.zarr", "h.safetensors", "--out", "o", "--t-old", "0"], 2, "grid"),
+        (["sweep-temps", "s.zarr", "h.safetensors", "--out", "m.pth"], 1, "m.pth is a file"),
+        (["evaluate", "s.zarr", "nothing.safetensors"], 1, "There is no head file"),
+        (["evaluate", "s.zarr", "--split", "val"], 1, "val"),
+        (["evaluate", "s.zarr", "--t-old", "2"], 1, "give a head"),
+        (["evaluate", "s.zarr", "h.safetensors", "--t-old", "-1"], 1, "above 0"),
+        (["evaluate", "s.zarr", "--figure", "no/folder/f.png"], 1, "no/folder"),
+        (["evaluate", "s.zarr", "--figure", "f.bmp2"], 1, "f.bmp2"),
+        (["evaluate", "s.zarr", "--json", "no/folder/e.json"], 2, "no folder no/folder"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_is_one_sentence(
+    made: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(made)
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    assert message in refused(nolb(*arguments), code)
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--checkpoint", "nothing.pth"], 1, "nothing.pth"),
+        (["--checkpoint", "test"], 1, "test"),
+        (["--checkpoint", "extract.json"], 1, "extract.json"),
+        (["--train", "nothing"], 1, "no such folder, list file or named data set"),
+        (["--test", "digits-lt:test"], 1, "classes"),
+        (["--out", "x.txt"], 1, ".zarr"),
+        (["--out", "no/folder/x.zarr"], 1, "no/folder"),
+        (["--model", "nothing"], 1, "nothing"),
+        (["--mean", "1,2"], 2, "mean must be"),
+        (["--resume", "--overwrite"], 2, "contradict"),
+        (["--device", "tpu"], 2, "device must be"),
+        ([], 1, "s.zarr"),
+    ],
+)
+def test_a_wrong_extraction_is_one_sentence(
+    made: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(made)
+    out = [] if not options else ["--out", made / "new.zarr"]
+    result = nolb(*extract_options(made), *out, *options)
+    assert message in refused(result, code)
+    assert not (made / "new.zarr").exists()
+
+
+def test_an_empty_class_folder_is_named(made: Path, tmp_path: Path) -> None:
+    train = image_folder(tmp_path / "train", (2, 0, 1))
+    result = nolb(*extract_options(made, "e.zarr"), "--train", train)
+    assert "bee" in refused(result)
+
+
+def test_missing_and_left_over_keys_are_listed(made: Path, tmp_path: Path) -> None:
+    import torch
+
+    state = torch.load(made / "m.pth", weights_only=True)["state_dict"]
+    state["bn2.wait"] = state.pop("bn2.weight")
+    torch.save({"state_dict": state}, tmp_path / "typo.pth")
+    arguments = [*extract_options(made, "k.zarr"), "--checkpoint", tmp_path / "typo.pth"]
+    message = refused(nolb(*arguments, "--model", "plain:small-cnn"))
+    assert "bn2.weight" in message
+    assert "bn2.wait" in message
+
+
+def test_a_head_of_another_store_is_refused_and_the_fields_are_named(
+    made: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "other.h5"
+    extracted = nolb(*extract_options(made), "--out", store, "--mean", "0.1,0.2,0.3")
+    assert extracted.exit_code == 0, extracted.output
+    message = refused(nolb("evaluate", store, made / "h.safetensors"))
+    assert "preprocessing" in message
+
+
+def test_the_same_head_serves_the_store_in_the_other_format(made: Path, tmp_path: Path) -> None:
+    store = tmp_path / "same.h5"
+    assert nolb(*extract_options(made), "--out", store).exit_code == 0
+    outputs = [
+        nolb("evaluate", path, made / "h.safetensors", "--json", "-").stdout
+        for path in (store, made / "s.zarr")
+    ]
+    assert outputs[0] == outputs[1]
+
+
+def test_an_unreadable_image_is_told_and_strict_stops(made: Path, tmp_path: Path) -> None:
+    train = image_folder(tmp_path / "train", (3, 3, 3))
+    (train / "bee" / "1.png").write_bytes(b"no image")
+    arguments = [*extract_options(made), "--train", train, "--out", tmp_path / "u.zarr"]
+    result = nolb(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "1 of 9 images of train that cannot be read, first bee/1.png" in result.output
+    strict = nolb(*arguments, "--strict", "--overwrite")
+    assert "--strict" in refused(strict)
+
+
+def test_ctrl_c_says_how_to_go_on(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.progress import ProgressReport
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProgressReport, "update", interrupt)
+    message = refused(nolb(*extract_options(made), "--out", made / "i.zarr"))
+    assert "--resume" in message
+    monkeypatch.undo()
+    result = nolb(*extract_options(made), "--out", made / "i.zarr", "--resume")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_full_disk_is_one_sentence(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "sweep.csv")
+
+    monkeypatch.setattr("pipeline.stages.sweep_temps.save_sweep", full)
+    result = nolb("sweep-temps", made / "s.zarr", made / "h.safetensors", "--out", tmp_path / "o")
+    assert "No space left on device" in refused(result)
