@@ -4,7 +4,8 @@
 
 Without data of your own it writes synthetic 32 x 32 PNGs and a random ResNet-32. Both sides run in
 turn in one process with the same number of threads, batch size and memory format; the ratio of
-each pair of runs is what counts.
+each pair of runs is what counts. Beside them the terms that extraction adds, each measured alone:
+decoding the images, normalising them, and writing and sealing the store.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import describe, seconds, spread
+from cache import SplitSpec, StoreSpec, create_store, open_store
 from pipeline.backbones import BACKBONES
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
-from pipeline.datasets import open_source
+from pipeline.datasets import ViewSpec, open_source
+from pipeline.reading import BatchReader, Rows, read_ahead
 from pipeline.stages.extract import extract, prepare_model
 
+SPLITS = ("train", "test")
 N_CLASSES, N_TRAIN, N_TEST, SIDE = 100, 10_847, 10_000, 32
 
 
@@ -61,6 +65,43 @@ def bare_forward(model: TrainedModel, batches: list[torch.Tensor]) -> None:
         model.module(batch)
 
 
+def read_all(model: TrainedModel, folders: tuple[Path, Path], config: ExtractConfig) -> None:
+    """Nothing but the images, in this process."""
+    sources = {name: open_source(folder) for name, folder in zip(SPLITS, folders, strict=True)}
+    work = [
+        Rows(name, start, min(start + config.batch_size, len(source)))
+        for name, source in sources.items()
+        for start in range(0, len(source), config.batch_size)
+    ]
+    reader = BatchReader(sources, model.preprocessing, ViewSpec(count=0), (), work)
+    for _ in read_ahead(reader, 0, pin_memory=False):
+        pass
+
+
+def normalize_all(model: TrainedModel, batches: list[torch.Tensor]) -> None:
+    """Nothing but uint8 to normalised float32."""
+    for batch in batches:
+        model.preprocessing.normalize(batch)
+
+
+def write_all(whole: Path, out: Path) -> None:
+    """Nothing but writing, reading back and sealing, of what `whole` holds."""
+    with open_store(whole) as store:
+        arrays = {name: (store[name].features(), store[name].logits()) for name in store.splits}
+        spec = StoreSpec(
+            store.identity,
+            store.class_names,
+            store.classifier,
+            tuple(SplitSpec(name, store[name].ids, store[name].labels) for name in store.splits),
+            store.dtype,
+        )
+    with create_store(out, spec) as writer:
+        for shard in writer.missing():
+            features, logits = (array[shard.rows] for array in arrays[shard.split])
+            writer.write_shard(shard, features=features, logits=logits)
+        writer.seal().close()
+
+
 @click.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path))
 @click.option("--train", type=click.Path(path_type=Path))
@@ -87,14 +128,21 @@ def main(
         def whole_extraction(out: Path) -> None:
             extract(model, sources, out, config).store.close()
 
-        bare, whole = [], []
+        pixels = [torch.zeros(len(b), *b.shape[2:], 3, dtype=torch.uint8) for b in batches]
+        bare, whole, reading, normalizing, writing = [], [], [], [], []
         for run in range(runs):
+            out = folder / f"run{run}{suffix}"
             bare.append(seconds(partial(bare_forward, model, batches)))
-            whole.append(seconds(partial(whole_extraction, folder / f"run{run}{suffix}")))
+            whole.append(seconds(partial(whole_extraction, out)))
+            reading.append(seconds(partial(read_all, model, (train, test), config)))
+            normalizing.append(seconds(partial(normalize_all, model, pixels)))
+            writing.append(seconds(partial(write_all, out, folder / f"copy{run}{suffix}")))
     ratios = [w / b for w, b in zip(whole, bare, strict=True)]
     print(f"images                 {sum(len(batch) for batch in batches):,}")
     print(f"bare forward pass      {spread(bare)}")
     print(f"extract to {suffix:<11} {spread(whole)}")
+    for name, term in (("reading", reading), ("normalising", normalizing), ("writing", writing)):
+        print(f"  {name + ' alone':<20} {spread(term)}")
     print(f"extract / bare         {spread(ratios, 'x')}")
     print(f"median ratio           {statistics.median(ratios):.3f}")
 

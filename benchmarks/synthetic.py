@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from cache import Classifier, Identity, SplitSpec, Store, StoreSpec, create_store
@@ -12,9 +14,13 @@ SHARD_ROWS = 2048
 
 
 def random_store(
-    n_test: int = 10_000, n_classes: int = 100, width: int = 64, largest: int = 500
+    n_test: int = 10_000,
+    n_classes: int = 100,
+    width: int = 64,
+    largest: int = 500,
+    path: Path | str = "benchmark.memory",
 ) -> Store:
-    """A store in memory of CIFAR-100-LT's size unless told otherwise.
+    """A store of CIFAR-100-LT's size, in memory, unless told otherwise.
 
     Features are random class means plus noise, so that heads have something to learn.
     """
@@ -35,7 +41,7 @@ def random_store(
     splits = tuple(SplitSpec(name, ids[name], rows) for name, rows in labels.items())
     names = tuple(f"class {c}" for c in range(n_classes))
     spec = StoreSpec(identity, names, classifier, splits, "float32", shard_rows=SHARD_ROWS)
-    with create_store("benchmark.memory", spec, overwrite=True) as writer:
+    with create_store(path, spec, overwrite=True) as writer:
         for shard in writer.missing():
             rows = labels[shard.split][shard.start : shard.stop]
             noise = generator.standard_normal((len(rows), width)).astype(np.float32)

@@ -11,6 +11,7 @@ from cache.lazy import lazy_names
 
 if TYPE_CHECKING:
     from cache.classifier import Classifier
+    from cache.convert import convert_store
     from cache.errors import (
         CorruptStoreError,
         IdentityMismatchError,
@@ -20,14 +21,17 @@ if TYPE_CHECKING:
         StoreError,
         StoreExistsError,
         StoreFormatError,
+        StoreLockedError,
         StoreNotFoundError,
     )
     from cache.identity import Identity, samples_digest
+    from cache.info import StoreInfo, describe_store
+    from cache.repair import Reopened, reopen_store
     from cache.shards import Shard, ShardRecord
     from cache.spec import SplitSpec, StoreSpec
     from cache.store import Split, Store, open_store
     from cache.verify import Problem, verify_store
-    from cache.writer import StoreWriter, create_store, resume_store
+    from cache.writer import StoreWriter, create_store, join_store, resume_store
 
 __all__ = [
     "Classifier",
@@ -38,6 +42,7 @@ __all__ = [
     "NolbError",
     "NonFiniteError",
     "Problem",
+    "Reopened",
     "Shard",
     "ShardRecord",
     "Split",
@@ -46,11 +51,17 @@ __all__ = [
     "StoreError",
     "StoreExistsError",
     "StoreFormatError",
+    "StoreInfo",
+    "StoreLockedError",
     "StoreNotFoundError",
     "StoreSpec",
     "StoreWriter",
+    "convert_store",
     "create_store",
+    "describe_store",
+    "join_store",
     "open_store",
+    "reopen_store",
     "resume_store",
     "samples_digest",
     "verify_store",
@@ -65,6 +76,7 @@ _HOMES = {
     "NolbError": "cache.errors",
     "NonFiniteError": "cache.errors",
     "Problem": "cache.verify",
+    "Reopened": "cache.repair",
     "Shard": "cache.shards",
     "ShardRecord": "cache.shards",
     "Split": "cache.store",
@@ -73,11 +85,17 @@ _HOMES = {
     "StoreError": "cache.errors",
     "StoreExistsError": "cache.errors",
     "StoreFormatError": "cache.errors",
+    "StoreInfo": "cache.info",
+    "StoreLockedError": "cache.errors",
     "StoreNotFoundError": "cache.errors",
     "StoreSpec": "cache.spec",
     "StoreWriter": "cache.writer",
+    "convert_store": "cache.convert",
     "create_store": "cache.writer",
+    "describe_store": "cache.info",
+    "join_store": "cache.writer",
     "open_store": "cache.store",
+    "reopen_store": "cache.repair",
     "resume_store": "cache.writer",
     "samples_digest": "cache.identity",
     "verify_store": "cache.verify",

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.backends.contract import Sealed, damaged
-from cache.errors import StoreFormatError
-from cache.layout import FORMAT, VERSION, Header
+from cache.errors import CorruptStoreError, StoreFormatError
+from cache.layout import FORMAT, SPARE, VERSION, Header
 from cache.shards import Shard, ShardRecord
-from cache.strict_json import JSON, canonical
+from cache.spec import is_split_name
+from cache.strict_json import JSON, Fields, canonical, parse
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,27 @@ class Catalogue:
         in_order: dict[str, JSON] = json.loads(canonical(sealed))
         return in_order
 
+    def to_text(self) -> str:
+        """Return all of it as one line, which stands in the store a second time for repairs."""
+        texts: dict[str, JSON] = {split: self.record_texts(split) for split in self.records}
+        return canonical({"attributes": self.attributes(), "records": texts})
+
+    @classmethod
+    def from_text(cls, text: str, path: Path) -> Catalogue:
+        """Read what :meth:`to_text` wrote.
+
+        Raises:
+            StoreFormatError: this is none of ours, or one of another version.
+            CorruptStoreError: it is not what was written.
+        """
+        where = f"{path}: the spare catalogue"
+        found = Fields(parse(text, where), where, ("attributes", "records"))
+        attributes, records = found.mapping("attributes"), found.mapping("records")
+        splits = _split_names(attributes)
+        texts = {split: Fields(records, where, records).texts(split) for split in splits
+                 if split in records}  # fmt: skip
+        return cls._from_parts(attributes, texts, path)
+
     @classmethod
     def read(cls, sealed: Sealed, path: Path) -> Catalogue:
         """Read and check everything but the arrays' values.
@@ -65,36 +87,60 @@ class Catalogue:
             StoreFormatError: this is no store of ours, or one of another version.
             CorruptStoreError: the parts do not agree with each other.
         """
+        found = cls.read_unchecked(sealed, path)
+        found._check_arrays(sealed, path)
+        return found
+
+    @classmethod
+    def read_unchecked(cls, sealed: Sealed, path: Path) -> Catalogue:
+        """Read header and records, and look at no other array."""
         attributes = sealed.attributes()
-        if (attributes.get("format"), attributes.get("version")) != (FORMAT, VERSION):
-            Header.from_json(attributes, str(path))  # says what is wrong
-        digest, counts = attributes.pop("digest", None), attributes.get("class_counts")
+        _require_ours(attributes, path)
         splits = _split_names(attributes)
         texts = {split: sealed.read_texts(f"{split}/records") for split in splits}
-        if digest != _digest(attributes, texts) or not isinstance(counts, list):
+        return cls._from_parts(attributes, texts, path)
+
+    @classmethod
+    def _from_parts(
+        cls, attributes: Mapping[str, JSON], texts: Mapping[str, Sequence[str]], path: Path
+    ) -> Catalogue:
+        _require_ours(attributes, path)
+        rest = dict(attributes)
+        digest, counts = rest.pop("digest", None), rest.get("class_counts")
+        if digest != _digest(rest, texts) or not isinstance(counts, list):
             raise damaged(path, "its header and records do not agree with their digest")
-        del attributes["class_counts"]
+        del rest["class_counts"]
+        header = Header.from_json(rest, str(path))
         records = {
             split: tuple(
                 ShardRecord.from_text(text, f"{path}: record {index} of '{split}'")
                 for index, text in enumerate(texts[split])
             )
-            for split in splits
+            for split in texts
         }
         class_counts = tuple(count for count in counts if isinstance(count, int))
-        found = cls(Header.from_json(attributes, str(path)), class_counts, records)
-        found._check(sealed, path)
+        found = cls(header, class_counts, records)
+        found._check_records(path)
         return found
 
-    def _check(self, sealed: Sealed, path: Path) -> None:
-        """Check that every row has its record, and every array its shape and type."""
+    def _check_records(self, path: Path) -> None:
+        """Check that every row has its record."""
         if len(self.class_counts) != len(self.header.class_names):
             raise StoreFormatError(f"{path}: class_counts and class_names differ in length.")
         for split in self.header.splits:
-            expected = self.header.shards(split.name)
-            if tuple(record.shard for record in self.records[split.name]) != expected:
+            found = self.records.get(split.name, ())
+            # Counted first: a stranger's header may speak of more shards than fit the memory.
+            if (
+                len(found) != self.header.n_shards(split.name)
+                or tuple(record.shard for record in found) != self.header.shards(split.name)
+            ):  # fmt: skip
                 raise damaged(path, f"the records of split '{split.name}' do not cover its rows")
+
+    def _check_arrays(self, sealed: Sealed, path: Path) -> None:
+        """Check that every array has its shape and type, and is stored the way that we write."""
         for array in self.header.all_arrays().values():
+            if array.path == SPARE:
+                continue  # only repairs read it
             found = sealed.shape_and_dtype(array.path)
             if found != (array.shape, array.dtype):
                 shape, dtype = found
@@ -102,6 +148,39 @@ class Catalogue:
                     path,
                     f"'{array.path}' is {shape} {dtype} instead of {array.shape} {array.dtype}",
                 )
+            sealed.require_layout(array)
+
+
+def salvage_catalogue(sealed: Sealed | None, spare: str | None, path: Path) -> Catalogue:
+    """Read the catalogue, or else its second copy.
+
+    Args:
+        sealed: the store, where it can be opened at all.
+        spare: the text of the second copy, where that can be read.
+        path: the store.
+
+    Raises:
+        CorruptStoreError: neither can be read.
+    """
+    if sealed is not None:
+        try:
+            return Catalogue.read_unchecked(sealed, path)
+        except (CorruptStoreError, StoreFormatError):
+            pass
+    if spare is not None:
+        try:
+            return Catalogue.from_text(spare, path)
+        except (CorruptStoreError, StoreFormatError):
+            pass
+    raise CorruptStoreError(
+        f"{path} cannot be repaired: neither its catalogue nor the second copy can be read. "
+        "Restore it from a copy, or extract it again with --overwrite."
+    )
+
+
+def _require_ours(attributes: Mapping[str, JSON], path: Path) -> None:
+    if (attributes.get("format"), attributes.get("version")) != (FORMAT, VERSION):
+        Header.from_json(attributes, str(path))  # says what is wrong
 
 
 def _split_names(attributes: Mapping[str, JSON]) -> list[str]:
@@ -109,15 +188,15 @@ def _split_names(attributes: Mapping[str, JSON]) -> list[str]:
     splits = attributes.get("splits")
     entries = splits if isinstance(splits, list) else []
     names = [entry.get("name") for entry in entries if isinstance(entry, Mapping)]
-    return [name for name in names if isinstance(name, str)]
+    return [name for name in names if isinstance(name, str) and is_split_name(name)]
 
 
 def _digest(attributes: Mapping[str, JSON], records: Mapping[str, Sequence[str]]) -> str:
     """Return the sha256 over everything that the other digests hang on."""
     try:
-        text = canonical([attributes, dict(records)])
+        text = canonical([dict(attributes), {name: list(records[name]) for name in records}])
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return ""  # what was written is JSON and UTF-8; this is not, and equals no digest
 
 

@@ -20,6 +20,10 @@ class StoreExistsError(StoreError):
     """A store, finished or not, stands where a new one was to be created."""
 
 
+class StoreLockedError(StoreError):
+    """Another process is writing the store."""
+
+
 class StoreFormatError(StoreError):
     """What stands at the path is no store of ours, or one of a version that we cannot read."""
 

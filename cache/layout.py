@@ -11,6 +11,7 @@ Legend: N samples, C classes, D feature width, V views.
     <split>/ids         (N,) string
     <split>/failed      (N,) string, "" for a row that is fine
     <split>/records     (S,) string, one JSON record for each shard
+    catalogue           (1,) string, attributes and records once more: repairs read it
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from cache.strict_json import JSON, Fields
 
 FORMAT = "nolb"
 VERSION = 1
+SPARE = "catalogue"
 STRING = "string"  # the layout's word for variable-length UTF-8 text
 
 _CHUNK_BYTES = 1 << 20  # large enough to read at full speed, small enough to read a part of a shard
@@ -61,6 +63,10 @@ class ArrayLayout:
     def name(self) -> str:
         """The name within the group."""
         return self.path.partition("/")[2]
+
+    def one_view(self) -> ArrayLayout:
+        """Return the layout of one view (N, D) of an array (V, N, D)."""
+        return ArrayLayout(self.path, self.shape[1:], self.dtype)
 
     def index(self, rows: slice | npt.NDArray[np.bool_]) -> tuple[Any, ...]:
         """Return the index that selects ``rows``, a slice or a mask, whatever the row axis."""
@@ -211,6 +217,10 @@ class Header:
             for shard in shards_of(each.n_samples, self.shard_rows, each.name)
         )
 
+    def n_shards(self, split: str) -> int:
+        """Return the number of shards of one split, without making them."""
+        return -(-self.split(split).n_samples // self.shard_rows)
+
     def shard_arrays(self, split: str) -> dict[str, ArrayLayout]:
         """Return the arrays that are written shard by shard, by their name within the split."""
         of, clean = self.split(split), (self.split(split).n_samples, self.feature_width)
@@ -243,8 +253,9 @@ class Header:
                 _whole(f"{split.name}/labels", shape, "int64"),
                 _whole(f"{split.name}/ids", shape, STRING),
                 _whole(f"{split.name}/failed", shape, STRING),
-                _whole(f"{split.name}/records", (len(self.shards(split.name)),), STRING),
+                _whole(f"{split.name}/records", (self.n_shards(split.name),), STRING),
             ]
+        arrays.append(_whole(SPARE, (1,), STRING))
         return {array.path: array for array in arrays}
 
     def all_arrays(self) -> dict[str, ArrayLayout]:

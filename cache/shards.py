@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cache.errors import StoreFormatError
 from cache.strict_json import JSON, Fields, canonical, parse
 
+_LONGEST = 20  # digits of a row's number: Python refuses to read thousands of them
 _MAX_REASON = 500  # characters kept of why an image could not be read
 
 
@@ -109,19 +110,29 @@ class ShardRecord:
         )
         failures: dict[int, str] = {}
         for row, reason in found.text_mapping("failures").items():
-            if not (row.isascii() and row.isdecimal() and shard.start <= int(row) < shard.stop):
-                raise StoreFormatError(f"{where} marks row '{row}' failed, which is not its own.")
+            number = int(row) if row.isascii() and row.isdecimal() and len(row) < _LONGEST else -1
+            if not shard.start <= number < shard.stop:
+                raise StoreFormatError(
+                    f"{where} marks row '{row:.20}' failed, which is not its own."
+                )
             failures[int(row)] = reason
         return cls(shard, found.text_mapping("arrays"), found.text("ids"), failures)
 
 
 def array_digest(array: npt.NDArray[Any]) -> str:
     """Return the sha256 over the type, the shape and the little-endian bytes of an array."""
-    stored = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    digest = hashlib.sha256(f"{stored.dtype.str}{stored.shape}".encode("ascii"))
     # The views of a shard, (V, n, D), lie in V blocks: hashed one by one, none is copied.
-    for block in stored if stored.ndim > 2 else (stored,):  # noqa: PLR2004 - a matrix is one block
-        digest.update(np.ascontiguousarray(block).data)
+    return blocks_digest(array.dtype, array.shape, array if array.ndim > 2 else (array,))  # noqa: PLR2004 - a matrix is one block
+
+
+def blocks_digest(
+    dtype: npt.DTypeLike, shape: tuple[int, ...], blocks: Iterable[npt.NDArray[Any]]
+) -> str:
+    """Return :func:`array_digest` of the array that the blocks make one after the other."""
+    little = np.dtype(dtype).newbyteorder("<")
+    digest = hashlib.sha256(f"{little.str}{shape}".encode("ascii"))
+    for block in blocks:
+        digest.update(np.ascontiguousarray(block, little).data)
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ _SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 def is_split_name(name: str) -> bool:
     """Tell whether a split can be called so: a plain word that is no name of the store's own."""
-    return _SPLIT_NAME.fullmatch(name) is not None and name != "classifier"
+    return _SPLIT_NAME.fullmatch(name) is not None and name not in ("classifier", "catalogue")
 
 
 @dataclass(frozen=True, eq=False)

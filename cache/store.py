@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -16,10 +17,10 @@ from cache.backends import backend_for
 from cache.backends.contract import Sealed, damaged
 from cache.catalogue import Catalogue, failures_of
 from cache.classifier import Classifier
-from cache.errors import IncompleteStoreError, StoreError, StoreNotFoundError
+from cache.errors import CorruptStoreError, IncompleteStoreError, StoreError, StoreNotFoundError
 from cache.identity import Identity, ids_digest
 from cache.layout import ArrayLayout, Header
-from cache.shards import Shard, ShardRecord, array_digest, finite_rows
+from cache.shards import Shard, ShardRecord, array_digest, blocks_digest, finite_rows
 from cache.strict_json import JSON
 
 _READERS = 2  # one reads while the other hashes; more would only hold more shards in memory
@@ -162,8 +163,8 @@ class Store:
 class Split:
     """One split of a store; row i is sample i of its ordered list.
 
-    Whatever is read is checked: labels, ids and whole shards against their sha256, parts of a
-    shard against the format's own checksums and for NaN in rows that did not fail.
+    Whatever is read is checked: labels, ids and shards against their sha256. Of a shard that is
+    read in parts, the whole is compared once, and the parts with the format's own checksums.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -175,9 +176,15 @@ class Split:
         self._arrays = self._header.shard_arrays(name)
         self.records: tuple[ShardRecord, ...] = store._catalogue.records[name]
         """The record of every shard, in the order of the rows."""
+        self._compared: set[tuple[str, Shard]] = set()
 
     def __repr__(self) -> str:
         return f"<Split {self.name} of {self._path}: {self.n_samples} samples>"
+
+    @property
+    def shard_arrays(self) -> tuple[str, ...]:
+        """Names of the arrays that are stored in shards: "features", "views", "logits"."""
+        return tuple(self._arrays)
 
     @property
     def n_samples(self) -> int:
@@ -253,6 +260,26 @@ class Split:
             )
         return self._read(self._arrays["views"], start, stop)
 
+    def version(
+        self, version: int, start: int = 0, stop: int | None = None
+    ) -> npt.NDArray[np.floating[Any]]:
+        """Return the features of one version of the images, (n, D): 0 is clean, v is view v - 1.
+
+        It takes no more memory than that, however many views there are.
+
+        Raises:
+            StoreError: there is no such view.
+            CorruptStoreError: the bytes are not those that were written.
+        """
+        if version == 0:
+            return self.features(start, stop)
+        if version > self.n_views:
+            raise StoreError(
+                f"{self._path}: split '{self.name}' has {self.n_views} views; there is no view "
+                f"{version - 1}."
+            )
+        return self._read(self._arrays["views"], start, stop, view=version - 1)
+
     def logits(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32]:
         """Return the old classifier's logits of the clean images, (n, C) float32.
 
@@ -265,36 +292,83 @@ class Split:
             return self._read(self._arrays["logits"], start, stop)
         return self._store.classifier.logits(self.features(start, stop))
 
-    def _read(self, array: ArrayLayout, start: int, stop: int | None) -> npt.NDArray[Any]:
+    def _read(
+        self, array: ArrayLayout, start: int, stop: int | None, view: int | None = None
+    ) -> npt.NDArray[Any]:
         """Read rows shard by shard, each checked while it is still in the processor's cache."""
         first, last, _ = slice(start, stop).indices(self.n_samples)
         rows = slice(first, max(first, last))
         touched = [r for r in self.records if r.start < rows.stop and rows.start < r.stop]
         if len(touched) == 1:
-            return self._read_shard(array, touched[0], rows)
-        shape = list(array.shape)
-        shape[array.row_axis] = rows.stop - rows.start
-        values = np.empty(shape, array.dtype)
+            return self._read_shard(array, touched[0], rows, view)
+        of = array if view is None else array.one_view()
+        shape = list(of.shape)
+        shape[of.row_axis] = rows.stop - rows.start
+        try:
+            values = np.empty(shape, array.dtype)
+        except MemoryError:
+            size = math.prod(shape) * np.dtype(array.dtype).itemsize / 2**30
+            raise StoreError(
+                f"{self._path}: {size:,.0f} GiB of '{array.name}' do not fit the memory; read "
+                "fewer rows at a time."
+            ) from None
 
         def fill(record: ShardRecord) -> None:
             own = slice(max(record.start, rows.start), min(record.stop, rows.stop))
             target = slice(own.start - rows.start, own.stop - rows.start)
-            values[array.index(target)] = self._read_shard(array, record, own)
+            values[of.index(target)] = self._read_shard(array, record, own, view)
 
         with ThreadPoolExecutor(_READERS) as pool:
             list(pool.map(fill, touched))
         return values
 
-    def _read_shard(self, array: ArrayLayout, record: ShardRecord, rows: slice) -> npt.NDArray[Any]:
-        """Read rows of one shard: against its sha256 if all, else looking for lost (NaN) rows."""
-        values = self._store.sealed.read(array, rows)
-        if rows == record.shard.rows:
-            good = array_digest(values) == record.arrays.get(array.name)
-        else:
-            good = bool((finite_rows(values, array.row_axis) | ~self.usable[rows]).all())
-        if not good:
-            raise damaged(self._path, f"'{array.name}' of {record.shard} is not what was written")
+    def _read_shard(
+        self, array: ArrayLayout, record: ShardRecord, rows: slice, view: int | None
+    ) -> npt.NDArray[Any]:
+        """Read rows of one shard, of which all bytes have been compared with its sha256."""
+        why = self._store.sealed.lost(array, record.shard)
+        if why is not None:
+            raise self._damage(array, record, why)
+        if rows == record.shard.rows and view is None:
+            values = self._store.sealed.read(array, rows)
+            if array_digest(values) != record.arrays.get(array.name):
+                raise self._damage(array, record)
+            return values
+        # Whoever reads a part trusts the whole: two shards that changed places have checksums that
+        # are right in every part. It is read once; what changes later, the checksums tell.
+        if (array.name, record.shard) not in self._compared:
+            self.check_shard(array.name, record)
+        values = self._store.sealed.read(array, rows, view)
+        of = array if view is None else array.one_view()
+        if not (finite_rows(values, of.row_axis) | ~self.usable[rows]).all():
+            raise self._damage(array, record)
         return values
+
+    def check_shard(self, name: str, record: ShardRecord) -> None:
+        """Compare every byte of an array's shard with its record, one view at a time.
+
+        Raises:
+            CorruptStoreError: they differ.
+        """
+        array, rows, sealed = self._arrays[name], record.shard.rows, self._store.sealed
+        if array.row_axis == 0:
+            blocks = (sealed.read(array, rows) for _ in range(1))
+        else:
+            blocks = (sealed.read(array, rows, view) for view in range(array.shape[0]))
+        shape = list(array.shape)
+        shape[array.row_axis] = record.shard.n_rows
+        why = sealed.lost(array, record.shard)
+        if why or blocks_digest(array.dtype, tuple(shape), blocks) != record.arrays.get(name):
+            raise self._damage(array, record, why)
+        self._compared.add((name, record.shard))
+
+    def _damage(
+        self, array: ArrayLayout, record: ShardRecord, why: str | None = None
+    ) -> CorruptStoreError:
+        detail = f": {why}" if why else ""
+        return damaged(
+            self._path, f"'{array.name}' of {record.shard} is not what was written{detail}"
+        )
 
 
 def read_classifier(path: Path, sealed: Sealed, catalogue: Catalogue) -> Classifier:

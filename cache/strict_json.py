@@ -11,6 +11,10 @@ from cache.errors import StoreFormatError
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 _T = TypeVar("_T")
 
+MOST_BYTES = 1 << 26
+"""Largest text that is parsed: the catalogue of 14 million rows takes a tenth of it, and what is
+parsed takes many times the memory of its text."""
+
 
 def canonical(value: JSON) -> str:
     """Return the one text that stands for ``value``: sorted keys, no spaces, no NaN.
@@ -28,8 +32,10 @@ def parse(text: str | bytes, where: str) -> JSON:
     """Return the value that ``text`` stands for; ``where`` names it in the error.
 
     Raises:
-        StoreFormatError: the text is no JSON.
+        StoreFormatError: the text is no JSON, or too long to be ours.
     """
+    if len(text) > MOST_BYTES:
+        raise StoreFormatError(f"{where} has {len(text):,} characters; ours are shorter.")
     try:
         return cast(JSON, json.loads(text))
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Every byte of a store against its records."""
+"""A store against its records: quickly, object by object, or in full, byte by byte."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cache.backends.contract import Sealed
 from cache.catalogue import Catalogue, usable_counts
 from cache.errors import CorruptStoreError
 from cache.identity import ids_digest, samples_digest
+from cache.layout import SPARE
 from cache.shards import Shard, ShardRecord
 from cache.store import Split, Store, open_store
 
@@ -27,8 +28,12 @@ class Problem:
         return self.message
 
 
-def verify_store(path: Path | str) -> list[Problem]:
-    """Read every byte of a finished store and compare it with its record.
+def verify_store(path: Path | str, *, full: bool = True) -> list[Problem]:
+    """Compare a finished store with its records.
+
+    Args:
+        path: the store.
+        full: read every byte; otherwise see only that every shard has its place and size.
 
     Returns:
         What is wrong, in the order of the store; empty where all is as written.
@@ -43,11 +48,11 @@ def verify_store(path: Path | str) -> list[Problem]:
     except CorruptStoreError as error:
         return [Problem(str(error))]
     with store:
-        return list(_problems(store))
+        return list(_problems(store) if full else _losses(store))
 
 
 def verify_sealed(sealed: Sealed, path: Path) -> list[Problem]:
-    """Do the same for a store that does not stand under its name yet."""
+    """Verify in full a store that does not stand under its name yet."""
     try:
         store = Store(path, sealed, Catalogue.read(sealed, path))
     except CorruptStoreError as error:
@@ -55,12 +60,41 @@ def verify_sealed(sealed: Sealed, path: Path) -> list[Problem]:
     return list(_problems(store))
 
 
+def _losses(store: Store) -> Iterator[Problem]:
+    """Look at the places of the shards alone."""
+    for name in store.splits:
+        for array in store.header.shard_arrays(name).values():
+            for record in store[name].records:
+                try:
+                    why = store.sealed.lost(array, record.shard)
+                except CorruptStoreError as error:
+                    why = str(error)
+                if why is not None:
+                    yield Problem(f"{store.path}: {record.shard}: {why}", record.shard)
+
+
 def _problems(store: Store) -> Iterator[Problem]:
+    found = list(_content_problems(store))
+    yield from found
+    if not found:  # otherwise it is these that the whole's digest would complain about
+        for what in store.sealed.frame_problems():
+            yield Problem(f"{store.path}: {what}")
+
+
+def _content_problems(store: Store) -> Iterator[Problem]:
     yield from _complaint(lambda: store.classifier)
+    yield from _complaint(lambda: _check_spare(store))
     for name in store.splits:
         yield from _sample_problems(store, store[name])
         for record in store[name].records:
             yield from _shard_problems(store[name], record)
+
+
+def _check_spare(store: Store) -> None:
+    """Compare the two copies of the catalogue."""
+    texts = store.sealed.read_texts(SPARE)
+    if texts != [Catalogue.read_unchecked(store.sealed, store.path).to_text()]:
+        raise CorruptStoreError(f"{store.path}: the second copy of its catalogue differs.")
 
 
 def _sample_problems(store: Store, split: Split) -> Iterator[Problem]:
@@ -84,11 +118,8 @@ def _sample_problems(store: Store, split: Split) -> Iterator[Problem]:
 
 
 def _shard_problems(split: Split, record: ShardRecord) -> Iterator[Problem]:
-    readers = {"features": split.features, "views": split.views, "logits": split.logits}
-    for name in record.arrays:
-        # Rows of exactly one shard are always compared with its sha256.
-        reader = partial(readers[name], record.start, record.stop)
-        yield from _complaint(reader, record.shard)
+    for name in split.shard_arrays:
+        yield from _complaint(partial(split.check_shard, name, record), record.shard)
 
 
 def _complaint(read: Callable[[], object], shard: Shard | None = None) -> Iterator[Problem]:

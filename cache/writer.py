@@ -25,7 +25,7 @@ from cache.errors import (
     StoreNotFoundError,
 )
 from cache.identity import ids_digest
-from cache.layout import ArrayLayout, Header
+from cache.layout import SPARE, ArrayLayout, Header
 from cache.shards import Shard, ShardRecord, array_digest, finite_rows, tidy_reason
 from cache.spec import StoreSpec
 from cache.store import Store, open_store, unfinished_message
@@ -50,6 +50,7 @@ def create_store(path: Path | str, spec: StoreSpec, *, overwrite: bool = False) 
     Raises:
         StoreExistsError: a store, finished or not, is there, and ``overwrite`` is not set.
         StoreFormatError: something else is there, or the suffix is unknown.
+        StoreLockedError: another process is writing it.
         StoreError: the folder does not exist or cannot be written.
     """
     path = Path(path)
@@ -79,6 +80,7 @@ def resume_store(path: Path | str, spec: StoreSpec) -> StoreWriter:
         StoreNotFoundError: nothing was begun there.
         IdentityMismatchError: it is another extraction; the message names the fields.
         StoreExistsError: it is complete already.
+        StoreLockedError: another process is writing it.
     """
     path = Path(path)
     backend = backend_for(path)
@@ -90,8 +92,36 @@ def resume_store(path: Path | str, spec: StoreSpec) -> StoreWriter:
             f"{path}: nothing to resume here; begin with: nolb extract ... --out {path}"
         )
     _require_same(path, draft.header, Header.of(spec))
-    begun = replace(spec, shard_rows=draft.header.shard_rows, provenance=draft.header.provenance)
-    return StoreWriter(path, begun, draft)
+    draft.hold()
+    return StoreWriter(path, _as_begun(spec, draft), draft)
+
+
+def join_store(path: Path | str, spec: StoreSpec, invitation: str) -> StoreWriter:
+    """Write shards of a store that another process began and will seal.
+
+    Args:
+        path: the store to be.
+        spec: what is to be extracted, the same as in the process that began it.
+        invitation: what :meth:`StoreWriter.share` returned there.
+
+    Raises:
+        StoreNotFoundError: nothing is being written there.
+        IdentityMismatchError: it is another extraction; the message names the fields.
+        StoreLockedError: those who write it have not invited us.
+    """
+    path = Path(path)
+    backend = backend_for(path)
+    if not backend.has_draft(path):
+        raise StoreNotFoundError(f"{path}: no store is being written here.")
+    draft = backend.open_draft(path)
+    _require_same(path, draft.header, Header.of(spec))
+    draft.hold(invitation)
+    return StoreWriter(path, _as_begun(spec, draft), draft)
+
+
+def _as_begun(spec: StoreSpec, draft: Draft) -> StoreSpec:
+    """What decides no number stays as it was begun."""
+    return replace(spec, shard_rows=draft.header.shard_rows, provenance=draft.header.provenance)
 
 
 def _require_replaceable(backend: Backend, path: Path) -> None:
@@ -262,6 +292,14 @@ class StoreWriter:
             )
         return stored
 
+    def share(self) -> str:
+        """Let other processes write shards too; :func:`join_store` needs what this returns."""
+        return self._draft.share()
+
+    def alone(self) -> bool:
+        """Tell whether the processes that joined are all known to have left or died."""
+        return self._draft.alone()
+
     def seal(self) -> Store:
         """Finish: join the shards, read everything back, and put the store under its name.
 
@@ -308,6 +346,7 @@ class StoreWriter:
                 failures.get(row, "") for row in range(len(split.ids))
             ]
             arrays[f"{split.name}/records"] = catalogue.record_texts(split.name)
+        arrays[SPARE] = [catalogue.to_text()]
         head: dict[str, JSON] = {"scale": classifier.scale, "normalized": classifier.normalized}
         return Contents({"": catalogue.attributes(), "classifier": head}, arrays)
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from pipeline.metrics import Scores
     from pipeline.recipes import load_recipe
     from pipeline.stages.evaluate import evaluate
+    from pipeline.stages.export import export
     from pipeline.stages.extract import extract
     from pipeline.stages.fit_head import fit_head
+    from pipeline.stages.report import make_report, save_report
     from pipeline.stages.sweep_temps import save_sweep, sweep_temps
 
 _HOMES = {
@@ -34,14 +36,17 @@ _HOMES = {
     "Store": "cache",
     "SweepConfig": "pipeline.config",
     "evaluate": "pipeline.stages.evaluate",
+    "export": "pipeline.stages.export",
     "extract": "pipeline.stages.extract",
     "fit_head": "pipeline.stages.fit_head",
     "gml": "pipeline.losses",
     "load_checkpoint": "pipeline.checkpoints",
     "load_head": "pipeline.heads",
     "load_recipe": "pipeline.recipes",
+    "make_report": "pipeline.stages.report",
     "open_store": "cache",
     "save_head": "pipeline.heads",
+    "save_report": "pipeline.stages.report",
     "save_sweep": "pipeline.stages.sweep_temps",
     "sweep_temps": "pipeline.stages.sweep_temps",
 }
@@ -55,14 +60,17 @@ __all__ = [
     "Store",
     "SweepConfig",
     "evaluate",
+    "export",
     "extract",
     "fit_head",
     "gml",
     "load_checkpoint",
     "load_head",
     "load_recipe",
+    "make_report",
     "open_store",
     "save_head",
+    "save_report",
     "save_sweep",
     "sweep_temps",
 ]

@@ -1,5 +1,5 @@
 """`python -m pipeline` is the command `nolb`."""
 
-from pipeline.cli import main
+from pipeline.start import start
 
-main()
+start()

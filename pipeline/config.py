@@ -12,11 +12,12 @@ import ast
 import dataclasses
 import inspect
 import math
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline.errors import ConfigError
 
@@ -34,7 +35,8 @@ class ExtractConfig:
     """How `extract` turns images into features and old logits."""
 
     model: str = "auto"
-    """Checkpoint family, or FAMILY:BACKBONE; `auto` finds it in the file."""
+    """Family or FAMILY:BACKBONE of the file (`auto` finds it), or a model by name:
+    torchvision/NAME, timm/NAME, efficientnet-lite0 or PACKAGE.MODULE:FACTORY."""
 
     mean: Channels | None = None
     """Mean of x/255 in R,G,B that normalisation subtracts; not set: the checkpoint family's own."""
@@ -47,6 +49,22 @@ class ExtractConfig:
 
     crop: int | None = None
     """Side, in pixels, of the centre crop that follows; not set: the family's own rule."""
+
+    squash: bool = False
+    """Resize both sides to --resize, so that nothing is cropped away; proportions change."""
+
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """How the resize weighs pixels; not set: the family's own way."""
+
+    channels: Literal["RGB", "BGR"] | None = None
+    """Order in which the model takes the channels; not set: the family's own."""
+
+    features_only: bool = False
+    """Keep no old head, where the model's own is for other classes than the images."""
+
+    recalibrate_bn: int = 0
+    """Training images, drawn so that classes are equally frequent, over which the statistics of
+    BatchNorm are estimated anew before the extraction; 0 keeps the checkpoint's."""
 
     views: int = 0
     """Seeded augmented views (random crop and flip) stored for each training image."""
@@ -98,6 +116,7 @@ class ExtractConfig:
         _check_channels("std", self.std, lowest=1e-6)
         for name, pixels in (("resize", self.resize), ("crop", self.crop)):
             _require(name, pixels, pixels is None or pixels >= 1, "1 or more")
+        _require("recalibrate_bn", self.recalibrate_bn, self.recalibrate_bn >= 0, "0 or more")
         _require("views", self.views, self.views >= 0, "0 or more")
         _require("view_padding", self.view_padding, self.view_padding >= 0, "0 or more")
         _require("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
@@ -140,6 +159,10 @@ class FitConfig:
     seed: int = 0
     """Seed of the initial head, of the mini-batches and of the drawn views."""
 
+    memory: str | None = None
+    """Most memory of the whole process, as 2GiB; features beyond it are streamed from the store
+    through a buffer. Not set: all features are held in memory."""
+
     device: str = "cpu"
     """`cpu`, `cuda`, `cuda:K` or `auto`; a small head is fitted fastest on the CPU."""
 
@@ -155,6 +178,8 @@ class FitConfig:
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
         _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
         _require("seed", self.seed, 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
+        if self.memory is not None:
+            parse_size(self.memory)
         _check_device(self.device)
         if self.sampler == "class-aware":
             _require(
@@ -162,6 +187,9 @@ class FitConfig:
                 self.samples_per_class <= self.batch_size, "at most the batch size",
             )  # fmt: skip
 
+
+LARGEST_GRID = 1000
+"""Temperatures of one head; more are a slip, and a thousand by a thousand take minutes already."""
 
 DEFAULT_GRID: Grid = tuple(2.0 ** (k / 4) for k in range(-8, 17))
 """1/4 to 16 in steps of 2^(1/4): 25 temperatures, among them exactly 1, 2, 4 and 8."""
@@ -180,14 +208,70 @@ class SweepConfig:
     split: str = "auto"
     """Split to measure on; `auto` is `val` where the store has it, else `test`."""
 
+    choose: Literal["harmonic-mean", "nll"] = "harmonic-mean"
+    """Choose the best cell of the plane, or calibrate each head on its own by its likelihood."""
+
+    cross_fit: int = 0
+    """Choose on all but one of this many folds and score on that one; the way to choose without a
+    `val` split (`auto` is `test` then). 0 does not."""
+
+    refine: int = 0
+    """Rounds of finer temperatures around the best cell, and of further ones beyond an edge."""
+
+    weights: Grid | None = None
+    """Weights of the old and of each new head in the ensemble; not set: all equal."""
+
+    calibration: bool = False
+    """Also measure the ensemble's negative log-likelihood and calibration error in every cell."""
+
+    replicates: int = 1000
+    """Bootstrap replicates for intervals and for the region within the noise; 0 leaves them out."""
+
+    seed: int = 0
+    """Seed of folds and bootstrap."""
+
+    device: str = "cpu"
+    """`cpu`, `cuda`, `cuda:K` or `auto`; the plane is exact on each."""
+
+    threads: int = 0
+    """Threads of the sweep on a CPU; 0 is one for each core."""
+
+    memory: int = 1024
+    """Memory in MiB for a sweep, whatever the store's size; hits beyond half of it go to disk."""
+
     def __post_init__(self) -> None:
-        """Refuse empty grids and temperatures that are not positive."""
+        """Refuse settings that no sweep could use."""
+        _check_choices(self)
         for name, grid in (("t_old", self.t_old), ("t_new", self.t_new)):
             fits = len(grid) > 0 and all(0 < t < math.inf for t in grid)
             _require(name, ",".join(map(str, grid)), fits, "one or more temperatures above 0")
+        fits = self.weights is None or all(0 < w < math.inf for w in self.weights)
+        _require("weights", self.weights, fits, "numbers above 0, one for each head")
+        for name in ("refine", "replicates", "seed", "threads"):
+            _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        folds = self.cross_fit
+        _require("cross_fit", folds, folds == 0 or folds > 1, "2 folds or more, or 0")
+        fits = not (self.cross_fit and self.refine)
+        # The finer grid would lie where all labels, the held-out ones too, want it.
+        _require("refine", self.refine, fits, "0 with cross_fit, where no fold may steer the grid")
+        _require("memory", self.memory, self.memory >= 256, "256 MiB or more")  # noqa: PLR2004
+        _check_device(self.device)
 
 
-def parse_grid(text: str) -> Grid:
+def parse_size(text: str) -> int:
+    """Bytes from `500MB`, `2GiB` and the like.
+
+    Raises:
+        ConfigError: if the text has no such form.
+    """
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([KMGT]?)(i?)B", text, re.IGNORECASE)
+    if found is None or not float(found[1]):
+        raise ConfigError(f"{text!r} is no size: give a number and a unit, as 2GiB or 500MB.")
+    thousands = "KMGT".find(found[2].upper()) + 1 if found[2] else 0
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** thousands)
+
+
+def parse_grid(text: str, what: str = "temperature grid") -> Grid:
     """Temperatures from `1,2,3` or from `start:stop:count`, evenly spaced in their logarithm.
 
     Raises:
@@ -199,7 +283,7 @@ def parse_grid(text: str) -> Grid:
         else:
             first, last, number = text.split(":")
             start, stop, count = float(first), float(last), int(number)
-            if count < 2 or not (0 < start < stop < math.inf):  # noqa: PLR2004  # two ends
+            if not (2 <= count <= LARGEST_GRID and 0 < start < stop < math.inf):  # noqa: PLR2004  # two ends
                 raise ValueError
             # 12 digits keep a round value such as 1 exact where the grid meets it.
             grid = tuple(
@@ -209,7 +293,8 @@ def parse_grid(text: str) -> Grid:
             raise ValueError
     except ValueError:
         raise ConfigError(
-            f"{text!r} is no temperature grid: give values above 0 as 1,2,3 or as start:stop:count."
+            f"{text!r} is no {what}: give up to {LARGEST_GRID} values above 0, as 1,2,3 "
+            "or as start:stop:count."
         ) from None
     return grid
 
@@ -264,7 +349,7 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     hint = value_type(hint)
     try:
         if hint == Grid and isinstance(value, str):
-            return parse_grid(value)
+            return parse_grid(value, "list of weights" if name == "weights" else "temperature grid")
         if get_origin(hint) is tuple:
             return tuple(float(x) for x in (value.split(",") if isinstance(value, str) else value))
         if hint is float and not isinstance(value, bool):
@@ -285,7 +370,8 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
 def value_type(hint: Any) -> Any:
     """Type of a field's value where one is given: `X` for the annotation `X | None`."""
     given = [part for part in get_args(hint) if part is not type(None)]
-    return given[0] if isinstance(hint, UnionType) and len(given) == 1 else hint
+    is_union = isinstance(hint, UnionType) or get_origin(hint) is Union
+    return given[0] if is_union and len(given) == 1 else hint
 
 
 def _type_name(hint: Any) -> str:
@@ -312,9 +398,10 @@ def _check_channels(name: str, values: tuple[float, ...] | None, lowest: float) 
 def _check_choices(config: object) -> None:
     """Refuse a value that is not among its field's literal choices."""
     for name, hint in get_type_hints(type(config)).items():
-        if get_origin(hint) is Literal:
-            value = getattr(config, name)
-            _require(name, value, value in get_args(hint), _type_name(hint))
+        choices = value_type(hint)
+        value = getattr(config, name)
+        if get_origin(choices) is Literal and not (value is None and choices is not hint):
+            _require(name, value, value in get_args(choices), _type_name(choices))
 
 
 def _require(name: str, value: object, fits: bool, needed: str) -> None:

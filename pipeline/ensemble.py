@@ -1,7 +1,11 @@
-"""Two heads as one classifier: their logits from a store, softmax at a temperature, the mean.
+"""Several heads as one classifier: their logits from a store, softmax at a temperature, the mean.
 
-Legend: N samples, B rows of a block, C classes, T temperatures. Predictions take the lower class
-index on ties. An old logit may be -inf (a class that cannot be predicted); NaN and +inf are errors.
+This direct evaluation in float64 is what an ensemble's prediction means; `pipeline.plane` gives the
+same predictions on whole planes of temperatures.
+
+Legend: N samples, B rows of a block, C classes, K heads, T temperatures. Predictions take the lower
+class index on ties. An old logit may be -inf (a class that cannot be predicted); NaN and +inf are
+errors.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import EvaluationError
 from pipeline.metrics import Scores, score
+from pipeline.old_head import require_old_head
 
 if TYPE_CHECKING:
     from cache import Split, Store
@@ -29,34 +34,36 @@ READ_BYTES = 2**25
 """Memory for one block of features and logits of both heads (32 MiB)."""
 
 
-def softmax(logits: Logits, temperature: float = 1.0) -> Floats:
+def softmax(logits: Logits, temperature: float | Floats = 1.0) -> Floats:
     """Softmax of the logits divided by a temperature, eq. (12) and (13), in float64.
 
     Args:
         logits: (N, C); each row has a finite largest value.
-        temperature: above 0; the row's largest logit is subtracted before the division, so that
-            tiny and huge temperatures neither overflow nor lose a row.
+        temperature: above 0, one for all rows or (N,); the row's largest logit is subtracted before
+            the division, so that tiny and huge temperatures neither overflow nor lose a row.
 
     Raises:
-        EvaluationError: if the temperature is not a number above 0.
+        EvaluationError: if a temperature is not a number above 0.
     """
-    probabilities: Floats = softmaxes(logits, (temperature,))[0]
-    return probabilities
+    divisor = np.asarray(temperature, np.float64)
+    for value in np.unique(divisor):
+        _require_temperature(float(value))
+    # In one order of memory, a row's sum has one order of additions: the same logits give the same
+    # bits, whatever array they come in.
+    values = np.ascontiguousarray(logits, np.float64)
+    shifted = values - values.max(axis=-1, keepdims=True)
+    return _softmax_of_shifted(shifted, divisor[..., None], np.empty_like(shifted))
 
 
 def softmaxes(logits: Logits, temperatures: Sequence[float] | Floats) -> Floats:
     """Probabilities (T, N, C) of logits (N, C) at each of T temperatures; see `softmax`."""
     for temperature in temperatures:
-        if not 0 < temperature < math.inf:
-            raise EvaluationError(f"A temperature must be a number above 0, not {temperature}.")
-    values = np.asarray(logits, np.float64)
+        _require_temperature(temperature)
+    values = np.ascontiguousarray(logits, np.float64)
     shifted = values - values.max(axis=-1, keepdims=True)
     probabilities = np.empty((len(temperatures), *values.shape))
     for temperature, out in zip(temperatures, probabilities, strict=True):
-        with np.errstate(over="ignore"):  # to -inf, whose exponential is the 0 that it should be
-            np.divide(shifted, temperature, out=out)
-        np.exp(out, out=out)
-        np.divide(out, out.sum(axis=-1, keepdims=True), out=out)
+        _softmax_of_shifted(shifted, temperature, out)
     return probabilities
 
 
@@ -74,20 +81,69 @@ def ensemble_probabilities(
     Raises:
         EvaluationError: if the shapes differ or a temperature is not a number above 0.
     """
-    if np.shape(logits_old) != np.shape(logits_new):
-        raise EvaluationError(
-            f"Both heads must give logits of one shape, not {np.shape(logits_old)} from the old "
-            f"and {np.shape(logits_new)} from the new one."
-        )
-    return (softmax(logits_new, t_new) + softmax(logits_old, t_old)) / 2
+    return mixture_probabilities((logits_old, logits_new), (t_old, t_new))
 
 
 def ensemble_predictions(
     logits_old: Logits, logits_new: Logits, t_old: float = 1.0, t_new: float = 1.0
 ) -> NDArray[np.intp]:
     """Most probable class (N,) of the ensemble, the lower index on ties; see eq. (11)-(13)."""
-    probabilities = ensemble_probabilities(logits_old, logits_new, t_old, t_new)
-    return np.asarray(probabilities.argmax(axis=-1))
+    return mixture_predictions((logits_old, logits_new), (t_old, t_new))
+
+
+def mixture_probabilities(
+    logits: Sequence[Logits],
+    temperatures: Sequence[float | Floats],
+    weights: Sequence[float] | None = None,
+) -> Floats:
+    """Weighted mean of K heads' probabilities (N, C); two heads of equal weight are eq. (11).
+
+    Args:
+        logits: (N, C) of each head, the old classifier first.
+        temperatures: one for each head, or (N,) for each head.
+        weights: one above 0 for each head, in any unit; all equal where not given.
+
+    Raises:
+        EvaluationError: if shapes or numbers disagree, or a temperature or weight is not above 0.
+    """
+    shares = check_weights(weights, len(logits))
+    if len({np.shape(values) for values in logits}) > 1 or len(temperatures) != len(logits):
+        raise EvaluationError(
+            "An ensemble needs logits of one shape and a temperature for each head, not logits of "
+            f"{', '.join(str(np.shape(values)) for values in logits)} and {len(temperatures)} "
+            "temperatures."
+        )
+    # The old head comes last, as in eq. (11): floating point addition has an order.
+    total = np.zeros(np.shape(logits[0]))
+    for k in (*range(1, len(logits)), 0):
+        total += shares[k] * softmax(logits[k], temperatures[k])
+    total /= sum(shares)
+    return total
+
+
+def mixture_predictions(
+    logits: Sequence[Logits],
+    temperatures: Sequence[float | Floats],
+    weights: Sequence[float] | None = None,
+) -> NDArray[np.intp]:
+    """Most probable class (N,) of `mixture_probabilities`, the lower index on ties."""
+    return np.asarray(mixture_probabilities(logits, temperatures, weights).argmax(axis=-1))
+
+
+def check_weights(weights: Sequence[float] | None, n_heads: int) -> tuple[float, ...]:
+    """One weight above 0 for each head; ones where none are given.
+
+    Raises:
+        EvaluationError: if there are more or fewer, or one is not a number above 0.
+    """
+    if weights is None:
+        return (1.0,) * n_heads
+    if len(weights) != n_heads or not all(0 < weight < math.inf for weight in weights):
+        raise EvaluationError(
+            f"An ensemble of {n_heads} heads, the old one among them, needs as many weights above "
+            f"0, not {', '.join(f'{weight:g}' for weight in weights)}."
+        )
+    return tuple(float(weight) for weight in weights)
 
 
 @dataclass(frozen=True)
@@ -132,6 +188,8 @@ def logit_blocks(store: Store, split: str, heads: Sequence[Head | None]) -> Iter
         EvaluationError: for a missing or empty split, and for NaN or +inf in features or logits.
     """
     rows = scored_split(store, split)
+    if None in heads:
+        require_old_head(store)
     n_classes, width = store.classifier.weight.shape
     # A power of two, as shards are, so that a block seldom cuts through a stored chunk.
     row_bytes = 4 * (width + len(heads) * n_classes)
@@ -147,27 +205,37 @@ def logit_blocks(store: Store, split: str, heads: Sequence[Head | None]) -> Iter
 def predict_split(
     store: Store,
     split: str,
-    head: Head | None = None,
-    temperatures: tuple[float, float] | None = None,
+    head: Head | Sequence[Head] | None = None,
+    temperatures: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     """Predictions (N,) and labels (N,) of a split's usable rows.
 
     Args:
         store: a store whose identity agrees with the head's.
         split: name of a split.
-        head: the re-trained head; None for the old classifier.
-        temperatures: (t_old, t_new) for the ensemble of both; None for one head alone.
+        head: the re-trained head, or several; None for the old classifier.
+        temperatures: of the old classifier and of each head, for the ensemble of all; None for
+            the one head alone.
+        weights: of the same in the ensemble; equal where not given.
 
     Raises:
-        EvaluationError: see `logit_blocks` and `ensemble_probabilities`.
+        EvaluationError: see `logit_blocks` and `mixture_probabilities`.
     """
+    heads = heads_of(head)
+    if temperatures is None and len(heads) > 1:
+        raise EvaluationError(
+            f"{len(heads)} heads predict together with the old one: give temperatures."
+        )
+    asked: list[Head | None] = [*heads] or [None]
+    if temperatures is not None:
+        asked = [None, *heads]
     predictions, labels = [], []
-    for block in logit_blocks(store, split, [head] if temperatures is None else [None, head]):
+    for block in logit_blocks(store, split, asked):
         if temperatures is None:  # no temperature changes the order within one head
             predictions.append(block.logits[0].argmax(axis=1))
         else:
-            old, new = block.logits
-            predictions.append(ensemble_predictions(old, new, *temperatures))
+            predictions.append(mixture_predictions(block.logits, temperatures, weights))
         labels.append(block.labels)
     return np.concatenate(predictions), np.concatenate(labels)
 
@@ -175,17 +243,41 @@ def predict_split(
 def score_split(
     store: Store,
     split: str,
-    head: Head | None = None,
-    temperatures: tuple[float, float] | None = None,
+    head: Head | Sequence[Head] | None = None,
+    temperatures: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Scores:
     """Scores of the predictions of `predict_split`; failed rows are counted and left out."""
-    predictions, labels = predict_split(store, split, head, temperatures)
+    predictions, labels = predict_split(store, split, head, temperatures, weights)
     scores = score(
         predictions, labels, store.class_counts, store.class_names, split,
         n_failed=store[split].n_samples - len(labels),
     )  # fmt: skip
     predictor = "old" if head is None else "new" if temperatures is None else "ensemble"
-    return dataclasses.replace(scores, predictor=predictor, temperatures=temperatures)
+    used = None if temperatures is None else tuple(map(float, temperatures))
+    return dataclasses.replace(scores, predictor=predictor, temperatures=used)
+
+
+def heads_of(head: Head | Sequence[Head] | None) -> list[Head]:
+    """The re-trained heads as a list, which is empty for the old classifier."""
+    if head is None:
+        return []
+    return list(head) if isinstance(head, Sequence) else [head]
+
+
+def _require_temperature(temperature: float) -> None:
+    """Raise unless it is a number above 0."""
+    if not 0 < temperature < math.inf:
+        raise EvaluationError(f"A temperature must be a number above 0, not {temperature}.")
+
+
+def _softmax_of_shifted(shifted: Floats, temperature: float | Floats, out: Floats) -> Floats:
+    """Softmax of logits whose row maximum is 0, written to `out`."""
+    with np.errstate(over="ignore"):  # to -inf, whose exponential is the 0 that it should be
+        np.divide(shifted, temperature, out=out)
+    np.exp(out, out=out)
+    np.divide(out, out.sum(axis=-1, keepdims=True), out=out)
+    return out
 
 
 def _logits(split: Split, head: Head | None, start: int, stop: int) -> Logits:

@@ -1,5 +1,7 @@
 """The errors of the pipeline; every message says what was needed, what came and what to do."""
 
+from collections.abc import Mapping
+
 from cache.errors import NolbError
 
 __all__ = [
@@ -7,11 +9,13 @@ __all__ = [
     "ConfigError",
     "DatasetError",
     "EvaluationError",
+    "ExportError",
     "ExtractionError",
     "FitError",
     "HeadError",
     "NolbError",
     "OutputExistsError",
+    "UndecidedError",
     "UnreadableImageError",
 ]
 
@@ -22,6 +26,19 @@ class ConfigError(NolbError):
 
 class CheckpointError(NolbError):
     """A checkpoint is missing, unreadable, of an unknown family, or does not fill its model."""
+
+
+class UndecidedError(CheckpointError):
+    """A checkpoint does not tell something that its logits depend on; the user has to.
+
+    Args:
+        message: what it is and how to name it.
+        choices: what to write after `--model`, with the meaning of each.
+    """
+
+    def __init__(self, message: str, choices: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.choices = choices
 
 
 class DatasetError(NolbError):
@@ -46,6 +63,10 @@ class HeadError(NolbError):
 
 class EvaluationError(NolbError):
     """Scores cannot be computed from what is there."""
+
+
+class ExportError(NolbError):
+    """A classifier cannot be written in a format, or an exported file cannot be used."""
 
 
 class OutputExistsError(NolbError):

@@ -21,7 +21,17 @@ from pipeline.datasets import ImageSource, ViewSpec
 from pipeline.devices import autocast
 from pipeline.errors import CheckpointError, ExtractionError
 from pipeline.progress import Clock, Snapshot
-from pipeline.reading import BatchReader, ImageBatch, Rows, default_workers, read_ahead
+from pipeline.reading import (
+    BatchReader,
+    ImageBatch,
+    Rows,
+    default_workers,
+    read_ahead,
+    require_readable,
+)
+
+AHEAD = 2
+"""Batches that a GPU may be ahead of the copies of its results, so that it never waits for them."""
 
 WAITING_SHARDS = 2
 """Finished shards that may wait for the disk; more would hide a slow disk and fill the memory."""
@@ -58,6 +68,7 @@ class ForwardPass:
         config: settings of the extraction.
         device: where the model runs.
         on_progress: called with a snapshot after every batch.
+        local_size: processes on this machine that share its cores.
     """
 
     def __init__(
@@ -69,7 +80,9 @@ class ForwardPass:
         config: ExtractConfig,
         device: torch.device,
         on_progress: Callable[[Snapshot], None] | None,
+        local_size: int = 1,
     ) -> None:
+        self._local_size = local_size
         self.clock = Clock()
         self.computed = 0
         self._model = model
@@ -81,15 +94,23 @@ class ForwardPass:
         self._on_progress = on_progress
         self._checked = False
 
-    def fill(self, writer: StoreWriter) -> Store:
-        """Compute what the store lacks, and seal it.
+    def fill(self, writer: StoreWriter, shards: Sequence[Shard], *, whole: bool = True) -> None:
+        """Compute shards of a store.
+
+        Args:
+            writer: the store.
+            shards: what to compute.
+            whole: they are all that the store lacks; otherwise progress counts these alone.
 
         Raises:
             ExtractionError: if the model or the images are unusable.
             KeyboardInterrupt: on Ctrl-C, with a message that says what is stored.
         """
-        shards = writer.missing()
-        self._rows_done = sum(len(s.ids) for s in self._images.values()) - _n_rows(shards)
+        own = sum(shard.n_rows for shard in shards)
+        self._total = sum(len(s.ids) for s in self._images.values()) if whole else own
+        self._rows_done = self._total - own
+        for split in {shard.split for shard in shards}:
+            require_readable(split, self._images[split])
         layout = torch.channels_last if self._config.channels_last else torch.contiguous_format
         module = self._model.module.eval().to(self._device).to(memory_format=layout)
         self.clock.start()
@@ -102,8 +123,6 @@ class ForwardPass:
                         pen.write(shard, arrays)
                 with self.clock.part("writing"):
                     pen.finish()
-            with self.clock.part("writing"):
-                return writer.seal()
         except KeyboardInterrupt:
             left = len(writer.missing())
             raise KeyboardInterrupt(
@@ -112,6 +131,13 @@ class ForwardPass:
             ) from None
         finally:
             self.clock.stop()
+
+    def seal(self, writer: StoreWriter) -> Store:
+        """Finish the store; the time counts as writing."""
+        with self.clock.part("writing"):
+            store = writer.seal()
+        self.clock.stop()
+        return store
 
     def _batches(self, shards: Sequence[Shard]) -> Iterator[ImageBatch]:
         """Decoded batches of the shards, in order; a batch never spans two shards."""
@@ -126,7 +152,7 @@ class ForwardPass:
         )
         workers = self._config.workers
         if workers < 0:
-            workers = default_workers(self._device.type)
+            workers = default_workers(self._device.type, self._local_size)
         return read_ahead(reader, workers, pin_memory=self._device.type == "cuda")
 
     def _compute(self, shard: Shard, batches: Iterator[ImageBatch], tap: Tap) -> ShardArrays:
@@ -140,21 +166,23 @@ class ForwardPass:
             np.full((1 + n_views, n_rows, width), np.nan, self._config.dtype),
             np.full((n_rows, n_classes), np.nan, np.float32),
         )
+        launched: deque[_Launched] = deque()
+        ahead = AHEAD if self._device.type == "cuda" else 0
         filled = shard.start
         while filled < shard.stop:
             with self.clock.part("reading"):
                 batch = next(batches)
             self._note_failures(batch, arrays)
             with self.clock.part("forward"):
-                self._run_model(batch, shard.start, arrays, tap)
+                launched.append(self._launch(batch, tap))
+                while len(launched) > ahead:
+                    self._collect(launched.popleft(), shard.start, arrays)
             filled = batch.rows.stop
             self.computed += batch.rows.stop - batch.rows.start
             self._report()
-        if len(arrays.failures) == n_rows and self.computed == n_rows:
-            raise ExtractionError(
-                f"None of the first {n_rows} images of {shard.split!r} can be read "
-                f"({next(iter(arrays.failures.values()))}): is --root the right folder?"
-            )
+        with self.clock.part("forward"):
+            while launched:
+                self._collect(launched.popleft(), shard.start, arrays)
         return arrays
 
     def _note_failures(self, batch: ImageBatch, arrays: ShardArrays) -> None:
@@ -169,30 +197,33 @@ class ForwardPass:
             )
 
     @torch.inference_mode()
-    def _run_model(
-        self, batch: ImageBatch, shard_start: int, arrays: ShardArrays, tap: Tap
-    ) -> None:
+    def _launch(self, batch: ImageBatch, tap: Tap) -> _Launched:
+        """Start the model on one batch; a GPU goes on by itself."""
+        n_rows = batch.rows.stop - batch.rows.start
+        good = [i for i in range(n_rows) if batch.rows.start + i not in batch.failures]
+        outputs = [self._forward(pixels, tap) for pixels in batch.images] if good else []
+        done = None
+        if self._device.type == "cuda":
+            done = torch.cuda.Event()
+            done.record(torch.cuda.current_stream(self._device))
+        return _Launched(batch.rows.start, good, outputs, done)
+
+    def _collect(self, launched: _Launched, shard_start: int, arrays: ShardArrays) -> None:
         """Put one batch's features and logits into the shard's arrays."""
-        good = [
-            row - batch.rows.start
-            for row in range(batch.rows.start, batch.rows.stop)
-            if row not in batch.failures
-        ]
-        if not good:
-            return
-        rows = np.asarray(good) + (batch.rows.start - shard_start)
-        for view, pixels in enumerate(batch.images):
-            features, logits = self._forward(pixels, tap)
+        if launched.done is not None:
+            launched.done.synchronize()
+        good = launched.good
+        rows = np.asarray(good, np.int64) + (launched.start - shard_start)
+        for view, outputs in enumerate(launched.outputs):
+            features, logits = (output.numpy() for output in outputs)
             with np.errstate(over="ignore"):  # infinite float16 is reported when it is written
                 arrays.features[view, rows] = features[good]
             if view == 0:
                 self._check_logits(features[good], logits[good])
                 arrays.logits[rows] = logits[good]
 
-    def _forward(
-        self, pixels: torch.Tensor, tap: Tap
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(B, D) features and (B, C) logits of (B, H, W, 3) uint8 pixels."""
+    def _forward(self, pixels: torch.Tensor, tap: Tap) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, D) features and (B, C) logits, on their way to this memory, of uint8 pixels."""
         x = self._model.preprocessing.normalize(pixels.to(self._device, non_blocking=True))
         if self._config.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -204,7 +235,7 @@ class ForwardPass:
                 f"{len(x)} images at once are too many for the memory of {self._device}: go on "
                 "with --resume and a smaller --batch-size."
             ) from None
-        return features.float().cpu().numpy(), logits.float().cpu().numpy()
+        return _to_host(features.float()), _to_host(logits.float())
 
     def _check_logits(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
         """Once a run, hold the tapped features times the old head against the model's output."""
@@ -225,16 +256,40 @@ class ForwardPass:
     def _report(self) -> None:
         """Tell how far the work is."""
         if self._on_progress is not None:
-            total = sum(len(source.ids) for source in self._images.values())
             self._on_progress(
                 Snapshot(
                     done=self._rows_done + self.computed,
-                    total=total,
+                    total=self._total,
                     fresh=self.computed,
                     seconds=self.clock.seconds,
                     shares=self.clock.shares(),
                 )
             )
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A batch that the model has been started on."""
+
+    start: int
+    """First row of the split."""
+
+    good: list[int]
+    """Rows within the batch whose image could be read."""
+
+    outputs: list[tuple[torch.Tensor, torch.Tensor]]
+    """(B, D) features and (B, C) logits of the clean images, then of each view."""
+
+    done: torch.cuda.Event | None
+    """When `outputs` may be read; `None` where they may be at once."""
+
+
+def _to_host(values: torch.Tensor) -> torch.Tensor:
+    """Copy to page-locked memory without waiting; what is here already stays as it is."""
+    if values.device.type == "cpu":
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return host.copy_(values, non_blocking=True)
 
 
 class _Background:
@@ -285,8 +340,3 @@ class _Background:
         """Wait for every shard, and raise what went wrong with any of them."""
         while self._pending:
             self._pending.popleft().result()
-
-
-def _n_rows(shards: Sequence[Shard]) -> int:
-    """Rows in all these shards."""
-    return sum(shard.stop - shard.start for shard in shards)

@@ -5,7 +5,6 @@ N samples, C classes, D feature width.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from safetensors.numpy import save
 from cache import Identity, Store
 from cache.errors import StoreFormatError
 from cache.strict_json import JSON, Fields, canonical, parse
-from pipeline.errors import HeadError, OutputExistsError
+from pipeline.errors import HeadError
+from pipeline.files import refuse_existing, write_whole
 
 FORMAT = "nolb head"
 VERSION = 1
@@ -91,17 +91,14 @@ class Head:
         return logits
 
 
-def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
+def refuse_existing_head(path: str | Path, *, overwrite: bool) -> None:
     """Refuse to put a head where none can be; a command asks before the fit, not after it.
 
     Raises:
-        OutputExistsError: if the path exists and `overwrite` is false.
-        HeadError: if the folder for it is missing.
+        OutputExistsError: if something is there, unless it is a safetensors file and `overwrite`
+            is true; or if the folder for it is missing.
     """
-    if not Path(path).parent.is_dir():
-        raise HeadError(f"There is no folder {Path(path).parent} for the head: make it first.")
-    if Path(path).exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists already: give another name or --overwrite.")
+    refuse_existing(path, overwrite=overwrite, replaceable=_is_safetensors)
 
 
 def save_head(head: Head, path: str | Path, overwrite: bool = False) -> None:
@@ -110,27 +107,20 @@ def save_head(head: Head, path: str | Path, overwrite: bool = False) -> None:
     The file appears whole or not at all; equal heads give equal bytes.
 
     Raises:
-        OutputExistsError: if the file exists and `overwrite` is false.
+        OutputExistsError: as `refuse_existing_head`.
         HeadError: if it cannot be written.
     """
     path = Path(path)
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing_head(path, overwrite=overwrite)
     tensors = {
         "weight": np.ascontiguousarray(head.weight),
         "bias": np.ascontiguousarray(head.bias),
     }
     content = save(tensors, {METADATA_KEY: canonical(_provenance(head))})
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        write_whole(path, content)
     except OSError as error:
         raise HeadError(f"The head cannot be written to {path}: {error.strerror}.") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load_head(path: str | Path) -> Head:
@@ -180,6 +170,15 @@ def require_same_identity(head: Head, store: Store) -> None:
             f"The head was fitted on another extraction than this store ({'; '.join(differences)}, "
             "where this is the head's). Fit one on this store with: nolb fit-head STORE --out HEAD"
         )
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is a safetensors file, by its header."""
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def _provenance(head: Head) -> dict[str, JSON]:

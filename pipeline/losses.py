@@ -81,7 +81,8 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
 
 def _reweighted(logits: Tensor, class_counts: Tensor) -> Tensor:
     """Logits whose softmax is eq. (3): N_j exp(o_j) = exp(o_j + log N_j)."""
-    return logits + class_counts.to(logits.dtype).log()
+    # The logarithm first: a count above 65,504 would be infinite as a float16.
+    return logits + class_counts.to(torch.float64).log().to(logits.dtype)
 
 
 def _true_class(values: Tensor, labels: Tensor) -> Tensor:

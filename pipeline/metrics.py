@@ -194,8 +194,8 @@ class Scores:
     predictor: str = ""
     """What made the predictions: "old", "new" or "ensemble"."""
 
-    temperatures: tuple[float, float] | None = field(default=None)
-    """(t_old, t_new) of an ensemble, eq. (12)-(13)."""
+    temperatures: tuple[float, ...] | None = field(default=None)
+    """(t_old, t_new) of an ensemble, eq. (12)-(13); t_old and one for each of several new heads."""
 
     @property
     def lowest_classes(self) -> tuple[str, ...]:

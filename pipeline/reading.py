@@ -13,10 +13,16 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.datasets import ImageSource, Preprocessing, ViewSpec
-from pipeline.errors import DatasetError, UnreadableImageError
+from pipeline.errors import DatasetError, ExtractionError, NolbError, UnreadableImageError
 
 MOST_WORKERS = 8
 """More readers than this rarely help one model; ask for them explicitly where they do."""
+
+BATCHES_AHEAD = 2
+"""Batches that each reading process keeps ready: (1 + V) B H W 3 bytes each, so no more."""
+
+PROBES = 16
+"""Images that show whether a split can be read at all."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,11 @@ class ImageBatch:
         return replace(self, images=self.images.pin_memory())
 
 
-class BatchReader(Dataset[ImageBatch]):
+class BatchReader(Dataset[ImageBatch | NolbError]):
     """Reads one batch for each item: whole batches cross process borders with little overhead.
+
+    An error of ours is an item too: raised in a worker process, it would reach the user as that
+    process's traceback. `read_ahead` raises it.
 
     Args:
         sources: the images of each split.
@@ -80,13 +89,19 @@ class BatchReader(Dataset[ImageBatch]):
         """Number of batches."""
         return len(self._work)
 
-    def __getitem__(self, item: int) -> ImageBatch:
-        """Decode the rows of one batch.
+    def __getitem__(self, item: int) -> ImageBatch | NolbError:
+        """Decode the rows of one batch, or give what prevents it.
 
-        Raises:
-            DatasetError: if the images differ in size although the preprocessing fixes none.
+        That is a DatasetError where the images differ in size although the preprocessing fixes
+        none, or where the machine refuses to read them.
         """
-        rows = self._work[item]
+        try:
+            return self._read(self._work[item])
+        except NolbError as error:
+            return error
+
+    def _read(self, rows: Rows) -> ImageBatch:
+        """Decode the rows of one batch."""
         source = self._sources[rows.split]
         n_views = self._views.count if rows.split in self._view_splits else 0
         decoded: dict[int, NDArray[np.uint8]] = {}
@@ -119,28 +134,76 @@ def read_ahead(reader: BatchReader, workers: int, *, pin_memory: bool) -> Iterat
         reader: what to read.
         workers: number of processes; 0 reads in this one.
         pin_memory: page-lock the images, for quick asynchronous copies to a GPU.
+
+    Raises:
+        NolbError: what the reader gave instead of a batch.
+        ExtractionError: if a reading process dies.
     """
     loader = DataLoader(
         reader,
         batch_size=None,  # an item is a batch already
         shuffle=False,
         num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=BATCHES_AHEAD if workers else None,
         pin_memory=pin_memory,
         worker_init_fn=_leave_interrupts_to_the_parent,
     )
-    return iter(loader)
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches, None)
+        except RuntimeError as error:
+            first_line = str(error).partition("\n")[0]
+            raise ExtractionError(
+                f"A process that reads images has died ({first_line}): go on with --resume, and "
+                "with --workers 0 or a smaller --batch-size if that happens again."
+            ) from None
+        if batch is None:
+            return
+        if isinstance(batch, NolbError):
+            raise batch
+        yield batch
 
 
-def default_workers(device: str) -> int:
+def require_readable(name: str, source: ImageSource) -> None:
+    """Refuse a split of which no image can be read, before hours are spent on the others.
+
+    Args:
+        name: the split.
+        source: its images; some, spread over all of them, are tried.
+
+    Raises:
+        DatasetError: if not one of those can be read.
+    """
+    rows = sorted({round(i * (len(source) - 1) / (PROBES - 1)) for i in range(PROBES)})
+    reason = ""
+    for row in rows:
+        try:
+            source.read(row)
+        except UnreadableImageError as error:
+            reason = reason or f"{source.ids[row]}: {error}"
+        else:
+            return
+    raise DatasetError(
+        f"None of {len(rows)} images tried of {name!r} can be read ({reason}): is its path, or "
+        "--root, the right folder?"
+    )
+
+
+def default_workers(device: str, local_size: int = 1) -> int:
     """Number of reading processes that suits the machine.
 
     A CPU that runs the model is busy already, and a reader takes cores from it: on two cores and
     small images, reading in between costs 6 % of the forward pass, one reading process 17 %
     (`benchmarks/extract.py`).
+
+    Args:
+        device: kind of device that runs the model.
+        local_size: processes that share the machine's cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    wanted = (cores or 1) // 4 if device == "cpu" else max(1, (cores or 1) - 1)
+    own = (cores or 1) // local_size
+    wanted = own // 4 if device == "cpu" else max(1, own - 1)
     return min(MOST_WORKERS, wanted)
 
 

@@ -25,6 +25,9 @@ from pipeline.samplers import SAMPLERS
 
 Result = TypeVar("Result")
 
+Batch = tuple[Tensor, Tensor]
+"""Features (B, D) and labels (B,) of one step."""
+
 SMALL_STEP = 2**22
 """Multiplications B * C * D up to which a step runs on one thread: sharing out less than about a
 millisecond of work gains nothing, and its last bits would depend on the number of threads."""
@@ -78,27 +81,56 @@ def fit_sgd(
     Raises:
         FitError: if the loss or the head stops being finite.
     """
-    loss_function = _with_settings(LOSSES[config.loss], config)
     n_versions, n_rows, width = rows.features.shape
     features = rows.features.reshape(n_versions * n_rows, width)
     labels = rows.labels.repeat(n_versions)
     draw_epoch = _epoch_draw(rows, config)
-    head = _initial_head(rows, _generator(config.seed, "initial head"))
+
+    def batches() -> Iterator[Batch]:
+        for batch in draw_epoch():
+            yield features[batch], labels[batch]
+
+    return fit_sgd_batches(batches, features[:0], n_rows, rows.class_counts, config, on_epoch)
+
+
+def fit_sgd_batches(
+    draw_epoch: Callable[[], Iterator[Batch]],
+    like: Tensor,
+    n_rows: int,
+    class_counts: Tensor,
+    config: FitConfig,
+    on_epoch: Callable[[int], None] | None = None,
+) -> LinearFit:
+    """Do the same from mini-batches, wherever they come from.
+
+    Args:
+        draw_epoch: gives the mini-batches of the next epoch, ceil(N / batch_size) of them.
+        like: (0, D), of the type and on the device that the head is to have.
+        n_rows: N.
+        class_counts: (C,) int64, rows of each class; all above 0.
+        config: settings.
+        on_epoch: called after each epoch with the number of epochs done.
+
+    Raises:
+        FitError: if the loss or the head stops being finite.
+    """
+    loss_function = with_settings(LOSSES[config.loss], config)
+    head = _initial_head(len(class_counts), like, seeded_generator(config.seed, "initial head"))
     velocity = [torch.zeros_like(parameter) for parameter in head]
     losses: list[float] = []
+    n_steps = -(-n_rows // config.batch_size)
     with _threads_for(config.batch_size * head[0].numel()):
         for epoch in range(config.epochs):
-            batches = list(draw_epoch())
-            total = features.new_zeros(())
-            for step, batch in enumerate(batches):
+            total = like.new_zeros(())
+            for step, (features, labels) in enumerate(draw_epoch()):
                 loss, gradients = _loss_and_gradients(
-                    head, features[batch], labels[batch], rows.class_counts, loss_function
+                    head, features, labels, class_counts, loss_function
                 )
-                progress = (epoch + step / len(batches)) / config.epochs
+                progress = (epoch + step / n_steps) / config.epochs
                 lr = config.lr * (1 + math.cos(math.pi * progress)) / 2
                 _step(head, velocity, gradients, lr, config)
                 total += loss
-            losses.append(total.item() / len(batches))
+            losses.append(total.item() / n_steps)
             _require_finite(losses, head, config)
             if on_epoch is not None:
                 on_epoch(epoch + 1)
@@ -111,11 +143,11 @@ def _epoch_draw(rows: TrainingRows, config: FitConfig) -> Callable[[], Iterator[
 
     Row n of version v (0 is the clean one) has index v * N + n.
     """
-    sampler = _with_settings(SAMPLERS[config.sampler], config)
+    sampler = with_settings(SAMPLERS[config.sampler], config)
     labels = rows.labels.cpu()
     n_versions, n_rows, _ = rows.features.shape
-    batch_draws = _generator(config.seed, "batches")
-    version_draws = _generator(config.seed, "versions")
+    batch_draws = seeded_generator(config.seed, "batches")
+    version_draws = seeded_generator(config.seed, "versions")
 
     def draw() -> Iterator[Tensor]:
         for batch in sampler(labels, config.batch_size, batch_draws):
@@ -153,13 +185,13 @@ def _step(
         parameter.sub_(speed, alpha=lr)
 
 
-def _initial_head(rows: TrainingRows, generator: Generator) -> list[Tensor]:
+def _initial_head(n_classes: int, like: Tensor, generator: Generator) -> list[Tensor]:
     """Weight (C, D) and bias (C,), uniform within +-1/sqrt(D): the initialisation of nn.Linear."""
-    n_classes, width = len(rows.class_counts), rows.features.shape[2]
+    width = like.shape[1]
     bound = 1 / math.sqrt(width)
     head = [torch.empty(shape, dtype=torch.float32) for shape in ((n_classes, width), (n_classes,))]
     return [
-        parameter.uniform_(-bound, bound, generator=generator).to(rows.features).requires_grad_()
+        parameter.uniform_(-bound, bound, generator=generator).to(like).requires_grad_()
         for parameter in head
     ]
 
@@ -185,13 +217,13 @@ def _require_finite(losses: list[float], head: list[Tensor], config: FitConfig) 
         )
 
 
-def _generator(seed: int, use: str) -> Generator:
+def seeded_generator(seed: int, use: str) -> Generator:
     """A CPU generator for one use of a seed; those of different uses and seeds are unrelated."""
     digest = hashlib.blake2b(f"{use}: {seed}".encode(), digest_size=8).digest()
     return Generator().manual_seed(int.from_bytes(digest))
 
 
-def _with_settings(function: Callable[..., Result], config: FitConfig) -> Callable[..., Result]:
+def with_settings(function: Callable[..., Result], config: FitConfig) -> Callable[..., Result]:
     """A loss or sampler whose own settings, its keyword-only arguments, are the config's fields."""
     own = [
         name

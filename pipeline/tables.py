@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich import box
 from rich.table import Table
@@ -11,11 +11,19 @@ from rich.text import Text
 
 from pipeline.metrics import Scores
 
+if TYPE_CHECKING:
+    from pipeline.bootstrap import Bootstrap, Estimate
+    from pipeline.calibration import Calibration
+    from pipeline.sweep import Sweep
+
 METRICS = ("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall")
 HEADINGS = ("Accuracy", "Geometric mean", "Harmonic mean", "Lowest recall")
 
 ALL_CELLS_UP_TO = 25
 """Cells up to which a sweep is printed whole; of more, only the cells that matter."""
+
+PAPER_TEMPERATURES = (1.0, 2.0, 3.0)
+"""Of Table 7."""
 
 
 class MeasuredGrid(Protocol):
@@ -104,6 +112,101 @@ def sweep_markdown(sweep: MeasuredGrid) -> str:
     notes = _grid_notes(sweep, cells)
     table = _markdown(["t_old", "t_new", *HEADINGS, ""], rows)
     return table + "".join(f"\n{_escaped(note)}\n" for note in notes)
+
+
+def table7_markdown(sweep: MeasuredGrid) -> str:
+    """The paper's Table 7 in Markdown: both means and the lowest recall, the best of each in bold.
+
+    A small grid is shown whole; of a larger one the cells at the paper's temperatures 1, 2 and 3,
+    and the chosen one.
+    """
+    cells = sweep.cells()
+    shown = cells if len(cells) <= ALL_CELLS_UP_TO else [c for c in cells if _of_paper(sweep, c)]
+    columns = METRICS[1:]
+    best = {name: max((f"{c[name]:.2f}" for c in cells), key=float) for name in columns}
+    rows = []
+    for cell in shown:
+        texts = _cell_texts(cell, 2)
+        numbers = [
+            f"**{text}**" if text.rstrip("*") == best[name] else _escaped(text)
+            for name, text in zip(columns, texts[3:], strict=True)
+        ]
+        rows.append([*texts[:2], *numbers, _remark(sweep, cell)])
+    notes = [*_grid_notes(sweep, shown), "Bold: the best of the whole grid."]
+    if len(shown) < len(cells):
+        notes.append(f"{len(shown)} of {len(cells)} cells; sweep.csv has them all.")
+    table = _markdown(["t_old", "t_new", *HEADINGS[1:], ""], rows)
+    return table + "".join(f"\n{_escaped(note)}\n" for note in notes)
+
+
+def bootstrap_table(bootstrap: Bootstrap) -> Table:
+    """Table of intervals: each classifier, and the first one's lead over the others."""
+    table = _table()
+    table.add_column("")
+    for heading in HEADINGS:
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
+    first = next(iter(bootstrap.values))
+    for name, estimates in bootstrap.values.items():
+        table.add_row(Text(name), *(_interval(estimates[metric], "") for metric in METRICS))
+    for name, estimates in bootstrap.differences.items():
+        texts = (_interval(estimates[metric], "+") for metric in METRICS)
+        table.add_row(Text(f"{first} - {name}"), *texts)
+    table.caption = Text(
+        f"In %, on the {bootstrap.split} split: value and 95 % interval of "
+        f"{bootstrap.replicates:,} bootstrap replicates, paired and stratified by class."
+    )
+    return table
+
+
+def calibration_table(calibration: Calibration) -> Table:
+    """Table of likelihood and calibration error before and after temperature scaling."""
+    table = _table()
+    for heading in ("", "t", "NLL\nbefore", "NLL\nafter", "ECE\nbefore", "ECE\nafter"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for name, before in calibration.before.items():
+        after = calibration.after[name]
+        used = after.temperature if isinstance(after.temperature, tuple) else (after.temperature,)
+        table.add_row(
+            Text(name), ", ".join(f"{t:.3g}" for t in used), f"{before.nll:.3f}",
+            f"{after.nll:.3f}", f"{before.ece:.1f}", f"{after.ece:.1f}",
+        )  # fmt: skip
+    fitted = f"temperatures of {calibration.fitted_on}" if calibration.fitted_on else "t as given"
+    table.caption = Text(
+        f"On the {calibration.split} split, {fitted}: likelihood in nats, calibration error in %."
+    )
+    return table
+
+
+def sweep_notes(sweep: Sweep) -> list[str]:
+    """What a sweep found, in sentences: the region within the noise, folds, and warnings."""
+    notes = list(sweep.warnings)
+    if sweep.noise is not None:
+        region = sweep.noise
+        notes.append(
+            f"{region.share:.0f} % of the plane lies within the noise of its best harmonic mean on "
+            f"{sweep.split}: so do all t_old from {region.t_old[0]:.3g} to {region.t_old[1]:.3g} "
+            f"with t_new from {region.t_new[0]:.3g} to {region.t_new[1]:.3g}."
+        )
+    if sweep.cross_fit is not None:
+        folds = "; ".join(
+            "(" + ", ".join(f"{t:.3g}" for t in fold) + ")" for fold in sweep.cross_fit.folds
+        )
+        notes.append(
+            f"Cross-fitted on {sweep.split}: every row is scored at temperatures that other rows "
+            f"chose, by fold {folds}."
+        )
+    return notes
+
+
+def _of_paper(sweep: MeasuredGrid, cell: Mapping[str, Any]) -> bool:
+    """Whether a cell of a large grid belongs in Table 7."""
+    place = cell["t_old"], cell["t_new"]
+    return place == sweep.chosen or all(t in PAPER_TEMPERATURES for t in place)
+
+
+def _interval(estimate: Estimate, sign: str) -> str:
+    """Value, and the interval below it, so that five columns fit a terminal."""
+    return f"{estimate.value:{sign}.1f}\n({estimate.low:{sign}.1f}, {estimate.high:{sign}.1f})"
 
 
 def _table() -> Table:

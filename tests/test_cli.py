@@ -140,7 +140,7 @@ def test_options_come_before_the_recipe(made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["extract"], 2, "Missing option '--checkpoint'"),
+        (["extract"], 2, "Missing option '--train'"),
         (["fit-head", "nothing.zarr", "--out", "n.safetensors"], 1, "there is no store here"),
         (["fit-head", "s.zarr", "--out", "h.safetensors"], 1, "h.safetensors exists already"),
         (["fit-head", "s.zarr", "--out", "n.safetensors", "--epochs", "0"], 2, "epochs must be"),
@@ -157,7 +157,10 @@ def test_options_come_before_the_recipe(made: Path, tmp_path: Path) -> None:
         (["evaluate", "s.zarr", "h.safetensors", "--t-old", "-1"], 1, "above 0"),
         (["evaluate", "s.zarr", "--figure", "no/folder/f.png"], 1, "no/folder"),
         (["evaluate", "s.zarr", "--figure", "f.bmp2"], 1, "f.bmp2"),
-        (["evaluate", "s.zarr", "--json", "no/folder/e.json"], 2, "no folder no/folder"),
+        (["evaluate", "s.zarr", "--json", "no/folder/e.json"], 1, "no folder no/folder"),
+        (["evaluate", "s.zarr", "--json", "extract.json"], 1, "extract.json exists already"),
+        (["fit-head", "s.zarr", "--out", "m.pth", "--overwrite"], 1, "m.pth is something else"),
+        (["evaluate", "s.zarr", "--json", "m.pth"], 1, "m.pth exists already"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_is_one_sentence(
@@ -175,7 +178,7 @@ def test_a_wrong_command_is_one_sentence(
         (["--checkpoint", "nothing.pth"], 1, "nothing.pth"),
         (["--checkpoint", "test"], 1, "test"),
         (["--checkpoint", "extract.json"], 1, "extract.json"),
-        (["--train", "nothing"], 1, "no such folder, list file or named data set"),
+        (["--train", "nothing"], 1, "no such"),
         (["--test", "digits-lt:test"], 1, "classes"),
         (["--out", "x.txt"], 1, ".zarr"),
         (["--out", "no/folder/x.zarr"], 1, "no/folder"),
@@ -243,6 +246,20 @@ def test_an_unreadable_image_is_told_and_strict_stops(made: Path, tmp_path: Path
     assert "1 of 9 images of train that cannot be read, first bee/1.png" in result.output
     strict = nolb(*arguments, "--strict", "--overwrite")
     assert "--strict" in refused(strict)
+
+
+def test_names_are_data_and_no_markup(made: Path, tmp_path: Path) -> None:
+    train = image_folder(tmp_path / "[red]train", (3, 3, 3))
+    for folder in (train, image_folder(tmp_path / "test", (2, 2, 2))):
+        (folder / "bee").rename(folder / "[")
+    (train / "[" / "b].png").write_bytes(b"no image")  # its id holds [/b], rich's end of bold
+    result = nolb(
+        *extract_options(made), "--train", train, "--test", tmp_path / "test",
+        "--out", tmp_path / "my [old] store.zarr",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "first [/b].png" in result.output
+    assert "my [old] store" in result.output
 
 
 def test_ctrl_c_says_how_to_go_on(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

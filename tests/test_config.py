@@ -77,9 +77,11 @@ def test_grids() -> None:
     assert {1.0, 2.0, 4.0, 8.0} <= set(DEFAULT_GRID)
 
 
-@pytest.mark.parametrize("text", ["", "1,,2", "1:2", "2:1:3", "1:2:1", "0:1:3", "nan", "inf", "-1"])
+@pytest.mark.parametrize(
+    "text", ["", "1,,2", "1:2", "2:1:3", "1:2:1", "0:1:3", "nan", "inf", "-1", "1:2:1000000000"]
+)
 def test_a_wrong_grid_names_both_forms(text: str) -> None:
-    with pytest.raises(ConfigError, match="1,2,3 or as start:stop:count"):
+    with pytest.raises(ConfigError, match="as 1,2,3 or as start:stop:count"):
         parse_grid(text)
 
 

@@ -88,6 +88,14 @@ def test_a_shift_of_all_logits_changes_nothing(logits: np.ndarray, t: float, shi
     assert softmax(logits + shift, t) == pytest.approx(softmax(logits, t), abs=1e-9)
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_the_memory_order_of_the_logits_changes_no_bit(seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(size=(7, 300))
+    one = softmax(logits, 0.7)
+    assert np.array_equal(one, softmax(np.asfortranarray(logits), 0.7))
+    assert np.array_equal(one, softmax(np.repeat(logits, 2, axis=1)[:, ::2], 0.7))
+
+
 @given(logit_rows, st.lists(temperatures, min_size=1, max_size=3))
 def test_many_temperatures_are_bitwise_each_on_its_own(
     logits: np.ndarray, grid: list[float]

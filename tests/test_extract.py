@@ -206,16 +206,33 @@ def test_strict_stops_at_the_first_unreadable_image(run: Run) -> None:
 def test_images_that_are_all_unreadable_stop_the_run(run: Run) -> None:
     for path in (run.folder / "train").rglob("*.png"):
         path.write_bytes(b"no image")
-    with pytest.raises(ExtractionError, match="None of the first 5 images"):
+    with pytest.raises(DatasetError, match="None of 13 images tried of 'train'"):
         run()
 
 
-def test_images_of_different_sizes_name_two_and_the_remedy(run: Run) -> None:
+def test_an_unreadable_test_split_stops_the_run_before_the_others_are_computed(run: Run) -> None:
+    for path in (run.folder / "test").rglob("*.png"):
+        path.write_bytes(b"no image")
+    seen: list[Snapshot] = []
+    with pytest.raises(DatasetError, match="None of 6 images tried of 'test'"):
+        run(on_progress=seen.append)
+    assert not seen
+
+
+def test_a_model_that_cannot_take_the_size_says_so(run: Run) -> None:
+    with pytest.raises(ExtractionError, match=r"cannot take .*1, 1.*--resize and --crop") as caught:
+        run(config=dataclasses.replace(CONFIG, resize=1, views=0))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_of_different_sizes_name_two_and_the_remedy(run: Run, workers: int) -> None:
     image_folder(run.folder / "big", side=12)
     (run.folder / "big/ant/0.png").rename(run.folder / "train/ant/0.png")
     with pytest.raises(DatasetError, match=r"10 x 10|12 x 12") as caught:
-        run()
+        run(config=dataclasses.replace(CONFIG, workers=workers))
     assert "--resize and --crop" in str(caught.value)
+    assert "\n" not in str(caught.value)
     cropped = dataclasses.replace(CONFIG, crop=8)
     assert run("cropped.zarr", cropped).computed == 19
 

@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import figures
+from pipeline.calibration import Calibration, Reliability
 from pipeline.errors import EvaluationError
-from pipeline.figures import recall_bars, temperature_heatmaps
+from pipeline.figures import (
+    canvas,
+    recall_bars,
+    recalls,
+    reliability_diagrams,
+    temperature_heatmaps,
+    temperatures,
+)
 from pipeline.metrics import Scores, score_hits
 
 
@@ -45,7 +52,7 @@ def texts(path: Path) -> str:
 @pytest.fixture(autouse=True)
 def _quick_and_searchable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")  # letters stay letters
-    monkeypatch.setattr(figures, "DPI", 60)
+    monkeypatch.setattr(canvas, "DPI", 60)
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 12, 24, 25, 131])
@@ -85,14 +92,14 @@ def test_zero_recall_and_absent_classes_get_a_mark_where_their_bar_would_be() ->
     # Training counts 5, 50, 500, 40: sorted 500, 50, 40, 5 are the classes 2, 1, 3, 0.
     train = np.array([5, 50, 500, 40])
     one = score_hits([0, 1, 4, 0], [9, 50, 9, 0], train, ["a", "b", "c", "d"])
-    for draw in (figures._grouped_figure, figures._stacked_figure):
+    for draw in (recalls._grouped_figure, recalls._stacked_figure):
         assert marked(draw({"old": one}, train)) == {"x": [3.0], "o": [2.0]}
 
 
 def test_bars_stand_in_the_order_of_the_training_counts(tmp_path: Path) -> None:
     train = np.array([5, 50, 500])
     one = score_hits([1, 5, 9], [10, 10, 10], train, ["a", "b", "c"])
-    axes = figures._grouped_figure({"old": one}, train).axes[0]
+    axes = recalls._grouped_figure({"old": one}, train).axes[0]
     (bars,) = axes.containers
     assert [float(height) for height in bars.datavalues] == [90.0, 50.0, 10.0]  # type: ignore[attr-defined]  # bars
     assert [label.get_text() for label in axes.get_xticklabels()] == ["c\n500", "b\n50", "a\n5"]
@@ -142,20 +149,20 @@ def test_a_chosen_plane_says_where(tmp_path: Path) -> None:
 
 def test_marks_lie_on_their_cells_as_x_new_and_y_old() -> None:
     sweep = plane([0.5, 1, 2], [1, 2, 4, 8], chosen=(2.0, 4.0), chosen_on="val")
-    assert figures._marked_places(sweep) == {"one": (0.0, 1.0), "chosen": (2.0, 2.0)}
+    # (log2 t_new, log2 t_old)
+    assert temperatures._marked_places(sweep) == {"one": (0.0, 0.0), "chosen": (2.0, 1.0)}
 
 
 def test_one_one_lies_between_cells_by_its_logarithm_or_is_left_out() -> None:
-    # log 1 is halfway between log 1/2 and log 2.
-    assert figures._marked_places(plane([0.5, 2], [1, 2])) == {"one": (0.0, 0.5)}
-    assert figures._marked_places(plane([2, 4], [1, 2])) == {}
+    assert temperatures._marked_places(plane([0.5, 2], [1, 2])) == {"one": (0.0, 0.0)}
+    assert temperatures._marked_places(plane([2, 4], [1, 2])) == {}
 
 
 def test_large_grids_have_powers_of_two_as_plain_numbers() -> None:
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
-    figures._temperature_ticks(axes, "x", 2.0 ** (np.arange(25) / 4 - 2))
+    temperatures._temperature_ticks(axes, "x", 2.0 ** (np.arange(25) / 4 - 2))
     assert [t.get_text() for t in axes.get_xticklabels()] == [
         "0.25",
         "0.5",
@@ -165,7 +172,39 @@ def test_large_grids_have_powers_of_two_as_plain_numbers() -> None:
         "8",
         "16",
     ]
-    assert axes.get_xticks().tolist() == pytest.approx([0, 4, 8, 12, 16, 20, 24])
+    assert axes.get_xticks().tolist() == pytest.approx([-2, -1, 0, 1, 2, 3, 4])
+
+
+def test_the_region_within_the_noise_is_outlined_along_its_cells(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from pipeline.selection import noise_region
+
+    grid = np.array([1.0, 2.0, 4.0])
+    mask = np.array([[0, 0, 0], [0, 1, 1], [0, 0, 0]], bool)
+    region = noise_region(grid, grid, (1, 1), mask)
+    sweep = plane([1, 2, 4], [1, 2, 4], noise=region)
+    axes = Figure().add_subplot()
+    temperatures._outline(axes, sweep, region)
+    segments = axes.collections[0].get_segments()  # type: ignore[attr-defined]  # lines
+    # Two cells side by side, from log2 t_new = 0.5 to 2.5 and log2 t_old = 0.5 to 1.5: six edges.
+    assert len(segments) == 6
+    ends = np.concatenate(segments)
+    assert ends.min(axis=0).tolist() == [0.5, 0.5]
+    assert ends.max(axis=0).tolist() == [2.5, 1.5]
+    assert "within the noise of the best, 22 % of the plane" in texts(
+        temperature_heatmaps(sweep, tmp_path / "heat.svg")
+    )
+
+
+def test_reliability_diagrams_say_temperature_and_error(tmp_path: Path) -> None:
+    one = Reliability(1.0, 2.5, 12.0, (0, 4, 6), (None, 25.0, 50.0), (None, 40.0, 90.0))
+    both = Reliability((1.5, 2.0), 2.0, 3.0, (0, 4, 6), (None, 25.0, 50.0), (None, 30.0, 60.0))
+    calibration = Calibration("val", "test", {"old": one, "$x": one}, {"old": both, "$x": both})
+    text = texts(reliability_diagrams(calibration, tmp_path / "reliability.svg"))
+    assert "Calibration on the test split, temperatures fitted on val" in text
+    assert "ECE 12.0 %, NLL 2.500" in text
+    assert "$x, t = 1.5, 2" in text
 
 
 def test_no_global_figure_is_left_and_pyplot_is_not_loaded(tmp_path: Path) -> None:

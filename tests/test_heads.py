@@ -120,12 +120,21 @@ def test_a_transposed_view_is_saved_in_order(tmp_path: Path) -> None:
 
 def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
-    path.write_bytes(b"precious")
+    save_head(make_head(), path)
+    before = path.read_bytes()
     with pytest.raises(OutputExistsError, match="--overwrite"):
         save_head(make_head(), path)
-    assert path.read_bytes() == b"precious"
+    assert path.read_bytes() == before
     save_head(make_head(), path, overwrite=True)
     assert load_head(path).class_counts == (30, 5, 2)
+
+
+def test_what_is_no_head_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    path.write_bytes(b"precious")
+    with pytest.raises(OutputExistsError, match="something else"):
+        save_head(make_head(), path, overwrite=True)
+    assert path.read_bytes() == b"precious"
 
 
 def test_a_failed_write_leaves_the_old_head(
@@ -146,7 +155,7 @@ def test_a_failed_write_leaves_the_old_head(
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(HeadError, match=r"There is no folder .*missing"):
+    with pytest.raises(OutputExistsError, match=r"There is no folder .*missing"):
         save_head(make_head(), tmp_path / "missing" / "head.safetensors")
 
 

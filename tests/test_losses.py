@@ -229,3 +229,12 @@ def test_a_far_row_does_not_hide_its_class_from_the_gradient() -> None:
 
 def test_the_settings_know_the_losses() -> None:
     assert set(get_args(get_type_hints(FitConfig)["loss"])) == set(LOSSES)
+
+
+def test_gml_is_finite_in_half_precision_with_large_counts() -> None:
+    # 100,000 is beyond the largest float16, 65,504.
+    counts = torch.tensor([100_000, 5, 1])
+    logits = torch.zeros(3, 3, dtype=torch.float16)
+    labels = torch.arange(3)
+    exact = gml(logits.double(), labels, counts).item()
+    assert gml(logits, labels, counts).item() == pytest.approx(exact, rel=2e-3)

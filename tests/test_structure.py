@@ -55,7 +55,7 @@ def runs_later(node: ast.AST) -> bool:
 
 def level(module: str) -> int:
     """cli 4 > demo 3 > stages 2 > parts 1 > errors and settings 0."""
-    if module.startswith(("pipeline.cli", "pipeline.__main__")):
+    if module.startswith(("pipeline.cli", "pipeline.start", "pipeline.__main__")):
         return 4
     if module == "pipeline.demo":
         return 3

@@ -7,27 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cache import Store
 from pipeline.config import SweepConfig
-from pipeline.ensemble import LogitBlock, ensemble_predictions
+from pipeline.ensemble import ensemble_predictions, mixture_predictions
 from pipeline.errors import EvaluationError, HeadError, OutputExistsError
 from pipeline.metrics import score
 from pipeline.progress import Snapshot
-from pipeline.stages import sweep_temps as stage
-from pipeline.stages.sweep_temps import (
-    COLUMNS,
-    Sweep,
-    choose,
-    count_grid_hits,
-    save_sweep,
-    sweep_temps,
-)
+from pipeline.selection import stratified_folds
+from pipeline.stages.evaluate import evaluate
+from pipeline.stages.sweep_temps import COLUMNS, Sweep, choose, save_sweep, sweep_temps
 from tests.measured_stores import planted_head, planted_store
 
-GRID = SweepConfig(t_old=(0.5, 1.0, 2.0, 4.0), t_new=(0.25, 1.0, 3.0))
+GRID = SweepConfig(t_old=(0.5, 1.0, 2.0, 4.0), t_new=(0.25, 1.0, 3.0), replicates=40, threads=1)
 N_CLASSES = 5
 
 
@@ -49,7 +41,7 @@ def noisy_weight(seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.figures.DPI", 40)
+    monkeypatch.setattr("pipeline.figures.canvas.DPI", 40)
 
 
 @pytest.fixture
@@ -78,7 +70,7 @@ def flat_sweep(**planes: object) -> Sweep:
 def test_every_cell_equals_evaluating_it_on_its_own(
     tested: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "SOFTMAX_BYTES", 8 * N_CLASSES * 7 * 9)  # nine rows at a time
+    monkeypatch.setattr("pipeline.ensemble.READ_BYTES", 1)  # 16 rows at a time
     head = planted_head(tested, noisy_weight())
     sweep = sweep_temps(tested, head, GRID)
     split = tested["test"]
@@ -96,24 +88,6 @@ def test_every_cell_equals_evaluating_it_on_its_own(
             assert cell["lowest_class"] == naive.lowest_class
             assert {name: cell[name] for name in naive.groups} == naive.groups
     assert (sweep.n_samples, sweep.n_failed) == (58, 2)
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.integers(1, 9))
-def test_planted_ties_and_blocks_change_no_hit(seed: int, n_classes: int, rows: int) -> None:
-    # Logits from {-1, 0, 1} tie often, within a head and between mirrored heads.
-    rng = np.random.default_rng(seed)
-    old, new = rng.integers(-1, 2, (2, 12, n_classes)).astype(np.float32)
-    labels = rng.integers(0, n_classes, 12)
-    grid_old, grid_new = np.array([0.1, 1.0, 30.0]), np.array([1.0, 2.0])
-    blocks = [
-        LogitBlock(labels[k : k + rows], (old[k : k + rows], new[k : k + rows]))
-        for k in range(0, 12, rows)
-    ]
-    hits = count_grid_hits(blocks, grid_old, grid_new, n_classes)
-    for i, t_old in enumerate(grid_old):
-        for j, t_new in enumerate(grid_new):
-            right = labels[ensemble_predictions(old, new, t_old, t_new) == labels]
-            assert np.array_equal(hits[i, j], np.bincount(right, minlength=n_classes))
 
 
 def test_without_val_the_grid_is_of_test_and_one_one_is_kept(tested: Store) -> None:
@@ -198,7 +172,8 @@ def test_csv_begins_with_the_contracts_columns_and_holds_every_cell(
 ) -> None:
     sweep = sweep_temps(tested, planted_head(tested, noisy_weight()), GRID)
     written = save_sweep(sweep, tmp_path / "out")
-    assert [path.name for path in written] == ["sweep.csv", "sweep.json", "sweep-heatmaps.png"]
+    names = ["sweep.csv", "sweep.json", "sweep.md", "sweep-heatmaps.png"]
+    assert [path.name for path in written] == names
     text = written[0].read_text(encoding="utf-8")
     assert text.startswith("t_old,t_new,accuracy,geometric_mean,harmonic_mean,lowest_recall,")
     rows = list(csv.DictReader(text.splitlines()))
@@ -259,3 +234,143 @@ def test_a_missing_split_and_a_foreign_head_are_refused(tested: Store) -> None:
     foreign = dataclasses.replace(head.identity, backbone="f" * 64)
     with pytest.raises(HeadError, match="backbone"):
         sweep_temps(tested, dataclasses.replace(head, identity=foreign), GRID)
+
+
+def test_cross_fitting_scores_every_row_at_temperatures_that_others_chose(tested: Store) -> None:
+    config = dataclasses.replace(GRID, cross_fit=3)
+    sweep = sweep_temps(tested, planted_head(tested, noisy_weight()), config)
+    assert (sweep.split, sweep.chosen_on) == ("test", "test")
+    assert sweep.cross_fit is not None
+    assert len(sweep.cross_fit.folds) == 3
+    assert sweep.test_scores == sweep.cross_fit.scores
+    assert sweep.test_scores.n_samples == 58
+    split = tested["test"]
+    labels = split.labels[split.usable]
+    features = split.features()[split.usable]
+    old, new = split.logits()[split.usable], planted_head(tested, noisy_weight()).logits(features)
+    fold = stratified_folds(labels, 3, seed=0)
+    hits = [
+        np.sum(
+            ensemble_predictions(old[fold == f], new[fold == f], *sweep.cross_fit.folds[f])
+            == labels[fold == f]
+        )
+        for f in range(3)
+    ]
+    assert sweep.test_scores.accuracy == pytest.approx(100 * sum(hits) / 58)
+
+
+def test_a_held_out_label_has_no_say_in_its_own_folds_choice(tmp_path: Path) -> None:
+    # Whatever the labels of fold 0 say, the temperatures it is scored with stay the same.
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(N_CLASSES), 12)
+    features = 2 * np.eye(N_CLASSES)[labels] + rng.normal(size=(60, N_CLASSES))
+    fold = stratified_folds(labels, 3, seed=0)
+    swapped = features.copy()
+    swapped[fold == 0] = features[fold == 0][:, ::-1]
+    chosen = []
+    for values in (features, swapped):
+        store = planted_store(
+            tmp_path, {"train": (np.eye(N_CLASSES), np.arange(N_CLASSES)), "test": (values, labels)}
+        )
+        for choice in ("harmonic-mean", "nll"):
+            config = dataclasses.replace(GRID, cross_fit=3, choose=choice, replicates=0)
+            sweep = sweep_temps(store, planted_head(store, noisy_weight()), config)
+            assert sweep.cross_fit is not None
+            chosen.append(sweep.cross_fit.folds[0])
+    assert chosen[:2] == chosen[2:]
+
+
+def test_the_likelihood_chooses_each_heads_own_temperature(validated: Store) -> None:
+    head = planted_head(validated, noisy_weight())
+    config = dataclasses.replace(GRID, choose="nll", calibration=True)
+    sweep = sweep_temps(validated, head, config)
+    assert (sweep.chosen_on, sweep.chosen_by) == ("val", "nll")
+    assert sweep.chosen[0] in sweep.t_old
+    assert sweep.chosen[1] in sweep.t_new
+    assert sweep.calibration is not None
+    assert (sweep.calibration.fitted_on, sweep.calibration.split) == ("val", "test")
+    assert set(sweep.calibration.before) == {"old", "new", "ensemble"}
+    assert sweep.nll is not None
+    assert sweep.nll.shape == sweep.accuracy.shape
+
+
+def test_the_likelihood_never_chooses_silently_on_test(tested: Store) -> None:
+    config = dataclasses.replace(GRID, choose="nll")
+    sweep = sweep_temps(tested, planted_head(tested, noisy_weight()), config)
+    assert (sweep.chosen, sweep.chosen_on) == ((1.0, 1.0), None)
+    assert "--cross-fit" in sweep.warnings[0]
+
+
+def test_refinement_adds_temperatures_around_the_best_and_can_only_gain(validated: Store) -> None:
+    head = planted_head(validated, noisy_weight())
+    coarse = sweep_temps(validated, head, GRID)
+    fine = sweep_temps(validated, head, dataclasses.replace(GRID, refine=2))
+    assert set(coarse.t_old) < set(fine.t_old)
+    assert fine.harmonic_mean.max() >= coarse.harmonic_mean.max()
+    assert fine.chosen_on == "val"
+
+
+def test_several_heads_share_an_axis_and_each_cell_is_their_weighted_mean(tested: Store) -> None:
+    heads = [planted_head(tested, noisy_weight(seed)) for seed in range(3)]
+    weights = (2.0, 1.0, 1.0, 0.5)
+    config = dataclasses.replace(GRID, weights=weights)
+    sweep = sweep_temps(tested, heads, config)
+    split = tested["test"]
+    keep = split.usable
+    logits = [split.logits()[keep], *(h.logits(split.features()[keep]) for h in heads)]
+    for i, t_old in enumerate(GRID.t_old):
+        for j, t_new in enumerate(GRID.t_new):
+            predictions = mixture_predictions(logits, (t_old, t_new, t_new, t_new), weights)
+            hits = np.mean(predictions == split.labels[keep])
+            assert sweep.accuracy[i, j] == pytest.approx(100 * hits)
+    scores = evaluate(tested, heads, t_old=2.0, t_new=3.0, weights=weights)
+    assert scores.accuracy == pytest.approx(sweep.accuracy[2, 2])
+    assert sweep.bootstrap is not None
+    assert set(sweep.bootstrap.values) == {"ensemble", "old", "new 1", "new 2", "new 3"}
+
+
+def test_weights_of_another_number_of_heads_are_refused(tested: Store) -> None:
+    head = planted_head(tested, noisy_weight())
+    with pytest.raises(EvaluationError, match="ensemble of 2 heads"):
+        sweep_temps(tested, head, dataclasses.replace(GRID, weights=(1.0, 1.0, 1.0)))
+
+
+def test_the_choice_is_judged_on_test_with_intervals(validated: Store) -> None:
+    sweep = sweep_temps(validated, planted_head(validated, noisy_weight()), GRID)
+    assert sweep.bootstrap is not None
+    assert sweep.bootstrap.split == "test"
+    assert sweep.test_scores is not None
+    found = sweep.bootstrap.values["ensemble"]["harmonic_mean"]
+    assert found.value == pytest.approx(sweep.test_scores.harmonic_mean)
+    assert found.low <= found.value <= found.high
+    assert set(sweep.bootstrap.differences) >= {"old", "new"}
+
+
+def test_the_region_within_the_noise_holds_the_best_cell(validated: Store) -> None:
+    sweep = sweep_temps(validated, planted_head(validated, noisy_weight()), GRID)
+    assert sweep.noise is not None
+    best = np.unravel_index(sweep.harmonic_mean.argmax(), sweep.harmonic_mean.shape)
+    assert sweep.noise.mask[best]
+    assert 0 < sweep.noise.share <= 100
+    assert sweep.noise.t_old[0] <= sweep.noise.best[0] <= sweep.noise.t_old[1]
+
+
+def test_table_seven_is_one_of_the_files(tested: Store, tmp_path: Path) -> None:
+    config = SweepConfig(t_old=(1.0, 2.0), t_new=(1.0, 2.0, 3.0), replicates=0, calibration=True)
+    sweep = sweep_temps(tested, planted_head(tested, noisy_weight()), config)
+    names = {path.name for path in save_sweep(sweep, tmp_path)}
+    assert names == {"sweep.csv", "sweep.json", "sweep.md", "sweep-heatmaps.png", "reliability.png"}
+    lines = (tmp_path / "sweep.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "| t_old | t_new | Geometric mean | Harmonic mean | Lowest recall |  |"
+    assert [line[:9] for line in lines[2:8]] == [
+        "| 1 | 1 |", "| 1 | 2 |", "| 1 | 3 |", "| 2 | 1 |", "| 2 | 2 |", "| 2 | 3 |"
+    ]  # fmt: skip
+    columns = next(csv.reader((tmp_path / "sweep.csv").read_text().splitlines()))
+    assert columns[-2:] == ["nll", "ece"]
+
+
+def test_one_thread_and_several_little_memory_and_much_give_the_same(tested: Store) -> None:
+    head = planted_head(tested, noisy_weight())
+    one = sweep_temps(tested, head, GRID)
+    other = sweep_temps(tested, head, dataclasses.replace(GRID, threads=3, memory=256))
+    assert one.to_json() == other.to_json()

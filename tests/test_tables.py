@@ -7,7 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.metrics import Scores, score_hits
-from pipeline.tables import scores_markdown, scores_table, sweep_markdown, sweep_table
+from pipeline.tables import (
+    scores_markdown,
+    scores_table,
+    sweep_markdown,
+    sweep_table,
+    table7_markdown,
+)
 
 
 def scores(hits: list[int], **more: Any) -> Scores:
@@ -127,3 +133,18 @@ def test_the_table_fits_a_terminal_of_eighty_columns_whole() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
     assert row_of(text, "ensemble")[-2:] == ["chimpanzee", "2"]  # "(+1)" goes to a second line
     assert "(+1)" in text
+
+
+def test_table_seven_has_both_means_and_the_lowest_recall_with_the_best_in_bold() -> None:
+    lines = table7_markdown(Grid(3)).splitlines()
+    assert lines[0] == "| t_old | t_new | Geometric mean | Harmonic mean | Lowest recall |  |"
+    assert lines[2] == "| 1 | 1 | 41.00 | 31.00 | **5.00** | kept |"
+    assert lines[10] == "| 3 | 3 | **43.00** | **33.00** | **5.00** |  |"
+
+
+def test_table_seven_of_a_large_grid_has_the_papers_temperatures_and_the_chosen() -> None:
+    grid = Grid(6, chosen_on="val", zeros=1)
+    grid.chosen = (5.0, 4.0)
+    lines = [line for line in table7_markdown(grid).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 9 + 1
+    assert lines[-1] == "| 5 | 4 | 45.00\\* | 34.00\\* | **5.00** | chosen |"

@@ -19,7 +19,9 @@ from cache.strict_json import JSON
 
 Array: TypeAlias = npt.NDArray[Any]
 
-REMEDY = "Restore the store from a copy, or extract it again with --overwrite."
+REMEDY = (
+    "Mend it with nolb store repair, restore it from a copy, or extract it again with --overwrite."
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,29 @@ class Sealed(ABC):
         """Return what the array says about itself; the type is a numpy name or "string"."""
 
     @abstractmethod
-    def read(self, array: ArrayLayout, rows: slice) -> Array:
-        """Return the rows of a numeric array in one pass, as an own array."""
+    def frame_problems(self) -> list[str]:
+        """Say what is wrong with the bytes that hold no values: after reading all of them."""
+
+    @abstractmethod
+    def require_layout(self, array: ArrayLayout) -> None:
+        """Refuse an array that is stored in another way than ours: CorruptStoreError.
+
+        A stranger's array could name another file as its place, or unpack to any size.
+        """
+
+    @abstractmethod
+    def lost(self, array: ArrayLayout, shard: Shard) -> str | None:
+        """Say what is wrong with the place of a shard's bytes, without reading them."""
+
+    @abstractmethod
+    def read(self, array: ArrayLayout, rows: slice, view: int | None = None) -> Array:
+        """Return the rows of a numeric array in one pass, as an own array.
+
+        Args:
+            array: which.
+            rows: a range of samples.
+            view: of an array (V, N, D), give this (n, D) of it only.
+        """
 
     @abstractmethod
     def read_texts(self, path: str) -> list[str]:
@@ -91,6 +114,36 @@ class Draft(ABC):
         """Return what is recorded now; records that cannot be read count as absent."""
 
     @abstractmethod
+    def hold(self, invitation: str | None = None) -> None:
+        """Keep others from writing the store, until :meth:`close` or the end of the process.
+
+        Where the place has no locks (object stores), only the throwing away of the draft by
+        another process is noticed, when the next record is put.
+
+        Args:
+            invitation: what :meth:`share` returned to the process that holds it already.
+
+        Raises:
+            StoreLockedError: another process writes it.
+            StoreNotFoundError: the draft has gone since it was opened.
+        """
+
+    @abstractmethod
+    def adopt(self, sealed: Sealed | None, shard: Shard) -> None:
+        """Take a shard's bytes over from the finished store at the same path, as they are.
+
+        They may be damaged: nothing is recorded, and whoever calls this looks at them.
+        """
+
+    @abstractmethod
+    def share(self) -> str:
+        """Let other processes write too; return the invitation that they need."""
+
+    @abstractmethod
+    def alone(self) -> bool:
+        """Tell whether all processes that were let in are known to have gone."""
+
+    @abstractmethod
     def assemble(self, contents: Contents) -> Sealed:
         """Join shards and ``contents`` under a working name; durable on return.
 
@@ -106,7 +159,7 @@ class Draft(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files; the draft stays."""
+        """Let go of files and of the hold; the draft stays."""
 
 
 class Backend(ABC):
@@ -122,7 +175,7 @@ class Backend(ABC):
 
     @abstractmethod
     def create_draft(self, path: Path, header: Header, *, replaces: bool) -> Draft:
-        """Make an unfinished store, atomically.
+        """Make an unfinished store, atomically, and hold it.
 
         With ``replaces`` an older draft is thrown away, and an older store will be replaced by
         :meth:`Draft.publish`.
@@ -130,11 +183,11 @@ class Backend(ABC):
 
     @abstractmethod
     def open_draft(self, path: Path) -> Draft:
-        """Open an unfinished store to continue it."""
+        """Open an unfinished store, to look at it or, after :meth:`Draft.hold`, to go on."""
 
     @abstractmethod
     def discard_draft(self, path: Path) -> None:
-        """Remove an unfinished store."""
+        """Remove an unfinished store; StoreLockedError where somebody is writing it."""
 
     @abstractmethod
     def open_sealed(self, path: Path) -> Sealed:
@@ -144,6 +197,17 @@ class Backend(ABC):
             StoreFormatError: what stands there is of another kind.
             CorruptStoreError: it is of the right kind, but damaged.
         """
+
+    @abstractmethod
+    def read_spare(self, path: Path) -> str | None:
+        """Return the second copy of the catalogue, however damaged the rest of the store is.
+
+        None where it cannot be read.
+        """
+
+    @abstractmethod
+    def n_bytes(self, path: Path) -> int:
+        """Return what the store, finished or not, takes up."""
 
 
 @contextmanager

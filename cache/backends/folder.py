@@ -3,21 +3,32 @@
 NAME.partial/
     draft.json      the header, and whether an older store is to be replaced
     records/        one JSON file for each complete shard
+    lock            held by whoever writes
     DATA            the shards, as the backend keeps them
     replaced        the older store, for the instant between two renames
 """
 
 from __future__ import annotations
 
+import errno
+import glob
 import shutil
 from abc import abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 from uuid import uuid4
 
-from cache.backends.contract import Backend, Draft
+from cache.backends.contract import Backend, Draft, reading
 from cache.backends.files import fsync, fsync_tree, write_durably, writing
-from cache.errors import StoreError, StoreExistsError, StoreFormatError
+from cache.backends.locks import Lock
+from cache.errors import (
+    StoreError,
+    StoreExistsError,
+    StoreFormatError,
+    StoreLockedError,
+    StoreNotFoundError,
+)
 from cache.layout import Header
 from cache.shards import Shard, ShardRecord
 from cache.strict_json import Fields, canonical, parse
@@ -35,13 +46,48 @@ class FolderDraft(Draft):
         path: the finished store to be.
         header: what the store will hold.
         replaces: whether an older store may be replaced.
+        lock: the hold on it, where there is one already.
     """
 
-    def __init__(self, path: Path, header: Header, *, replaces: bool) -> None:
+    def __init__(
+        self, path: Path, header: Header, *, replaces: bool, lock: Lock | None = None
+    ) -> None:
         super().__init__(header, replaces=replaces)
         self.path = path
         self.folder = draft_folder(path)
         self._shards = set(header.shards())
+        self._lock = lock
+
+    def hold(self, invitation: str | None = None) -> None:
+        """See :class:`Draft`."""
+        with writing(self.path):
+            try:
+                lock = Lock(self.folder / "lock", self.path, invitation)
+            except FileNotFoundError:
+                raise _gone(self.path) from None
+            if not lock.covers(self.folder / "lock"):
+                lock.release()
+                raise _gone(self.path)
+        self._lock = lock
+
+    def share(self) -> str:
+        """See :class:`Draft`."""
+        return self._held().share()
+
+    def alone(self) -> bool:
+        """See :class:`Draft`."""
+        return self._held().alone()
+
+    def _held(self) -> Lock:
+        if self._lock is None:
+            raise StoreError(f"{self.path}: the unfinished store is not held for writing.")
+        return self._lock
+
+    def close(self) -> None:
+        """See :class:`Draft`."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _record_file(self, shard: Shard) -> Path:
         return self.folder / "records" / f"{shard.name}.json"
@@ -90,6 +136,7 @@ class FolderDraft(Draft):
             self.assembled.rename(self.path)
             fsync(self.path.parent)
             discard(self.folder)
+        self.close()
 
 
 class FolderBackend(Backend):
@@ -101,13 +148,21 @@ class FolderBackend(Backend):
 
     def has_sealed(self, path: Path) -> bool:
         """See :class:`Backend`."""
-        return path.exists() or path.is_symlink()
+        with reading(path, "its folder"):
+            return path.exists() or path.is_symlink()
 
     def has_draft(self, path: Path) -> bool:
         """See :class:`Backend`."""
         folder = draft_folder(path)
-        # Without one of the two it is the rest of a draft that was published or thrown away.
-        return (folder / "draft.json").is_file() and (folder / self.data).is_dir()
+        with reading(path, "its folder"):
+            # Without one of the two it is the rest of a draft that was published or thrown away.
+            return (folder / "draft.json").is_file() and (folder / self.data).is_dir()
+
+    def n_bytes(self, path: Path) -> int:
+        """See :class:`Backend`."""
+        place = path if self.has_sealed(path) else draft_folder(path)
+        files = place.rglob("*") if place.is_dir() else (place,)
+        return sum(file.stat().st_size for file in files if file.is_file())
 
     @abstractmethod
     def make_data(self, folder: Path, header: Header) -> None:
@@ -120,20 +175,23 @@ class FolderBackend(Backend):
         with writing(path):
             if replaces or not self.has_draft(path):
                 self.discard_draft(path)
+            _sweep(path)
             working = path.with_name(f".{path.name}.{uuid4().hex}")
             working.mkdir()
             try:
+                (working / "lock").touch()
+                lock = Lock(working / "lock", path)  # held before anybody can see the draft
                 (working / "records").mkdir()
                 self.make_data(working / self.data, header)
                 draft = canonical({"header": header.to_json(), "replaces": replaces})
                 write_durably(working / "draft.json", draft.encode("utf-8"))
                 fsync_tree(working)
-                working.rename(draft_folder(path))
+                _give_name(working, path)
             except BaseException:
                 shutil.rmtree(working, ignore_errors=True)
                 raise
             fsync(path.parent)
-            return self.draft_type(path, header, replaces=replaces)
+            return self.draft_type(path, header, replaces=replaces, lock=lock)
 
     def open_draft(self, path: Path) -> FolderDraft:
         """See :class:`Backend`."""
@@ -155,17 +213,51 @@ class FolderBackend(Backend):
         folder = draft_folder(path)
         if not folder.exists():
             return
-        ours = {"draft.json", "records", self.data, "assembled.h5", "replaced"}
+        ours = {"draft.json", "records", "lock", self.data, "assembled.h5", "replaced"}
         if not folder.is_dir() or {entry.name for entry in folder.iterdir()} - ours:
             raise StoreExistsError(
                 f"{folder} stands where the unfinished store would, and holds other things. "
                 "Move it away."
             )
-        # A crash between the two renames of a publication: the older store goes back first.
-        if (folder / "replaced").exists() and not path.exists():
-            (folder / "replaced").rename(path)
-            fsync(path.parent)
-        discard(folder)
+        lock = Lock(folder / "lock", path) if (folder / "lock").exists() else None
+        try:
+            # A crash between the two renames of a publication: the older store goes back first.
+            if (folder / "replaced").exists() and not path.exists():
+                (folder / "replaced").rename(path)
+                fsync(path.parent)
+            discard(folder)
+        finally:
+            if lock is not None:
+                lock.release()
+
+
+def _give_name(working: Path, path: Path) -> None:
+    """Rename a draft that is whole to the name of drafts."""
+    try:
+        working.rename(draft_folder(path))
+    except OSError as error:
+        # Two began at the same moment, and a folder is not renamed over one that holds something.
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise StoreLockedError(
+                f"{path} was begun by another process at the same moment: wait until that is "
+                "finished, or stop it."
+            ) from None
+        raise
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes left behind that were killed while they made a draft."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}"):
+        with suppress(OSError, StoreLockedError):  # one that is held is being made just now
+            lock = Lock(left / "lock", path)
+            shutil.rmtree(left, ignore_errors=True)
+            lock.release()
+
+
+def _gone(path: Path) -> StoreNotFoundError:
+    return StoreNotFoundError(
+        f"{path}: the unfinished store has just been finished or thrown away by another process."
+    )
 
 
 def discard(folder: Path) -> None:

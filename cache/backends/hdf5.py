@@ -5,23 +5,110 @@ A file that grows is unreadable after a kill, so none does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import h5py
 import numpy as np
 
-from cache.backends.contract import Array, Contents, Sealed, numpy_name, reading
+from cache.backends.contract import Array, Contents, Sealed, damaged, numpy_name, reading
 from cache.backends.files import fsync, writing
 from cache.backends.folder import FolderBackend, FolderDraft
-from cache.errors import StoreFormatError
-from cache.layout import STRING, ArrayLayout, Header
+from cache.errors import CorruptStoreError, StoreFormatError
+from cache.layout import SPARE, STRING, ArrayLayout, Header
 from cache.shards import Shard
 from cache.strict_json import JSON, canonical, parse
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+    from _typeshed import WriteableBuffer
+
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_FRAME = 512  # the smallest user block that HDF5 knows
+_TEXTS_AT_ONCE = 1 << 12
 _TEXT = h5py.string_dtype("utf-8")
+
+
+class _Deferred(io.RawIOBase):
+    """A file that keeps its first error to itself.
+
+    HDF5 that cannot write when it closes a file takes the process down with it. So a full disk is
+    not told to HDF5, but to us, when it is done.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("w+b", buffering=0)
+        self.error: OSError | None = None
+
+    def write(self, data: Buffer, /) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest and self.error is None:
+            try:
+                rest = rest[self._file.write(rest) :]
+            except OSError as error:
+                self.error = error
+        if rest:
+            self._file.seek(len(rest), io.SEEK_CUR)
+        return size
+
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return self._file.tell() if size is None else size
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+@contextmanager
+def _creating(path: Path, **settings: Any) -> Iterator[h5py.File]:
+    """Open a new file for writing; what the disk refused is raised at the end."""
+    with closing(_Deferred(path)) as raw:
+        with h5py.File(raw, "w", **settings) as file:
+            yield file
+        if raw.error is not None:
+            raise raw.error
+
+
+def _frame(file: BinaryIO) -> bytes:
+    """Return the first block of a store's file, with the sha256 of what follows it in ``file``.
+
+    HDF5 leaves this block to its users. Its own checksums cover the chunks, and neither the texts
+    nor the tables that say where chunks lie.
+    """
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    text = f"nolb store, HDF5 from byte {_FRAME} on\nsha256 {digest.hexdigest()}\n"
+    return text.encode("ascii").ljust(_FRAME, b"\0")
 
 
 def _open(file: Path) -> h5py.File:
@@ -56,7 +143,7 @@ class Hdf5Draft(FolderDraft):
         target = self._file(shard)
         working = target.with_suffix(".working")
         with writing(self.path):
-            with h5py.File(working, "w") as file:
+            with _creating(working) as file:
                 for name, values in arrays.items():
                     file.create_dataset(name, data=values)
             fsync(working)
@@ -68,9 +155,16 @@ class Hdf5Draft(FolderDraft):
         with reading(self.path, str(shard)), _open(self._file(shard)) as file:
             return np.asarray(file[name][...])
 
+    def adopt(self, sealed: Sealed | None, shard: Shard) -> None:
+        """See :class:`Draft`."""
+        if sealed is None:
+            raise damaged(self.path, "the file cannot be opened")
+        layouts = self.header.shard_arrays(shard.split)
+        self.write(shard, {name: sealed.read(array, shard.rows) for name, array in layouts.items()})
+
     def assemble(self, contents: Contents) -> Sealed:
         """See :class:`Draft`."""
-        with writing(self.path), h5py.File(self.assembled, "w") as file:
+        with writing(self.path), _creating(self.assembled, userblock_size=_FRAME) as file:
             for path, array in self.header.small_arrays().items():
                 _create(file, array)[...] = contents.arrays[path]
             for split in self.header.splits:
@@ -83,11 +177,13 @@ class Hdf5Draft(FolderDraft):
                 for key, value in attributes.items():
                     target.attrs[key] = _to_attribute(value)
         with writing(self.path):
+            with self.assembled.open("r+b") as file:
+                file.seek(_FRAME)
+                frame = _frame(file)
+                file.seek(0)
+                file.write(frame)
             fsync(self.assembled)
         return Hdf5Sealed(self.assembled, self.path)
-
-    def close(self) -> None:
-        """See :class:`Draft`."""
 
 
 def _to_attribute(value: JSON) -> Any:
@@ -114,40 +210,103 @@ class Hdf5Sealed(Sealed):
 
     def __init__(self, file: Path, path: Path) -> None:
         self._path = path
+        self._place = file
         if file.is_dir():
             raise StoreFormatError(f"{path} is a folder; an HDF5 store is a file.")
         with reading(path, "the file"), file.open("rb") as raw:
-            signature = raw.read(len(_SIGNATURE))
-        if signature != _SIGNATURE:
+            head = raw.read(_FRAME + len(_SIGNATURE))
+        if not (head.startswith(_SIGNATURE) or head[_FRAME:] == _SIGNATURE):
             raise StoreFormatError(f"{path} is no HDF5 file, whatever its suffix says.")
         with reading(path, "the HDF5 file"):
             self._file = _open(file)
+            self._size = file.stat().st_size
+        self._opened: dict[str, h5py.Dataset] = {}
+
+    def _node(self, path: str) -> Any:
+        """Return what goes by a name, which must lie in this file: a link could lead out of it."""
+        node = self._file
+        for name in path.split("/"):
+            if not isinstance(node.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"'{name}' is no part of the file")
+            node = node[name]
+        return node
+
+    def _dataset(self, path: str) -> h5py.Dataset:
+        if path not in self._opened:
+            dataset = self._node(path)
+            if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+                raise ValueError(f"'{path}' does not lie in the file")
+            self._opened[path] = dataset
+        return self._opened[path]
 
     def attributes(self, group: str = "") -> dict[str, JSON]:
         """See :class:`Sealed`."""
         with reading(self._path, f"the attributes of '{group}'"):
-            found = self._file[group or "/"].attrs
+            found = (self._node(group) if group else self._file).attrs
             return {str(key): _from_attribute(found[key], f"'{key}'") for key in found}
 
     def shape_and_dtype(self, path: str) -> tuple[tuple[int, ...], str]:
         """See :class:`Sealed`."""
         with reading(self._path, f"'{path}'"):
-            dataset = self._file[path]
+            dataset = self._dataset(path)
             is_text = h5py.check_string_dtype(dataset.dtype) is not None
             return tuple(dataset.shape), STRING if is_text else numpy_name(dataset.dtype)
 
-    def read(self, array: ArrayLayout, rows: slice) -> Array:
+    def frame_problems(self) -> list[str]:
+        """See :class:`Sealed`."""
+        with reading(self._path, "the file"), self._place.open("rb") as raw:
+            head = raw.read(_FRAME)
+            if head != _frame(raw):
+                return ["the file's bytes are not those of the sha256 in its first lines"]
+        return []
+
+    def require_layout(self, array: ArrayLayout) -> None:
+        """See :class:`Sealed`."""
+        with reading(self._path, f"'{array.path}'"):
+            dataset = self._dataset(array.path)
+            filters = (dataset.compression, dataset.scaleoffset, dataset.shuffle)
+            plain = filters == (None, None, False)
+        if dataset.chunks != array.chunk or not plain:
+            raise damaged(self._path, f"'{array.path}' is not stored as nolb stores it")
+
+    def lost(self, array: ArrayLayout, shard: Shard) -> str | None:
+        """See :class:`Sealed`."""
+        with reading(self._path, f"'{array.path}'"):
+            chunks = self._dataset(array.path).id
+            ranges = [
+                range(0, size, step) for size, step in zip(array.shape, array.chunk, strict=True)
+            ]
+            ranges[array.row_axis] = range(shard.start, shard.stop, array.chunk[array.row_axis])
+            for corner in product(*ranges):
+                info = chunks.get_chunk_info_by_coord(corner)
+                if info.byte_offset is None or info.byte_offset + info.size > self._size:
+                    return "it is not in the file"
+        return None
+
+    def read(self, array: ArrayLayout, rows: slice, view: int | None = None) -> Array:
         """See :class:`Sealed`."""
         with reading(self._path, f"rows {rows.start} to {rows.stop - 1} of '{array.path}'"):
-            return np.asarray(self._file[array.path][array.index(rows)])
+            index = array.index(rows) if view is None else (view, rows)
+            return np.asarray(self._dataset(array.path)[index])
 
     def read_texts(self, path: str) -> list[str]:
         """See :class:`Sealed`."""
         with reading(self._path, f"'{path}'"):
-            return [str(text) for text in self._file[path].asstr()[...].tolist()]
+            texts: list[str] = []
+            left = self._size
+            dataset = self._dataset(path)
+            for start in range(0, dataset.shape[0], _TEXTS_AT_ONCE):
+                some = dataset.asstr()[start : start + _TEXTS_AT_ONCE].tolist()
+                # Many rows may refer to one long text, so that together they exceed the file.
+                left -= sum(map(len, some))
+                if left < 0:
+                    raise ValueError("the texts are longer than the file")
+                texts += map(str, some)
+            return texts
 
     def close(self) -> None:
         """See :class:`Sealed`."""
+        self._opened.clear()
         self._file.close()
 
 
@@ -164,3 +323,11 @@ class Hdf5Backend(FolderBackend):
     def open_sealed(self, path: Path) -> Sealed:
         """See :class:`Backend`."""
         return Hdf5Sealed(path, path)
+
+    def read_spare(self, path: Path) -> str | None:
+        """See :class:`Backend`."""
+        try:
+            with closing(Hdf5Sealed(path, path)) as sealed:
+                return "".join(sealed.read_texts(SPARE))
+        except (CorruptStoreError, StoreFormatError):
+            return None

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cache.backends.contract import Array, Backend, Contents, Draft, Sealed, numpy_name, reading
-from cache.errors import StoreExistsError
-from cache.layout import STRING, ArrayLayout, Header
+from cache.errors import StoreExistsError, StoreLockedError
+from cache.layout import SPARE, STRING, ArrayLayout, Header
 from cache.shards import Shard, ShardRecord
 from cache.strict_json import JSON
 
@@ -31,6 +31,21 @@ class MemoryDraft(Draft):
         self._shards: dict[Shard, dict[str, Array]] = {}
         self._records: dict[Shard, ShardRecord] = {}
         self._assembled: _Finished | None = None
+        self._held = True
+
+    def hold(self, invitation: str | None = None) -> None:
+        """See :class:`Draft`."""
+        if self._held and invitation is None:
+            raise StoreLockedError(f"{self._path} is being written in this process.")
+        self._held = True
+
+    def share(self) -> str:
+        """See :class:`Draft`."""
+        return "this process"
+
+    def alone(self) -> bool:
+        """See :class:`Draft`."""
+        return False
 
     def write(self, shard: Shard, arrays: Mapping[str, Array]) -> None:
         """See :class:`Draft`."""
@@ -52,6 +67,12 @@ class MemoryDraft(Draft):
     def records(self) -> dict[Shard, ShardRecord]:
         """See :class:`Draft`."""
         return dict(self._records)
+
+    def adopt(self, sealed: Sealed | None, shard: Shard) -> None:
+        """See :class:`Draft`."""
+        assert sealed is not None, "memory is never beyond opening"  # noqa: S101
+        layouts = self.header.shard_arrays(shard.split)
+        self.write(shard, {name: sealed.read(array, shard.rows) for name, array in layouts.items()})
 
     def assemble(self, contents: Contents) -> Sealed:
         """See :class:`Draft`."""
@@ -79,6 +100,7 @@ class MemoryDraft(Draft):
 
     def close(self) -> None:
         """See :class:`Draft`."""
+        self._held = False
 
 
 class MemorySealed(Sealed):
@@ -97,9 +119,20 @@ class MemorySealed(Sealed):
         array = self._finished.arrays[path]
         return array.shape, STRING if array.dtype == object else numpy_name(array.dtype)
 
-    def read(self, array: ArrayLayout, rows: slice) -> Array:
+    def frame_problems(self) -> list[str]:
         """See :class:`Sealed`."""
-        return np.array(self._finished.arrays[array.path][array.index(rows)])
+        return []
+
+    def require_layout(self, array: ArrayLayout) -> None:
+        """See :class:`Sealed`."""
+
+    def lost(self, array: ArrayLayout, shard: Shard) -> None:
+        """See :class:`Sealed`."""
+
+    def read(self, array: ArrayLayout, rows: slice, view: int | None = None) -> Array:
+        """See :class:`Sealed`."""
+        index = array.index(rows) if view is None else (view, rows)
+        return np.array(self._finished.arrays[array.path][index])
 
     def read_texts(self, path: str) -> list[str]:
         """See :class:`Sealed`."""
@@ -126,6 +159,7 @@ class MemoryBackend(Backend):
 
     def create_draft(self, path: Path, header: Header, *, replaces: bool) -> Draft:
         """See :class:`Backend`."""
+        self.discard_draft(path)
         self.drafts[path] = MemoryDraft(self, path, header, replaces)
         return self.drafts[path]
 
@@ -135,8 +169,18 @@ class MemoryBackend(Backend):
 
     def discard_draft(self, path: Path) -> None:
         """See :class:`Backend`."""
-        self.drafts.pop(path, None)
+        if path in self.drafts:
+            self.drafts[path].hold()
+            del self.drafts[path]
 
     def open_sealed(self, path: Path) -> Sealed:
         """See :class:`Backend`."""
         return MemorySealed(path, self.sealed[path])
+
+    def read_spare(self, path: Path) -> str | None:
+        """See :class:`Backend`."""
+        return str(self.sealed[path].arrays[SPARE][0])
+
+    def n_bytes(self, path: Path) -> int:
+        """See :class:`Backend`."""
+        return sum(array.nbytes for array in self.sealed[path].arrays.values())

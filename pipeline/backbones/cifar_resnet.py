@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch.nn.functional as F  # noqa: N812  the name the field uses
 from torch import Tensor, nn
 
-DEPTHS = (20, 32, 44, 56)
+DEPTHS = (20, 32, 44, 56, 110)
 
 STEM_PLANES = 16
 STAGE_PLANES = (16, 32, 64)
@@ -58,24 +58,27 @@ class CifarResNet(nn.Module):
     """ResNet-(6n + 2) for small images; any input size works, 32x32 is what it was made for.
 
     Args:
-        depth: 6n + 2, such as 20, 32, 44, 56.
+        depth: 6n + 2, such as 20, 32, 44, 56, 110.
         n_classes: C.
+        widen: factor of all planes; 2 gives features of width 128.
 
     Raises:
         ValueError: if the depth has no such form.
     """
 
-    def __init__(self, depth: int, n_classes: int) -> None:
+    def __init__(self, depth: int, n_classes: int, widen: int = 1) -> None:
         super().__init__()
         blocks, remainder = divmod(depth - 2, LAYERS_PER_BLOCK * len(STAGE_PLANES))
         if remainder or blocks < 1:
             raise ValueError(f"a CIFAR ResNet has 6n + 2 layers, not {depth}")
-        self.conv1 = nn.Conv2d(3, STEM_PLANES, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_PLANES)
-        self.layer1 = nn.Sequential(*_stage(STEM_PLANES, STAGE_PLANES[0], blocks, stride=1))
-        self.layer2 = nn.Sequential(*_stage(STAGE_PLANES[0], STAGE_PLANES[1], blocks, stride=2))
-        self.layer3 = nn.Sequential(*_stage(STAGE_PLANES[1], STAGE_PLANES[2], blocks, stride=2))
-        self.linear = nn.Linear(FEATURE_WIDTH, n_classes)
+        stem = STEM_PLANES * widen
+        first, second, third = (planes * widen for planes in STAGE_PLANES)
+        self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.layer1 = nn.Sequential(*stage(stem, first, blocks, stride=1))
+        self.layer2 = nn.Sequential(*stage(first, second, blocks, stride=2))
+        self.layer3 = nn.Sequential(*stage(second, third, blocks, stride=2))
+        self.linear = nn.Linear(third, n_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -88,8 +91,8 @@ class CifarResNet(nn.Module):
         return logits
 
 
-def _stage(in_planes: int, planes: int, blocks: int, *, stride: int) -> Iterator[BasicBlock]:
-    """The blocks of one stage; the first one subsamples and widens."""
+def stage(in_planes: int, planes: int, blocks: int, *, stride: int) -> Iterator[BasicBlock]:
+    """The blocks of one stage; the first one subsamples by `stride` and widens."""
     yield BasicBlock(in_planes, planes, stride)
     for _ in range(blocks - 1):
         yield BasicBlock(planes, planes, stride=1)

@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from torch import nn
 
-from pipeline.backbones import cifar_resnet, small_cnn
+from pipeline.backbones import bbn_resnet, cifar_resnet, small_cnn
+from pipeline.backbones.named import library_of
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import ConfigError
 
@@ -42,16 +43,27 @@ class Backbone:
     preprocessing: Preprocessing
     """What its inputs usually are, where neither a checkpoint nor the user says more."""
 
+    unused: tuple[str, ...] = ()
+    """How the names of weights begin that a file may hold and only training uses."""
 
-def _cifar_resnet(depth: int) -> Backbone:
+
+def _cifar_resnet(depth: int, widen: int = 1) -> Backbone:
     return Backbone(
-        name=f"cifar-resnet{depth}",
-        build=partial(cifar_resnet.CifarResNet, depth),
+        name=f"cifar-resnet{depth}" + (f"x{widen}" if widen > 1 else ""),
+        build=partial(cifar_resnet.CifarResNet, depth, widen=widen),
         classifier="linear",
-        feature_width=cifar_resnet.FEATURE_WIDTH,
+        feature_width=cifar_resnet.FEATURE_WIDTH * widen,
         preprocessing=CIFAR_PREPROCESSING,
     )
 
+
+_BBN_RESNET = Backbone(
+    name="bbn-resnet32",
+    build=bbn_resnet.BbnResNet,
+    classifier="linear",
+    feature_width=bbn_resnet.FEATURE_WIDTH,
+    preprocessing=CIFAR_PREPROCESSING,
+)
 
 _SMALL_CNN = Backbone(
     name="small-cnn",
@@ -62,17 +74,31 @@ _SMALL_CNN = Backbone(
 )
 
 BACKBONES: Mapping[str, Backbone] = MappingProxyType(
-    {backbone.name: backbone for backbone in (*map(_cifar_resnet, cifar_resnet.DEPTHS), _SMALL_CNN)}
+    {
+        backbone.name: backbone
+        for backbone in (
+            *map(_cifar_resnet, cifar_resnet.DEPTHS),
+            _cifar_resnet(32, widen=2),
+            _BBN_RESNET,
+            _SMALL_CNN,
+        )
+    }
 )
 """Every backbone that checkpoints are matched against; add one here and nowhere else."""
 
 
 def find_backbone(name: str) -> Backbone:
-    """The backbone of that name.
+    """The backbone of that name: a listed one, or one of a library (`pipeline.backbones.named`).
 
     Raises:
         ConfigError: if there is none, with the names that there are.
     """
-    if name not in BACKBONES:
-        raise ConfigError(f"No backbone is called {name!r}; choose one of {', '.join(BACKBONES)}.")
-    return BACKBONES[name]
+    if name in BACKBONES:
+        return BACKBONES[name]
+    library = library_of(name)
+    if library is None:
+        raise ConfigError(
+            f"No backbone is called {name!r}; choose one of {', '.join(BACKBONES)}, "
+            f"torchvision/NAME, timm/NAME, efficientnet-lite0 or PACKAGE.MODULE:FACTORY."
+        )
+    return library.backbone(name)

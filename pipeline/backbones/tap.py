@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, ExtractionError
@@ -70,13 +71,28 @@ class Tap:
                 the model does not return (B, C) logits.
         """
         try:
-            logits = self._model(x)
+            logits = self._outputs(x)
             return (
                 self._features(self._calls, len(x)),
                 self._checked("The model's output", logits, len(x)),
             )
         finally:
             self._calls = []  # tensors of a finished call must not stay in memory
+
+    def _outputs(self, x: Tensor) -> object:
+        """The model's output, or in words why it gave none."""
+        try:
+            return self._model(x)
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if "can't allocate memory" in reason:  # the CPU's allocator has no error of its own
+                raise torch.OutOfMemoryError(reason) from None
+            raise ExtractionError(
+                f"The model cannot take a batch of the shape {tuple(x.shape)} ({reason}); if the "
+                f"images' size is the reason, set --resize and --crop."
+            ) from error
 
     def _note(
         self, _module: nn.Module, inputs: tuple[object, ...], keywords: dict[str, object]
@@ -96,7 +112,10 @@ class Tap:
                 f"The classifier {self._name!r} got {len(inputs)} inputs; features are "
                 f"one tensor (B, D): name the module that makes the logits from it."
             )
-        return self._checked(f"The input of the classifier {self._name!r}", inputs[0], batch)
+        features = inputs[0]
+        if isinstance(features, Tensor) and features.shape[2:] == (1, 1):
+            features = features.flatten(1)  # a 1x1 convolution on pooled maps is a linear layer
+        return self._checked(f"The input of the classifier {self._name!r}", features, batch)
 
     @staticmethod
     def _checked(what: str, tensor: object, batch: int) -> Tensor:

@@ -1,22 +1,27 @@
-"""What families share: find the backbone that weights belong to, and build it around them."""
+"""What families share: the classifier as a linear head, and the network built around it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cache import Classifier
-from pipeline.backbones import BACKBONES, Backbone, CosineLinear, find_backbone
-from pipeline.checkpoints.mapping import StateDict, load_strictly, mismatches
-from pipeline.checkpoints.model import TrainedModel
+from pipeline.backbones import Backbone
+from pipeline.backbones.finding import without_memory
+from pipeline.backbones.registry import CIFAR_PREPROCESSING
+from pipeline.backbones.residual import IMAGENET_PREPROCESSING
+from pipeline.checkpoints.mapping import OPTIONAL_SUFFIX, StateDict, load_strictly
+from pipeline.checkpoints.model import TrainedModel, TrainingRule, head_module, put_module
 from pipeline.checkpoints.payload import Payload
+from pipeline.checkpoints.recognition import is_small
 from pipeline.datasets.preprocessing import Preprocessing
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError
 
 HEAD_NAMES = ("fc", "linear", "classifier", "head")
 """What networks call their last layer."""
@@ -55,93 +60,160 @@ def split_head(state: StateDict, *names: str) -> Weights | None:
     return None
 
 
-def matching_backbone(weights: Weights) -> Backbone | None:
-    """The registered backbone whose keys and shapes before the classifier are exactly these."""
-    for backbone in BACKBONES.values():
-        with torch.device("meta"):  # shapes without memory
-            network = backbone.build(1)
-        _replace(network, backbone.classifier, nn.Identity())
-        if not mismatches(network, weights.body):
-            return backbone
-    return None
+def linear_head(
+    source: str, head: StateDict, *, scales: Tensor | None = None, known: Iterable[str] = ()
+) -> Classifier:
+    """The classifier W x + b, or scales * (W x + b), as a linear head.
 
-
-def chosen_backbone(payload: Payload, weights: Weights, name: str | None) -> Backbone:
-    """The backbone that the user named, or else the one that matches.
+    Args:
+        source: path for messages.
+        head: `weight` (C, D), and `bias` (C,) where it has one.
+        scales: a factor for each class (C,) or (1, C); it goes into W and b.
+        known: names in `head` beside those two that the family has taken care of.
 
     Raises:
-        CheckpointError: if none matches, or none has that name.
+        CheckpointError: if the head holds something else, or values that are no finite numbers.
     """
-    if name is not None:
-        try:
-            return find_backbone(name)
-        except ConfigError as error:
-            raise CheckpointError(str(error)) from None
-    found = matching_backbone(weights)
-    if found is None:
+    left_over = sorted(set(head) - {"weight", "bias", *known})
+    if left_over:
         raise CheckpointError(
-            f"{payload.path}: the keys and shapes of its {len(weights.body)} weights beside "
-            f"{weights.head_name!r} are those of no known backbone ({', '.join(BACKBONES)}). "
-            f"Name one with --model FAMILY:BACKBONE to see which keys differ."
+            f"{source}: its classifier holds {', '.join(left_over)} beside weight and bias, so it "
+            f"is no linear layer that this family knows."
         )
-    return found
+    weight = array(source, "the classifier's weight", head["weight"])
+    bias = array(source, "the classifier's bias", head["bias"]) if "bias" in head else None
+    if weight.ndim != MATRIX or (bias is not None and bias.shape != weight.shape[:1]):
+        raise CheckpointError(
+            f"{source}: its classifier has the shapes {weight.shape} and "
+            f"{None if bias is None else bias.shape}; a linear layer has (C, D) and (C,)."
+        )
+    if scales is not None:
+        factors = array(source, "the classifier's scales", scales).reshape(-1)
+        if factors.shape != weight.shape[:1]:
+            raise CheckpointError(
+                f"{source}: its classifier has {len(factors)} scales for {len(weight)} classes."
+            )
+        weight = weight * factors[:, None]
+        bias = None if bias is None else bias * factors
+    return Classifier(weight, bias)
+
+
+def cosine_head(
+    source: str, head: StateDict, width: int, *, transposed: bool, scale: float = 1.0
+) -> Classifier:
+    """The classifier scale * cosine(W, x) as a linear head on normalised features.
+
+    Args:
+        source: path for messages.
+        head: `weight` alone.
+        width: D, the width of the features.
+        transposed: the weight is (D, C), as LDAM's and RIDE's NormedLinear keep it.
+        scale: factor of the cosines.
+
+    Raises:
+        CheckpointError: if the head holds more, or has another shape.
+    """
+    weight = array(source, "the classifier's weight", head["weight"])
+    if set(head) != {"weight"} or weight.ndim != MATRIX or weight.shape[not transposed] != width:
+        wanted = f"({width}, C)" if transposed else f"(C, {width})"
+        raise CheckpointError(
+            f"{source}: a cosine classifier is one weight {wanted}; this one holds "
+            f"{', '.join(f'{name} {tuple(tensor.shape)}' for name, tensor in head.items())}."
+        )
+    return Classifier(weight.T if transposed else weight, scale=scale, normalized=True)
 
 
 def assemble(
     payload: Payload,
-    weights: Weights,
+    body: StateDict,
+    classifier: Classifier,
     backbone: Backbone,
     *,
     family: str,
-    preprocessing: Preprocessing,
-    cosine: bool = False,
+    preprocessing: Preprocessing | None = None,
+    head: str = "linear",
     notes: tuple[str, ...] = (),
+    variant: str = "",
+    left_out: Iterable[str] = (),
+    rule: TrainingRule | None = None,
 ) -> TrainedModel:
-    """The backbone with these weights, frozen and in evaluation mode.
+    """The backbone with these weights and this head, frozen and in evaluation mode.
 
     Args:
         payload: the file.
-        weights: its weights; the classifier's matrix is (C, D).
+        body: the weights before the classifier, by the backbone's own names.
+        classifier: the old head.
         backbone: the network.
         family: name of the checkpoint family.
-        preprocessing: of test images.
-        cosine: the logits are bare cosines of features and class weights.
+        preprocessing: of test images; not given: what the peers use for networks of its kind.
+        head: what the file's classifier is, in words.
         notes: what a user should know.
+        variant: rule and settings that the user named.
+        left_out: weights in the file that only training uses.
+        rule: what the head needs of the training data.
 
     Raises:
         CheckpointError: if a weight is missing, left over or of a wrong shape.
     """
-    n_classes, bias = weights.weight_shape[0], weights.head.get("bias")
-    network = backbone.build(n_classes)
-    if cosine:
-        _replace(network, backbone.classifier, CosineLinear(backbone.feature_width, n_classes))
-    elif bias is None:
-        plain = nn.Linear(backbone.feature_width, n_classes, bias=False)
-        _replace(network, backbone.classifier, plain)
-    head = {f"{backbone.classifier}.{name}": tensor for name, tensor in weights.head.items()}
-    load_strictly(network, {**weights.body, **head}, payload.path)
+    n_classes, width = classifier.weight.shape
+    if width != backbone.feature_width:
+        raise CheckpointError(
+            f"{payload.path}: its classifier takes features of width {width}; those of "
+            f"{backbone.name} are {backbone.feature_width} wide. Name the right family and "
+            f"backbone with --model FAMILY:BACKBONE."
+        )
+    if preprocessing is None:
+        preprocessing = CIFAR_PREPROCESSING if is_small(backbone) else IMAGENET_PREPROCESSING
+    network = _unfilled(backbone, n_classes)
+    put_module(network, backbone.classifier, nn.Identity())
+    load_strictly(network, body, payload.path)
+    put_module(network, backbone.classifier, head_module(classifier))
     return TrainedModel(
         family=family,
         backbone=backbone.name,
         module=network.eval().requires_grad_(False),
         classifier_name=backbone.classifier,
-        classifier=Classifier(
-            weight=_array(weights.head["weight"]),
-            bias=None if bias is None else _array(bias),
-            normalized=cosine,
-        ),
+        classifier=classifier,
         preprocessing=preprocessing,
         source=payload.path,
         sha256=payload.sha256,
         notes=notes,
+        head=head,
+        variant=variant,
+        left_out=tuple(left_out),
+        rule=rule,
     )
 
 
-def _replace(network: nn.Module, name: str, part: nn.Module) -> None:
-    """Put `part` in the place of the submodule of that dotted name."""
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, part)
+def _unfilled(backbone: Backbone, n_classes: int) -> nn.Module:
+    """The network with memory for its weights but, where that does no harm, no values in it.
+
+    Every weight comes from the file. Drawing random ones first takes most of the time that loading
+    a large network takes, and would move the caller's random numbers.
+    """
+    network = without_memory(partial(backbone.build, n_classes))
+    names = {name for name, _ in network.named_buffers()}
+    if not names <= network.state_dict().keys():
+        return backbone.build(n_classes)  # some values are in no file
+    network.to_empty(device="cpu")
+    for name, buffer in network.named_buffers():
+        if name.endswith(OPTIONAL_SUFFIX):
+            buffer.zero_()
+    return network
 
 
-def _array(tensor: Tensor) -> NDArray[np.float32]:
-    return cast("NDArray[np.float32]", tensor.detach().float().numpy().copy())
+def array(source: str, name: str, tensor: Tensor) -> NDArray[np.float32]:
+    """The tensor as float32 numbers.
+
+    Raises:
+        CheckpointError: if it holds anything but finite numbers.
+    """
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{source}: {name} is {tensor.dtype}; save the model in float32.")
+    values = cast("NDArray[np.float32]", tensor.detach().float().numpy().copy())
+    if not np.isfinite(values).all():
+        raise CheckpointError(
+            f"{source}: {name} holds NaN or infinity: the training diverged or the file is "
+            f"damaged; use another checkpoint."
+        )
+    return values

@@ -6,17 +6,18 @@ its scale of 30 exists only in the loss. The other losses train an ordinary line
 
 from __future__ import annotations
 
-from pipeline.backbones.registry import CIFAR_PREPROCESSING
 from pipeline.checkpoints.building import (
     Weights,
     assemble,
-    chosen_backbone,
-    matching_backbone,
+    cosine_head,
+    linear_head,
     split_head,
 )
 from pipeline.checkpoints.mapping import tensors_of, without_module_prefix
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import Payload
+from pipeline.checkpoints.recognition import chosen_backbone, matching_backbone
+from pipeline.checkpoints.variants import parse_variant
 from pipeline.errors import CheckpointError
 
 NAME = "ldam-drw"
@@ -30,7 +31,7 @@ def detect(payload: Payload) -> str | None:
     if not all(key in payload.content for key in TOP_LEVEL):
         return None
     weights = _weights(payload)
-    backbone = None if weights is None else matching_backbone(weights)
+    backbone = None if weights is None else matching_backbone(weights.body)
     if weights is None or backbone is None or not backbone.name.startswith("cifar-resnet"):
         return None
     return f"{', '.join(TOP_LEVEL)}; linear.weight {weights.weight_shape} on {backbone.name}"
@@ -49,24 +50,24 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
             f"classifier under linear; this one holds {payload.describe()}. "
             f"Name another family with --model."
         )
-    backbone = chosen_backbone(payload, weights, variant)
-    cosine = "bias" not in weights.head
-    notes: tuple[str, ...] = ()
-    if cosine:
-        notes = (
-            f"linear.weight {weights.weight_shape} has no bias, so it is LDAM's NormedLinear: the "
-            f"old logits are cosines without a scale, within -1..1.",
-        )
-        transposed = {**weights.head, "weight": weights.head["weight"].T.contiguous()}
-        weights = Weights(weights.body, transposed, weights.head_name)
+    wish = parse_variant(NAME, variant)
+    backbone = chosen_backbone(payload.path, weights.body, wish.backbone)
+    if "bias" in weights.head:
+        classifier = linear_head(payload.path, weights.head)
+        return assemble(payload, weights.body, classifier, backbone, family=NAME)
+    width = backbone.feature_width
+    classifier = cosine_head(payload.path, weights.head, width, transposed=True)
     return assemble(
         payload,
-        weights,
+        weights.body,
+        classifier,
         backbone,
         family=NAME,
-        preprocessing=CIFAR_PREPROCESSING,
-        cosine=cosine,
-        notes=notes,
+        head="NormedLinear (D, C): cosine without a scale",
+        notes=(
+            f"linear.weight {weights.weight_shape} has no bias, so it is LDAM's NormedLinear: the "
+            f"old logits are cosines without a scale, within -1..1.",
+        ),
     )
 
 

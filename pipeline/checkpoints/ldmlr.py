@@ -6,10 +6,12 @@ The training script keeps its whole configuration in the file: `train_info`, `da
 
 from __future__ import annotations
 
-from pipeline.checkpoints.building import Weights, assemble, chosen_backbone, split_head
+from pipeline.checkpoints.building import Weights, assemble, linear_head, split_head
 from pipeline.checkpoints.mapping import tensors_of, without_module_prefix
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import Payload
+from pipeline.checkpoints.recognition import chosen_backbone, is_small
+from pipeline.checkpoints.variants import parse_variant
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import CheckpointError
 
@@ -43,15 +45,17 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
             f"the classifier under fc; this one holds {payload.describe()}. "
             f"Name another family with --model."
         )
+    wish = parse_variant(NAME, variant)
+    backbone = chosen_backbone(payload.path, weights.body, wish.backbone)
     counts = _class_counts(payload)
-    notes = () if counts is None else (_training_data(counts),)
     return assemble(
         payload,
-        weights,
-        chosen_backbone(payload, weights, variant),
+        weights.body,
+        linear_head(payload.path, weights.head),
+        backbone,
         family=NAME,
-        preprocessing=PREPROCESSING,
-        notes=notes,
+        preprocessing=PREPROCESSING if is_small(backbone) else None,
+        notes=() if counts is None else (_training_data(counts),),
     )
 
 

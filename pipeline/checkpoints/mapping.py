@@ -98,3 +98,9 @@ def load_strictly(module: nn.Module, state: StateDict, source: str) -> None:
 def _listed(keys: Sequence[str]) -> str:
     shown = ", ".join(keys[:SHOWN])
     return shown if len(keys) <= SHOWN else f"{shown} and {len(keys) - SHOWN} more"
+
+
+def inner(state: StateDict, part: str) -> dict[str, Tensor]:
+    """The weights of one part, by their names within it."""
+    prefix = f"{part}."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

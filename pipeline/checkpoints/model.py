@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from cache import Classifier
+from pipeline.backbones import CosineLinear
 from pipeline.datasets.preprocessing import Preprocessing
+
+
+class TrainingRule(Protocol):
+    """What the old head needs of its training data, which the file does not hold."""
+
+    @property
+    def need(self) -> str:
+        """What is needed and why, one sentence."""
+
+    def adapt(self, classifier: Classifier, class_counts: NDArray[np.int64]) -> Classifier:
+        """The head for training data of those counts (C,).
+
+        Raises:
+            CheckpointError: if the counts do not settle it.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +41,7 @@ class TrainedModel:
     """Name of the checkpoint family."""
 
     backbone: str
-    """Registry name of the network."""
+    """Name of the network."""
 
     module: nn.Module
     """The whole network in evaluation mode on the CPU: images (B, 3, H, W) -> logits (B, C)."""
@@ -43,6 +64,23 @@ class TrainedModel:
     notes: tuple[str, ...] = ()
     """What a user should know about how the file was read, one sentence each."""
 
+    head: str = "linear"
+    """What the file's classifier is, in words."""
+
+    variant: str = ""
+    """Rule and settings that the user named and the file does not hold."""
+
+    left_out: tuple[str, ...] = ()
+    """Weights in the file that only training uses, by their names there."""
+
+    rule: TrainingRule | None = None
+    """What the head still needs of the training data; `for_training_counts` settles it."""
+
+    @property
+    def name(self) -> str:
+        """What loads the same model from the same file: FAMILY:BACKBONE, the variant in between."""
+        return f"{self.family}:{self.variant}{',' * bool(self.variant)}{self.backbone}"
+
     @property
     def n_classes(self) -> int:
         """C."""
@@ -52,6 +90,39 @@ class TrainedModel:
     def feature_width(self) -> int:
         """D."""
         return int(self.classifier.weight.shape[1])
+
+    def for_training_labels(self, labels: NDArray[np.int64]) -> TrainedModel:
+        """The model whose head knows its training data, from the label of each image (N,).
+
+        Raises:
+            CheckpointError: as `for_training_counts`.
+        """
+        return self.for_training_counts(np.bincount(labels, minlength=self.n_classes))
+
+    def for_training_counts(self, class_counts: NDArray[np.int64]) -> TrainedModel:
+        """The model whose head knows its training data; itself where the head needs nothing.
+
+        The networks of both share their weights before the head.
+
+        Args:
+            class_counts: (C,) training images of each class, in the order of the labels.
+
+        Raises:
+            CheckpointError: if the counts do not settle what the head needs.
+        """
+        if self.rule is None:
+            return self
+        classifier = self.rule.adapt(self.classifier, class_counts)
+        weights = chain(self.module.parameters(), self.module.buffers())
+        network = copy.deepcopy(self.module, {id(weight): weight for weight in weights})
+        put_module(network, self.classifier_name, head_module(classifier))
+        return replace(
+            self,
+            module=network.eval().requires_grad_(False),
+            classifier=classifier,
+            notes=(*self.notes, self.rule.need),
+            rule=None,
+        )
 
     def backbone_digest(self) -> str:
         """Sha256 over names, types, shapes and bytes of all weights but the classifier's.
@@ -68,3 +139,25 @@ class TrainedModel:
             flat = tensor.detach().cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def head_module(classifier: Classifier) -> nn.Module:
+    """The module (B, D) -> (B, C) that computes what the classifier computes, scale included."""
+    n_classes, width = classifier.weight.shape
+    weight, bias = torch.from_numpy(classifier.weight.copy()), classifier.bias
+    with torch.device("meta"):  # no first values are drawn
+        cosine = CosineLinear(width, n_classes, classifier.scale)
+        linear = nn.Linear(width, n_classes, bias=bias is not None)
+    if classifier.normalized:
+        cosine.weight = nn.Parameter(weight)
+        return cosine
+    linear.weight = nn.Parameter(weight * classifier.scale)
+    if bias is not None:
+        linear.bias = nn.Parameter(torch.from_numpy(bias.copy()))
+    return linear
+
+
+def put_module(network: nn.Module, name: str, part: nn.Module) -> None:
+    """Put `part` in the place of the submodule of that dotted name."""
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, part)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline.checkpoints import unpickling
 from pipeline.errors import CheckpointError
 
 SHOWN = 8
@@ -33,6 +32,9 @@ class Payload:
     content: Mapping[str, object]
     """Its top level, every tensor on the CPU."""
 
+    foreign: tuple[str, ...] = ()
+    """Classes of the objects in it that were not loaded: a script's configuration and the like."""
+
     def mapping(self, *keys: str) -> Mapping[str, object] | None:
         """The mapping under `content[key][key]...`, or None where there is no such thing."""
         found: object = self.content
@@ -50,11 +52,14 @@ class Payload:
 
 
 def read_payload(path: Path | str) -> Payload:
-    """Read a file of `torch.save` or safetensors; tensors, containers and plain values alone.
+    """Read a file of `torch.save` or safetensors; nothing in it is executed.
+
+    Tensors, containers, plain values and numpy's numbers are built; of a network that was pickled
+    whole, its weights; any other object is left out, and its class noted.
 
     Raises:
-        CheckpointError: if the file is missing, no checkpoint, damaged, or holds objects whose
-            loading could run code.
+        CheckpointError: if the file is missing, no checkpoint, damaged, or asks for functions that
+            only an attack would call.
     """
     path = Path(path)
     if not path.is_file():
@@ -63,31 +68,38 @@ def read_payload(path: Path | str) -> Payload:
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        content = _load(path)
+        content, foreign = _load(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    content = unpickling.weights_of(content) or content
     if not isinstance(content, Mapping):
+        kind = getattr(content, "origin", type(content).__name__)
         raise CheckpointError(
-            f"{path}: a checkpoint is a dictionary of named weights; this file holds a "
-            f"{type(content).__name__}. Save model.state_dict() instead."
+            f"{path}: a checkpoint is a dictionary of named weights; this file holds a {kind}. "
+            f"Save model.state_dict() instead."
         )
-    return Payload(str(path), sha256, {str(key): value for key, value in content.items()})
+    top = {str(key): unpickling.weights_of(value) or value for key, value in content.items()}
+    return Payload(str(path), sha256, top, foreign)
 
 
-def _load(path: Path) -> object:
+def _load(path: Path) -> tuple[object, tuple[str, ...]]:
+    """The file's content, and the classes that were left out."""
     if path.suffix == ".safetensors":
         try:
-            return load_file(path, device="cpu")
+            return load_file(path, device="cpu"), ()
         except SafetensorError as error:
             raise CheckpointError(
                 f"{path}: is not a whole safetensors file ({error}); fetch it again."
             ) from error
     try:
-        # weights_only: nothing but tensors and plain containers is ever built, whatever the
-        # pickle asks for. map_location: weights saved on a GPU load on machines without one.
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return unpickling.load(path)
     except OSError:
         raise
+    except unpickling.HostileError as error:
+        raise CheckpointError(
+            f"{path}: asks for {error}, which no trained model needs and which runs code: it was "
+            f"not loaded. Do not trust where it comes from."
+        ) from None
     except Exception as error:
         # Bytes that are no checkpoint make torch raise nearly anything: RuntimeError, EOFError,
         # UnpicklingError, KeyError ...
@@ -96,13 +108,17 @@ def _load(path: Path) -> object:
 
 def _refusal(path: Path, error: Exception) -> str:
     """Why torch would not load the file, and what to do."""
-    refused = re.search(
-        r"(?:GLOBAL|Unsupported (?:global|class|operand)\S*) ([\w.]+\.\w+)", str(error)
-    )
-    if isinstance(error, pickle.UnpicklingError) and refused:
+    if isinstance(error, pickle.UnpicklingError) and "persistent_load of storage" in str(error):
         return (
-            f"{path}: holds {refused[1]} beside its weights, and loading such an object could "
-            f"run code, so it was not loaded. Save the bare weights where the model was trained: "
+            f"{path}: holds a whole network in the format of torch before 1.6, whose weights "
+            f"cannot be read without its code. Save them where the model was trained: "
+            f"torch.save(model.state_dict(), FILE)."
+        )
+    foreign = unpickling.foreign_names(path)
+    if isinstance(error, pickle.UnpicklingError) and foreign:
+        return (
+            f"{path}: holds {', '.join(foreign[:SHOWN])} beside its weights, which cannot be read "
+            f"without running code of theirs. Save the bare weights where the model was trained: "
             f"torch.save(model.state_dict(), FILE)."
         )
     reason = next(iter(str(error).splitlines()), "").strip()

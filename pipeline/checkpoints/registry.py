@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from pipeline.backbones import BACKBONES
-from pipeline.checkpoints import ldam_drw, ldmlr, plain
+from pipeline.backbones.named import library_of
+from pipeline.checkpoints import (
+    bagoftricks,
+    balms,
+    classifier_balancing,
+    gpaco,
+    lade,
+    ldam_drw,
+    ldiffnc,
+    ldmlr,
+    mislas,
+    paco,
+    plain,
+    ride,
+)
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import Payload, read_payload
 from pipeline.errors import CheckpointError
@@ -29,11 +44,35 @@ class Family(Protocol):
         """
 
 
-SPECIFIC: tuple[Family, ...] = (ldmlr, ldam_drw)
+SPECIFIC: tuple[Family, ...] = (
+    ldmlr,
+    ldam_drw,
+    balms,
+    classifier_balancing,
+    lade,
+    bagoftricks,
+    mislas,
+    ride,
+    paco,
+    gpaco,
+    ldiffnc,
+)
 """Families that leave marks of their own in a file; add one here."""
 
 FAMILIES: tuple[Family, ...] = (*SPECIFIC, plain)
 """All families; the plain one is asked only when no specific one recognises the file."""
+
+
+ALIASES: Mapping[str, str] = {
+    "dive": bagoftricks.NAME,
+    "bsce": balms.NAME,
+    "crt": classifier_balancing.NAME,
+    "lws": classifier_balancing.NAME,
+    "tau-norm": classifier_balancing.NAME,
+    "fldm": ldmlr.NAME,
+    "inc": ldiffnc.NAME,
+}
+"""Methods whose files are those of a family, under the names that users know."""
 
 
 def load_checkpoint(path: Path | str, *, model: str = "auto") -> TrainedModel:
@@ -41,35 +80,36 @@ def load_checkpoint(path: Path | str, *, model: str = "auto") -> TrainedModel:
 
     Args:
         path: a file of `torch.save` or safetensors.
-        model: `auto` finds the family by keys and shapes; FAMILY or FAMILY:BACKBONE names it.
+        model: `auto` finds the family by keys and shapes; FAMILY, FAMILY:BACKBONE, or the name of
+            a library's network (torchvision/NAME, timm/NAME) for a plain state dict.
 
     Raises:
+        UndecidedError: if the logits depend on something that the file does not tell.
         CheckpointError: if the file is missing, unreadable or unsafe; if its family is unknown or
             could be two; if keys are missing, left over or of a wrong shape, with the keys.
     """
-    named = None if model == "auto" else _named(model)
+    chosen = None if model == "auto" else named(model)
     payload = read_payload(path)
-    if named is None:
-        return _detected(payload).load(payload, None)
-    family, variant = named
+    family, variant = (detected(payload)[0], None) if chosen is None else chosen
     return family.load(payload, variant)
 
 
-def _named(model: str) -> tuple[Family, str | None]:
-    """Family and variant of FAMILY[:VARIANT]."""
-    name, _, variant = model.partition(":")
-    for family in FAMILIES:
-        if name == family.NAME:
-            return family, variant or None
-    raise CheckpointError(f"No checkpoint family is called {name!r}; {_choices()}.")
+def find_family(name: str) -> Family | None:
+    """The family of that name or alias."""
+    name = ALIASES.get(name, name)
+    return next((family for family in FAMILIES if name == family.NAME), None)
 
 
-def _detected(payload: Payload) -> Family:
-    """The one family that recognises the file."""
+def detected(payload: Payload) -> tuple[Family, str]:
+    """The one family that recognises the file, and its evidence.
+
+    Raises:
+        CheckpointError: if none does or two do, with what they found.
+    """
     for candidates in (SPECIFIC, (plain,)):
         evidence = [(family, found) for family in candidates if (found := family.detect(payload))]
         if len(evidence) == 1:
-            return evidence[0][0]
+            return evidence[0]
         if evidence:
             listed = "; ".join(f"{family.NAME} ({found})" for family, found in evidence)
             raise CheckpointError(
@@ -82,9 +122,24 @@ def _detected(payload: Payload) -> Family:
     )
 
 
+def named(model: str) -> tuple[Family, str | None]:
+    """Family and variant of FAMILY[:VARIANT], or the plain family for a library's network.
+
+    Raises:
+        CheckpointError: if there is neither of that name.
+    """
+    name, _, variant = model.partition(":")
+    family = find_family(name)
+    if family is not None:
+        return family, variant or None
+    if library_of(model) is not None:
+        return plain, model
+    raise CheckpointError(f"No checkpoint family is called {name!r}; {_choices()}.")
+
+
 def _choices() -> str:
     families = ", ".join(family.NAME for family in FAMILIES)
     return (
         f"name it with --model FAMILY[:BACKBONE], FAMILY one of {families} and BACKBONE one of "
-        f"{', '.join(BACKBONES)}"
+        f"{', '.join(BACKBONES)}, torchvision/NAME or timm/NAME"
     )

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import click
 
+from pipeline.cli.adopt_head import adopt_head
 from pipeline.cli.demo import demo
 from pipeline.cli.evaluate import evaluate
+from pipeline.cli.export import export
 from pipeline.cli.extract import extract
 from pipeline.cli.failures import Group
 from pipeline.cli.fit_head import fit_head
+from pipeline.cli.inspect import inspect
+from pipeline.cli.predict import predict
+from pipeline.cli.report import report
+from pipeline.cli.store import store
 from pipeline.cli.sweep_temps import sweep_temps
 
 __all__ = ["main"]
@@ -33,5 +39,17 @@ def main() -> None:
     """
 
 
-for command in (demo, extract, fit_head, sweep_temps, evaluate):
+for command in (
+    demo,
+    extract,
+    fit_head,
+    sweep_temps,
+    evaluate,
+    report,
+    export,
+    predict,
+    adopt_head,
+    store,
+    inspect,
+):
     main.add_command(command)

@@ -8,21 +8,30 @@ import click
 
 from pipeline.cli.options import PATH, json_option
 from pipeline.cli.output import console_for, write_json
+from pipeline.config import parse_grid
 
 
 @click.command()
 @click.argument("store", type=PATH)
-@click.argument("head", type=PATH, required=False)
+@click.argument("head", type=PATH, nargs=-1)
 @click.option("--t-old", type=float, help="Temperature of the old head: score the ensemble.")
-@click.option("--t-new", type=float, help="Temperature of the new head: score the ensemble.")
+@click.option(
+    "--t-new",
+    metavar="T[,T...]",
+    help="Temperature of the new head, or of each of several: score the ensemble.",
+)
+@click.option(
+    "--weights", metavar="W,W[,W...]", help="Weights of the old and each new head in the ensemble."
+)
 @click.option("--split", default="test", show_default=True, help="Split to score.")
 @click.option("--figure", type=PATH, help="Write a bar plot of the recalls, as PNG, SVG or PDF.")
 @json_option
 def evaluate(
     store: Path,
-    head: Path | None,
+    head: tuple[Path, ...],
     t_old: float | None,
-    t_new: float | None,
+    t_new: str | None,
+    weights: str | None,
     split: str,
     figure: Path | None,
     json_path: str | None,
@@ -30,29 +39,38 @@ def evaluate(
     """Score a head on a split: accuracy, geometric and harmonic mean, and the lowest recall.
 
     Without HEAD it is the old classifier, with HEAD the new one, and with a temperature the
-    ensemble of both (a temperature not given is 1). The JSON is that one's; the table also shows
-    what it is compared with.
+    ensemble of both (a temperature not given is 1); several heads are always an ensemble with the
+    old one. The JSON is that one's; the table also shows what it is compared with.
 
     \b
     Examples:
       nolb evaluate data.zarr
       nolb evaluate data.zarr head.safetensors --t-old 2 --t-new 1 --json -
+      nolb evaluate data.zarr seed0.safetensors seed1.safetensors --weights 2,1,1
     """
     console = console_for(json_path)
 
     from cache import open_store
     from pipeline.heads import load_head
+    from pipeline.old_head import has_old_head
     from pipeline.stages.evaluate import evaluate
     from pipeline.tables import scores_table
 
-    new_head = load_head(head) if head is not None else None
+    heads = [load_head(path) for path in head]
+    temperatures = None if t_new is None else parse_grid(t_new)
+    shares = None if weights is None else parse_grid(weights, "list of weights")
+    together = t_old is not None or t_new is not None or shares is not None or len(heads) > 1
     with open_store(store) as opened:
-        asked = evaluate(opened, new_head, t_old=t_old, t_new=t_new, split=split)
-        scores = {"old": asked}
-        if new_head is not None:
-            scores = {"old": evaluate(opened, split=split), "new": asked}
-        if t_old is not None or t_new is not None:
-            scores |= {"new": evaluate(opened, new_head, split=split), "ensemble": asked}
+        asked = evaluate(
+            opened, heads, t_old=t_old, t_new=temperatures, weights=shares, split=split
+        )  # fmt: skip
+        scores = {"old": evaluate(opened, split=split)} if has_old_head(opened) else {}
+        if len(heads) == 1:
+            scores["new"] = evaluate(opened, heads[0], split=split)
+        for k, one in enumerate(heads if len(heads) > 1 else []):
+            scores[f"new {k + 1}"] = evaluate(opened, one, split=split)
+        if together:
+            scores["ensemble"] = asked
         class_counts = opened.class_counts
     console.print(scores_table(scores))
     if figure is not None:

@@ -24,28 +24,38 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--checkpoint", type=PATH, required=True, help="The trained classifier's file.")
+@click.option("--checkpoint", type=PATH, help="The trained classifier's file; not needed where --model names a model with weights of its own.")  # fmt: skip  # noqa: E501
 @click.option(
     "--train",
     metavar="SRC",
     required=True,
-    help="Training images: a folder of class folders, a list file of `path label` lines, or a "
-    "named data set such as digits-lt:train.",
+    help="Training images: a folder of class folders; a list file of `path label` lines; a .csv or "
+    ".parquet table; .tar shards; an .npz or COCO .json file; or a named data set: "
+    "digits-lt:train, cifar100-lt:train[,imbalance=100,type=exp,seed=0,download=yes], "
+    "hf:NAME:SPLIT.",
 )
-@click.option("--test", metavar="SRC", required=True, help="Test images, likewise.")
-@click.option("--val", metavar="SRC", help="Validation images; temperatures are chosen on them.")
-@click.option("--root", type=PATH, help="Folder that the paths of list files are relative to.")
+@click.option("--test", metavar="SRC|SHARE", required=True, help="Test images, likewise; or a share such as 0.2, which is taken out of every class of --train.")  # fmt: skip  # noqa: E501
+@click.option("--val", metavar="SRC|SHARE", help="Validation images, likewise; temperatures are chosen on them.")  # fmt: skip  # noqa: E501
+@click.option("--split-seed", type=int, default=0, show_default=True, help="Seed of the split that shares make.")  # fmt: skip  # noqa: E501
+@click.option("--root", type=PATH, help="Folder that listed paths are relative to, or that holds torchvision's CIFAR.")  # fmt: skip  # noqa: E501
+@click.option("--rewrite", metavar="OLD=NEW", multiple=True, help="Replace the beginning of listed paths; * in OLD is any one folder.")  # fmt: skip  # noqa: E501
+@click.option("--class-names", type=PATH, help="File with one class name a line, in the order of the labels.")  # fmt: skip  # noqa: E501
+@click.option("--class-order", type=PATH, help="File with the listed label of each row of the head, where its training re-ordered the classes.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Store to create, NAME.zarr or NAME.h5.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished store; begin where none is.")
 @overwrite_option
 @settings_options("extract")
 @json_option
 def extract(
-    checkpoint: Path,
+    checkpoint: Path | None,
     train: str,
     test: str,
     val: str | None,
+    split_seed: int,
     root: Path | None,
+    rewrite: tuple[str, ...],
+    class_names: Path | None,
+    class_order: Path | None,
     out: Path,
     resume: bool,
     overwrite: bool,
@@ -61,36 +71,67 @@ def extract(
     \b
     Example:
       nolb extract --checkpoint model.pth --train data/train --test data/test --out data.zarr
+
+    Several processes, on one machine or more, share an extraction under torchrun:
+    torchrun --nproc-per-node 4 -m pipeline extract ...
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite contradict each other: give one.")
     config = settings_from("extract", ExtractConfig, recipe, given)
+    if checkpoint is None and config.model == "auto":
+        raise click.UsageError("Give --checkpoint FILE, or --model NAME of a model with weights.")
     console = console_for(json_path)
 
+    from pipeline.datasets import (
+        SourceOptions,
+        open_sources,
+        parse_rewrites,
+        read_class_names,
+        read_class_order,
+    )
+    from pipeline.old_head import has_old_head
     from pipeline.progress import ProgressReport
     from pipeline.stages.evaluate import evaluate
     from pipeline.stages.extract import extract, prepare_model
     from pipeline.tables import scores_table
+    from pipeline.team import Team
 
+    team = Team.from_environment()
+    console.quiet = not team.leads  # one of several processes speaks
     model = prepare_model(checkpoint, config)
     console.print(f"model          {model.family}, {model.backbone}, {model.n_classes} classes")
     console.print(f"preprocessing  {model.preprocessing.describe()}")
-    for note in model.notes:
+    for note in (*model.notes, *([] if model.rule is None else [model.rule.need])):
         console.print(f"note           {note}")
     sources = {"train": train, "test": test} | ({"val": val} if val is not None else {})
+    options = SourceOptions(
+        root=root,
+        class_names=read_class_names(class_names) if class_names is not None else None,
+        class_order=read_class_order(class_order) if class_order is not None else None,
+        rewrites=parse_rewrites(rewrite),
+    )
+    images = open_sources(sources, options, split_seed=split_seed)
     with ProgressReport("extract", "images") as progress:
         result = extract(
             model,
-            sources,
+            images,
             out,
             config,
-            root=root,
             resume=resume,
             overwrite=overwrite,
-            on_progress=progress.update,
+            on_progress=progress.update if team.leads else None,
+            team=team,
         )
+    if not team.leads:
+        return
     for line in _summary(result):
         console.print(line)
+    if not has_old_head(result.store):
+        console.print("The store holds features and no old head. Make one with:")
+        console.print(f"  nolb fit-head {out} --loss cross-entropy --out old.safetensors")
+        console.print(f"  nolb adopt-head {out} old.safetensors --out {out.stem}-old{out.suffix}")
+        write_json(result.to_json(), json_path)
+        return
     scores = evaluate(result.store)
     console.print(scores_table({"old": scores}))
     console.print(f"Next: nolb fit-head {out} --out {out.with_suffix('.safetensors')}")

@@ -27,6 +27,8 @@ class Group(click.Group):
             _leave(str(error), RUN_FAILED)
         except KeyboardInterrupt as interruption:
             _leave(str(interruption) or "Interrupted.", RUN_FAILED)
+        except MemoryError:
+            _leave("The memory is used up: make batches, views or images smaller.", RUN_FAILED)
         except BrokenPipeError:
             # The reader (`| head`) has seen enough; Python would complain again at its exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

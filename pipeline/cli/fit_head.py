@@ -43,13 +43,14 @@ def fit_head(
     console = console_for(json_path)
 
     from cache import open_store
-    from pipeline.heads import refuse_existing, save_head
+    from pipeline.heads import refuse_existing_head, save_head
+    from pipeline.old_head import has_old_head
     from pipeline.progress import ProgressReport
     from pipeline.stages.evaluate import evaluate
     from pipeline.stages.fit_head import fit_head
     from pipeline.tables import scores_table
 
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing_head(out, overwrite=overwrite)
     with open_store(store) as opened:
         with ProgressReport("fit-head", "epochs") as progress:
             result = fit_head(opened, config, on_progress=progress.update)
@@ -59,9 +60,15 @@ def fit_head(
             f"fitted  {config.loss}, {config.epochs} epochs over {result.n_samples:,} rows{views} "
             f"in {result.seconds:.2f} s -> {out}"
         )
-        scores = {"old": evaluate(opened), "new": evaluate(opened, result.head)}
+        with_old = has_old_head(opened)
+        scores = {"old": evaluate(opened)} if with_old else {}
+        scores["new"] = evaluate(opened, result.head)
     console.print(scores_table(scores))
-    console.print(f"Next: nolb sweep-temps {store} {out} --out {out.with_suffix('')}-sweep")
+    if not with_old:
+        console.print("The store has no old head; this one can become it:")
+        console.print(f"Next: nolb adopt-head {store} {out} --out {store.stem}-old{store.suffix}")
+    else:
+        console.print(f"Next: nolb sweep-temps {store} {out} --out {out.with_suffix('')}-sweep")
     write_json(
         {"head": str(out), "seconds": result.seconds} | {k: v.to_json() for k, v in scores.items()},
         json_path,

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import click
 
 from pipeline.config import Config, Grid, build_config, field_help, value_type
+from pipeline.files import refuse_existing
 from pipeline.recipes import SECTIONS, load_recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -55,21 +56,43 @@ def json_option(command: Command) -> Command:
         "--json",
         "json_path",
         metavar="FILE|-",
-        callback=_in_a_folder,
+        callback=_new_json,
         help="Also write the result as JSON, to a file or (-) to standard output.",
     )(command)
 
 
 def overwrite_option(command: Command) -> Command:
     """Add `--overwrite`; without it nothing that exists is touched."""
-    return click.option("--overwrite", is_flag=True, help="Replace what stands at --out.")(command)
+    # Eager: the options that name files ask for it while they are read.
+    return click.option(
+        "--overwrite", is_flag=True, is_eager=True, help="Replace the results that exist already."
+    )(command)
 
 
-def _in_a_folder(_ctx: click.Context, _option: click.Parameter, path: str | None) -> str | None:
-    """Refuse a file in a folder that is not there before the work, not after it."""
-    if path is not None and path != "-" and not Path(path).parent.is_dir():
-        raise click.BadParameter(f"there is no folder {Path(path).parent}: make it first.")
+def file_option(flag: str, text: str) -> Callable[[Command], Command]:
+    """Add an option that names a file to write; what exists is refused before the work."""
+    return click.option(flag, type=PATH, callback=_new_file, help=text)
+
+
+def _new_file(ctx: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    """A file that may be written, or an error before the work."""
+    if path is not None:
+        refuse_existing(path, overwrite=bool(ctx.params.get("overwrite")))
     return path
+
+
+def _new_json(ctx: click.Context, _option: click.Parameter, path: str | None) -> str | None:
+    """Likewise; only JSON is replaced, never a store or a checkpoint named by mistake."""
+    if path is not None and path != "-":
+        overwrite = bool(ctx.params.get("overwrite"))
+        refuse_existing(path, overwrite=overwrite, replaceable=_is_json)
+    return path
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a file begins like one of our results."""
+    with path.open("rb") as file:
+        return file.read(1) in {b"{", b""}
 
 
 def _option(field: dataclasses.Field[Any], hint: Any, text: str) -> Callable[[Command], Command]:

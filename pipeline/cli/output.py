@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+
+from pipeline.files import write_whole
 
 
 def console_for(json_path: str | None) -> Console:
     """Console for people: standard output, or standard error while that carries JSON."""
     file = sys.stderr if json_path == "-" else sys.stdout
     # Lines are left whole, so that commands and paths can be copied.
-    return Console(file=file, highlight=False, soft_wrap=True)
+    # Names of classes and files are data: [red] is no colour and :cat: no picture.
+    return Console(file=file, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def write_json(content: Mapping[str, Any], json_path: str | None) -> None:
@@ -27,4 +29,4 @@ def write_json(content: Mapping[str, Any], json_path: str | None) -> None:
     if json_path == "-":
         click.echo(text)
     else:
-        Path(json_path).write_text(text + "\n", encoding="utf-8")
+        write_whole(json_path, f"{text}\n".encode())

@@ -20,14 +20,14 @@ from pipeline.config import SweepConfig
 
 @click.command("sweep-temps")
 @click.argument("store", type=PATH)
-@click.argument("head", type=PATH)
+@click.argument("head", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Folder for the table and the heat maps.")
 @overwrite_option
 @settings_options("sweep_temps")
 @json_option
 def sweep_temps(
     store: Path,
-    head: Path,
+    head: tuple[Path, ...],
     out: Path,
     overwrite: bool,
     recipe: str | None,
@@ -37,11 +37,16 @@ def sweep_temps(
     """Ensemble old and new head over a grid of two temperatures.
 
     The temperatures are chosen on the split `val`. Without one, (1, 1) is kept and the grid is
-    only shown, measured on the test split: choosing there would flatter the result.
+    only shown, measured on the test split: choosing there would flatter the result. With
+    --cross-fit K they are chosen there all the same, and every image is scored at temperatures
+    that other images chose. Several heads (seeds, say) share the axis of the new head.
 
     \b
-    Example:
+    Examples:
       nolb sweep-temps data.zarr head.safetensors --out sweep --t-old 1,2,3 --t-new 1,2,3
+      nolb sweep-temps data.zarr head.safetensors --out sweep --cross-fit 5
+      nolb sweep-temps data.zarr head.safetensors --out sweep --choose nll --cross-fit 5
+      nolb sweep-temps data.zarr seed0.safetensors seed1.safetensors --out sweep --weights 2,1,1
     """
     config = settings_from("sweep_temps", SweepConfig, recipe, given)
     console = console_for(json_path)
@@ -51,18 +56,30 @@ def sweep_temps(
     from pipeline.progress import ProgressReport
     from pipeline.stages.evaluate import evaluate
     from pipeline.stages.sweep_temps import save_sweep, sweep_temps
-    from pipeline.tables import scores_table, sweep_table
+    from pipeline.tables import (
+        bootstrap_table,
+        calibration_table,
+        scores_table,
+        sweep_notes,
+        sweep_table,
+    )
 
-    new_head = load_head(head)
+    heads = [load_head(path) for path in head]
     with open_store(store) as opened:
         with ProgressReport("sweep-temps", "rows") as progress:
-            sweep = sweep_temps(opened, new_head, config, on_progress=progress.update)
+            sweep = sweep_temps(opened, heads, config, on_progress=progress.update)
         written = save_sweep(sweep, out, overwrite=overwrite)
         console.print(sweep_table(sweep))
-        for warning in sweep.warnings:
-            console.print(f"note  {warning}")
         if sweep.test_scores is not None:
-            scores = {"old": evaluate(opened), "new": evaluate(opened, new_head)}
+            scores = {"old": evaluate(opened)}
+            for k, one in enumerate(heads):
+                scores[f"new {k + 1}" if len(heads) > 1 else "new"] = evaluate(opened, one)
             console.print(scores_table(scores | {"ensemble": sweep.test_scores}))
+    if sweep.bootstrap is not None:
+        console.print(bootstrap_table(sweep.bootstrap))
+    if sweep.calibration is not None:
+        console.print(calibration_table(sweep.calibration))
+    for note in sweep_notes(sweep):
+        console.print(f"note  {note}", markup=False)
     console.print("wrote " + ", ".join(str(path) for path in written))
     write_json(sweep.to_json(), json_path)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from PIL import Image
 
 from pipeline.datasets.decoding import read_rgb
-from pipeline.datasets.sources import SHOWN, ImageSource, listed
+from pipeline.datasets.labelling import as_labels
+from pipeline.datasets.paths import Rewrites, below_root, rewriter
+from pipeline.datasets.sources import ImageSource
 from pipeline.errors import DatasetError
 
 
@@ -24,6 +26,7 @@ class ListSource(ImageSource):
         root: folder that the paths are relative to; not given: the list's own folder.
         class_names: C names, usually those of the training split, some of which may be absent
             here. Not given: "0", "1", ..., and then every class must occur.
+        rewrites: beginnings of paths to replace, for a copy of the data that lies otherwise.
 
     Raises:
         DatasetError: naming the line, if it has no such form, leaves the root or repeats a path;
@@ -35,6 +38,7 @@ class ListSource(ImageSource):
         list_file: Path | str,
         root: Path | str | None = None,
         class_names: Sequence[str] | None = None,
+        rewrites: Rewrites = (),
     ) -> None:
         self._root = str(Path(list_file).parent if root is None else root)
         if not Path(self._root).is_dir():
@@ -42,20 +46,20 @@ class ListSource(ImageSource):
                 f"{self._root}: no such folder; --root is where the list's paths begin."
             )
         n_classes = None if class_names is None else len(class_names)
+        rewrite = rewriter(rewrites)
         line_of: dict[str, int] = {}
         labels: list[int] = []
         for number, line in _lines(Path(list_file)):
             where = f"{list_file}, line {number}"
-            path, label = _entry(line, where, n_classes)
+            path, label = _entry(line, where, n_classes, rewrite)
             if path in line_of:
                 raise DatasetError(
                     f"{where}: {path!r} stands in line {line_of[path]} already; remove one."
                 )
             line_of[path] = number
             labels.append(label)
-        if class_names is None:
-            class_names = [str(label) for label in _every_label(labels, list_file)]
-        super().__init__(str(list_file), tuple(line_of), labels, class_names)
+        numbers, names = as_labels(labels, class_names, str(list_file))
+        super().__init__(str(list_file), tuple(line_of), numbers, names)
 
     def read(self, i: int) -> Image.Image:
         """Decode image i."""
@@ -78,33 +82,17 @@ def _lines(list_file: Path) -> Iterator[tuple[int, str]]:
             yield number, stripped
 
 
-def _entry(line: str, where: str, n_classes: int | None) -> tuple[str, int]:
+def _entry(
+    line: str, where: str, n_classes: int | None, rewrite: Callable[[str], str]
+) -> tuple[str, int]:
     """Path and label of one line."""
     parts = line.rsplit(maxsplit=1)
-    if len(parts) != 2 or not re.fullmatch(r"-?[0-9]+", parts[1]):  # noqa: PLR2004  path, label
+    if len(parts) != 2 or not re.fullmatch(r"-?[0-9]{1,18}", parts[1]):  # noqa: PLR2004  path, label
         raise DatasetError(
             f"{where}: needs `path label` with a whole number as label; got {line!r}."
         )
-    path, label = PurePosixPath(parts[0]), int(parts[1])
-    if path.is_absolute() or ".." in path.parts:
-        raise DatasetError(
-            f"{where}: {parts[0]!r} leaves the root; list paths relative to --root, without `..`."
-        )
+    path, label = below_root(rewrite(parts[0]), where), int(parts[1])
     if label < 0 or (n_classes is not None and label >= n_classes):
         known = "0.." if n_classes is None else f"0..{n_classes - 1}"
         raise DatasetError(f"{where}: the label {label} is outside {known}.")
-    return str(path), label
-
-
-def _every_label(labels: Sequence[int], list_file: Path | str) -> range:
-    """0..C-1, all of which must occur where the list alone says how many classes there are."""
-    present = set(labels)
-    highest = max(present, default=-1)
-    # A mistyped label can be huge: look no further than the first few gaps.
-    gaps = [label for label in range(min(highest, len(labels) + SHOWN)) if label not in present]
-    if gaps:
-        raise DatasetError(
-            f"{list_file}: labels go up to {highest}, but {listed(gaps)} never "
-            f"{'occurs' if len(gaps) == 1 else 'occur'}; number the classes 0..C-1 without gaps."
-        )
-    return range(highest + 1)
+    return path, label

@@ -34,6 +34,52 @@ def exponential_counts(n_max: int, imbalance: float, n_classes: int) -> tuple[in
     return counts
 
 
+def step_counts(n_max: int, imbalance: float, n_classes: int) -> tuple[int, ...]:
+    """C class sizes: `n_max` for the first half of the classes, `n_max / imbalance` for the rest.
+
+    Args:
+        n_max: size of each class of the first half.
+        imbalance: largest size over smallest, 1 or more.
+        n_classes: C.
+
+    Raises:
+        DatasetError: if a class would be left without samples.
+    """
+    half = n_classes // 2
+    small = int(n_max * (1 / imbalance)) if imbalance >= 1 else 0
+    if small < 1:
+        raise DatasetError(
+            f"An imbalance of {imbalance:g} from {n_max} samples leaves classes empty; it must lie "
+            f"between 1 and the largest class's size."
+        )
+    return (n_max,) * half + (small,) * (n_classes - half)
+
+
+def published_rows(
+    labels: NDArray[np.int64], counts: Sequence[int], seed: int
+) -> NDArray[np.int64]:
+    """Sorted rows of the subset that LDAM-DRW's code draws, and with it most published work.
+
+    numpy's legacy generator is seeded once; for each class in the order of the labels its rows are
+    shuffled and the first `counts[c]` kept.
+
+    Args:
+        labels: (N,) 0..C-1, in the order of torchvision's data set.
+        counts: (C,) samples to keep.
+        seed: of the generator.
+
+    Raises:
+        DatasetError: if a class has fewer samples than it is to keep.
+    """
+    generator = np.random.RandomState(seed)
+    kept: list[NDArray[np.int64]] = []
+    for label, count in enumerate(counts):
+        rows = _enough(labels, label, count)
+        generator.shuffle(rows)
+        kept.append(rows[:count])
+    return np.sort(np.concatenate(kept))
+
+
 def subsample(labels: NDArray[np.int64], counts: Sequence[int], seed: int) -> NDArray[np.int64]:
     """Sorted rows that keep `counts[c]` samples of each class c, drawn without replacement.
 
@@ -48,10 +94,15 @@ def subsample(labels: NDArray[np.int64], counts: Sequence[int], seed: int) -> ND
     generator = np.random.default_rng(seed)
     kept: list[NDArray[np.int64]] = []
     for label, count in enumerate(counts):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) < count:
-            raise DatasetError(
-                f"Class {label} has {len(rows)} samples and cannot keep {count}; ask for fewer."
-            )
-        kept.append(generator.permutation(rows)[:count])
+        kept.append(generator.permutation(_enough(labels, label, count))[:count])
     return np.sort(np.concatenate(kept))
+
+
+def _enough(labels: NDArray[np.int64], label: int, count: int) -> NDArray[np.int64]:
+    """The rows of a class, at least `count` of them."""
+    rows = np.flatnonzero(labels == label)
+    if len(rows) < count:
+        raise DatasetError(
+            f"Class {label} has {len(rows)} samples and cannot keep {count}; ask for fewer."
+        )
+    return rows

@@ -6,6 +6,7 @@ normalises them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 
 Channels = tuple[float, float, float]
 
+Interpolation = Literal["bilinear", "bicubic"]
+
 N_CHANNELS = 3
+
+RESAMPLING: Mapping[str, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 
 @dataclass(frozen=True)
@@ -40,13 +48,19 @@ class Preprocessing:
     """Divides x/255 after that, in the order R, G, B."""
 
     resize: int | None = None
-    """Shorter side in pixels after an antialiased bilinear resize."""
+    """Shorter side in pixels after an antialiased resize."""
 
     crop: int | None = None
     """Side in pixels of the centre crop."""
 
     channels: Literal["RGB", "BGR"] = "RGB"
     """Order in which the model takes the channels."""
+
+    interpolation: Interpolation = "bilinear"
+    """How the resize weighs pixels."""
+
+    squash: bool = False
+    """Resize both sides to `resize`, whatever the image's proportions: nothing is cropped away."""
 
     def __post_init__(self) -> None:
         """Refuse values that no model could mean."""
@@ -65,6 +79,12 @@ class Preprocessing:
                 )
         if self.channels not in {"RGB", "BGR"}:
             raise ConfigError(f"channels must be RGB or BGR; got {self.channels!r}.")
+        if self.interpolation not in RESAMPLING:
+            raise ConfigError(
+                f"interpolation must be {' or '.join(RESAMPLING)}; got {self.interpolation!r}."
+            )
+        if self.squash and self.resize is None:
+            raise ConfigError("squash brings both sides to `resize` pixels: set resize too.")
 
     def to_uint8(self, image: Image.Image) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB: resized and centre-cropped.
@@ -80,8 +100,10 @@ class Preprocessing:
             shorter = min(width, height)
             # The longer side is truncated, not rounded, as in torchvision.
             size = (int(self.resize * width / shorter), int(self.resize * height / shorter))
+            if self.squash:
+                size = (self.resize, self.resize)
             if size != image.size:
-                image = image.resize(size, Image.Resampling.BILINEAR)
+                image = image.resize(size, RESAMPLING[self.interpolation])
         return np.asarray(image)
 
     def centre(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -121,7 +143,10 @@ class Preprocessing:
 
     def describe(self) -> str:
         """One line that names every value; equal lines mean equal preprocessing."""
-        resize = "no resize" if self.resize is None else f"resize {self.resize} bilinear antialias"
+        sides = f"{self.resize}x{self.resize}" if self.squash else f"{self.resize}"
+        resize = f"resize {sides} {self.interpolation} antialias"
+        if self.resize is None:
+            resize = "no resize"
         crop = "no crop" if self.crop is None else f"centre crop {self.crop}"
         return f"{resize}, {crop}, {self.channels}, x/255, mean {self.mean}, std {self.std}"
 

@@ -120,6 +120,27 @@ class ArraySource(ImageSource):
         return Image.fromarray(self._images[i]).convert("RGB")
 
 
+class RelabelledSource(ImageSource):
+    """Another source's images under other labels.
+
+    Args:
+        source: N samples.
+        labels: (N,) 0..C-1.
+        class_names: C names.
+
+    Raises:
+        DatasetError: if labels or names do not fit.
+    """
+
+    def __init__(self, source: ImageSource, labels: ArrayLike, class_names: Sequence[str]) -> None:
+        self._source = source
+        super().__init__("relabelled images", source.ids, labels, class_names)
+
+    def read(self, i: int) -> Image.Image:
+        """Sample i of the other source."""
+        return self._source.read(i)
+
+
 def listed(names: Sequence[object]) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:SHOWN])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cache import Store
-from pipeline.ensemble import score_split
+from pipeline.ensemble import heads_of, score_split
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head, require_same_identity
 from pipeline.metrics import Scores
@@ -11,22 +13,26 @@ from pipeline.metrics import Scores
 
 def evaluate(
     store: Store,
-    head: Head | None = None,
+    head: Head | Sequence[Head] | None = None,
     *,
     t_old: float | None = None,
-    t_new: float | None = None,
+    t_new: float | Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
     split: str = "test",
 ) -> Scores:
     """Score one classifier on one split; rows whose image failed are counted and left out.
 
     Without a head that is the old classifier, with a head the new one alone, and with a head and
     a temperature the ensemble of both, eq. (11)-(13). A temperature that is not given is 1.
+    Several heads are always scored together with the old one.
 
     Args:
         store: features (N, D) and old logits (N, C) of the split.
-        head: the re-trained head (C, D), fitted on this store or one of the same identity.
+        head: the re-trained head (C, D), fitted on this store or one of the same identity; or
+            several.
         t_old: temperature of the old classifier in the ensemble, above 0.
-        t_new: temperature of the new head in the ensemble, above 0.
+        t_new: temperature of the new head in the ensemble, above 0; one for all heads or for each.
+        weights: of the old and of each new head in the ensemble; equal where not given.
         split: name of the split to score.
 
     Returns:
@@ -34,17 +40,30 @@ def evaluate(
 
     Raises:
         EvaluationError: if the split is missing, has no usable row or holds NaN, if a temperature
-            is given without a head or is not above 0.
+            is given without a head or is not above 0, or numbers of heads disagree.
         HeadError: if the head belongs to another store.
     """
-    temperatures = None
-    if t_old is not None or t_new is not None:
-        temperatures = (1.0 if t_old is None else t_old, 1.0 if t_new is None else t_new)
-    if head is None and temperatures is not None:
+    heads = heads_of(head)
+    for one in heads:
+        require_same_identity(one, store)
+    together = t_old is not None or t_new is not None or weights is not None or len(heads) > 1
+    if not together:
+        return score_split(store, split, heads[0] if heads else None)
+    if not heads:
         raise EvaluationError(
             "Temperatures combine the old classifier with a re-trained head: give a head too, "
             "or no temperature to score the old classifier alone."
         )
-    if head is not None:
-        require_same_identity(head, store)
-    return score_split(store, split, head, temperatures)
+    temperatures = (1.0 if t_old is None else t_old, *_each(t_new, len(heads)))
+    return score_split(store, split, heads, temperatures, weights)
+
+
+def _each(t_new: float | Sequence[float] | None, n_heads: int) -> tuple[float, ...]:
+    """The new heads' temperatures, one for each."""
+    if t_new is None or isinstance(t_new, float | int):
+        return (1.0 if t_new is None else t_new,) * n_heads
+    if len(t_new) not in (1, n_heads):
+        raise EvaluationError(
+            f"{n_heads} new heads need one temperature or as many, not {len(t_new)}."
+        )
+    return tuple(t_new) if len(t_new) == n_heads else (t_new[0],) * n_heads

@@ -7,25 +7,34 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cache import (
     Identity,
+    Shard,
     SplitSpec,
     Store,
     StoreSpec,
     StoreWriter,
     create_store,
+    join_store,
     open_store,
     resume_store,
 )
-from cache.errors import IdentityMismatchError, StoreNotFoundError
+from cache.errors import StoreExistsError, StoreNotFoundError
 from cache.identity import samples_digest
 from pipeline.checkpoints import TrainedModel, load_checkpoint
 from pipeline.config import ExtractConfig
-from pipeline.datasets import ImageSource, ViewSpec, open_source
+from pipeline.datasets import ImageSource, SourceOptions, ViewSpec, open_sources
 from pipeline.devices import choose_device, describe_arithmetic
 from pipeline.errors import DatasetError
 from pipeline.forward import ForwardPass
+from pipeline.old_head import no_classifier
+from pipeline.pretrained import load_pretrained
 from pipeline.progress import Snapshot
+from pipeline.recalibration import describe as describe_recalibration
+from pipeline.recalibration import recalibrate
+from pipeline.team import Team
 from pipeline.versions import versions
 
 VIEW_SPLITS = ("train",)
@@ -58,7 +67,7 @@ class Extraction:
         """The result as plain JSON values."""
         return {
             "store": str(self.store.path),
-            "model": f"{self.model.family}:{self.model.backbone}",
+            "model": self.model.name,
             "preprocessing": self.model.preprocessing.describe(),
             "images": {name: self.store[name].n_samples for name in self.store.splits},
             "failed": {name: len(rows) for name, rows in self.failed.items()},
@@ -68,25 +77,35 @@ class Extraction:
         }
 
 
-def prepare_model(checkpoint: Path | str, config: ExtractConfig | None = None) -> TrainedModel:
-    """Load a checkpoint, with the preprocessing that the settings override.
+def prepare_model(
+    checkpoint: Path | str | None, config: ExtractConfig | None = None
+) -> TrainedModel:
+    """Load a model, with the preprocessing that the settings override.
 
     Args:
-        checkpoint: file that holds the trained backbone and its old head.
-        config: settings; `model`, `mean`, `std`, `resize` and `crop` are read.
+        checkpoint: file that holds the trained backbone and its old head; `None` where
+            `config.model` names a model whose library has weights for it.
+        config: settings; `model` and those of the preprocessing are read.
 
     Raises:
         CheckpointError: if the file does not hold a model that is known and complete.
+        ConfigError: if neither a file nor the settings name a model.
     """
     config = config or ExtractConfig()
-    model = load_checkpoint(checkpoint, model=config.model)
-    names = ("mean", "std", "resize", "crop")
+    if checkpoint is None:
+        model = load_pretrained(config.model)
+    else:
+        model = load_checkpoint(checkpoint, model=config.model)
+    names = ("mean", "std", "resize", "crop", "interpolation", "channels")
     given = {name: value for name in names if (value := getattr(config, name)) is not None}
+    if config.squash:
+        given["squash"] = True
+        given.setdefault("resize", model.preprocessing.crop)
     return replace(model, preprocessing=replace(model.preprocessing, **given))
 
 
 def extract(
-    checkpoint: Path | str | TrainedModel,
+    checkpoint: Path | str | TrainedModel | None,
     sources: Mapping[str, ImageSource | Path | str],
     out: Path | str,
     config: ExtractConfig | None = None,
@@ -95,6 +114,7 @@ def extract(
     resume: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[Snapshot], None] | None = None,
+    team: Team | None = None,
 ) -> Extraction:
     """Cache features, views and old logits of every image in a store.
 
@@ -103,9 +123,8 @@ def extract(
 
     Args:
         checkpoint: file that holds the trained backbone and its old head, or what
-            `prepare_model` made of it.
-        sources: images by split; `train` and `test` at least, `val` where there is one. A source
-            is an image folder, a list file, or the name of a data set.
+            `prepare_model` made of it; `None` for a model that `config.model` names.
+        sources: images by split, as for `open_sources`; `train` and `test` at least.
         out: store to create; the suffix `.zarr` or `.h5` chooses its format.
         config: settings; the defaults where not given.
         root: folder that the paths of list files are relative to.
@@ -113,6 +132,8 @@ def extract(
             where the same extraction is complete already.
         overwrite: replace an existing store, once the new one is complete.
         on_progress: called with a snapshot after every batch.
+        team: the processes that share the work; those of `torchrun` where not given. Each computes
+            its own shards and holds the whole store at the end; the first one seals it.
 
     Raises:
         CheckpointError: if the file does not hold a model that is known and complete.
@@ -123,11 +144,16 @@ def extract(
         KeyboardInterrupt: on Ctrl-C, after the finished shards were made durable.
     """
     config = config or ExtractConfig()
+    team = team or Team.from_environment()
     model = checkpoint
     if not isinstance(model, TrainedModel):
         model = prepare_model(model, config)
-    images = _open_sources(sources, model, Path(root) if root is not None else None)
-    device = choose_device(config.device)
+    images = open_sources(sources, SourceOptions(Path(root) if root is not None else None))
+    _require_classes(model, images["train"], config)
+    if not config.features_only:  # some old heads are complete only with the class counts
+        model = model.for_training_labels(images["train"].labels)
+    device = choose_device(_device_name(config.device, team))
+    model = recalibrate(model, images["train"], config, device)
     views = ViewSpec(
         count=config.views,
         seed=config.view_seed,
@@ -136,12 +162,20 @@ def extract(
         flip=config.view_flip,
     )
     spec = _store_spec(model, images, views, config, device.type)
-    forward = ForwardPass(model, images, views, VIEW_SPLITS, config, device, on_progress)
-    if resume and (complete := _complete_store(out, spec.identity)) is not None:
-        store = complete
-    else:
-        with _begin(out, spec, resume=resume, overwrite=overwrite) as writer:
-            store = forward.fill(writer)
+    forward = ForwardPass(
+        model, images, views, VIEW_SPLITS, config, device, on_progress, team.local_size
+    )
+    try:
+        if team.leads:
+            # Processes that were started again by torchrun go on with what they have begun.
+            resume = resume or team.restarted
+            store = _lead(forward, out, spec, team, resume=resume, overwrite=overwrite)
+        else:
+            store = _follow(forward, out, spec, team)
+    except BaseException as error:
+        team.fail(error)
+        raise
+    team.part()
     return Extraction(
         store=store,
         model=model,
@@ -152,32 +186,15 @@ def extract(
     )
 
 
-def _open_sources(
-    sources: Mapping[str, ImageSource | Path | str], model: TrainedModel, root: Path | None
-) -> dict[str, ImageSource]:
-    """Open every split; the training images name the classes."""
-    missing = {"train", "test"} - set(sources)
-    if missing:
-        raise DatasetError(f"An extraction needs images for {' and '.join(sorted(missing))}.")
-    train = _open(sources["train"], root, None)
-    if len(train.class_names) != model.n_classes:
-        raise DatasetError(
-            f"{model.source} has a head for {model.n_classes} classes, but the training images "
-            f"have {len(train.class_names)}: give the data that the model was trained on."
-        )
-    others = {name: source for name, source in sources.items() if name != "train"}
-    return {"train": train} | {
-        name: _open(source, root, train.class_names) for name, source in others.items()
-    }
-
-
-def _open(
-    source: ImageSource | Path | str, root: Path | None, class_names: tuple[str, ...] | None
-) -> ImageSource:
-    """A source as it is, or by its path or name."""
-    if isinstance(source, ImageSource):
-        return source
-    return open_source(source, root=root, class_names=class_names)
+def _require_classes(model: TrainedModel, train: ImageSource, config: ExtractConfig) -> None:
+    """Refuse a head for another number of classes, unless no old head is to be kept."""
+    if config.features_only or len(train.class_names) == model.n_classes:
+        return
+    raise DatasetError(
+        f"{model.source} has a head for {model.n_classes} classes, but the training images have "
+        f"{len(train.class_names)}: give the data that the model was trained on, or "
+        f"--features-only to keep its features without its head."
+    )
 
 
 def _store_spec(
@@ -188,11 +205,15 @@ def _store_spec(
     device_kind: str,
 ) -> StoreSpec:
     """What the store will hold and the identity that it will carry."""
+    class_names = images["train"].class_names
+    classifier = model.classifier
+    if config.features_only:
+        classifier = no_classifier(len(class_names), model.feature_width)
     identity = Identity(
-        model=f"{model.family}:{model.backbone}",
+        model=", ".join(filter(None, (model.name, describe_recalibration(config)))),
         checkpoint=model.sha256,
         backbone=model.backbone_digest(),
-        classifier=model.classifier.digest(),
+        classifier=classifier.digest(),
         preprocessing=model.preprocessing.describe(),
         compute=describe_arithmetic(config),
         dtype=config.dtype,
@@ -206,11 +227,11 @@ def _store_spec(
     )
     return StoreSpec(
         identity=identity,
-        class_names=images["train"].class_names,
-        classifier=model.classifier,
+        class_names=class_names,
+        classifier=classifier,
         splits=splits,
         dtype=config.dtype,
-        store_logits=config.logits == "full",
+        store_logits=config.logits == "full" and not config.features_only,
         shard_rows=config.shard_rows,
         provenance={
             "checkpoint": Path(model.source).name,
@@ -221,26 +242,71 @@ def _store_spec(
     )
 
 
-def _complete_store(out: Path | str, identity: Identity) -> Store | None:
-    """The finished store at `out` if it is of this very extraction, `None` if none is there."""
-    if not Path(out).exists():
-        return None
-    store = open_store(out)
-    differences = store.identity.differences(identity)
-    if differences:
-        store.close()
-        raise IdentityMismatchError(
-            f"{out} is complete and of another extraction ({'; '.join(differences)}): "
-            "choose another --out, or replace it with --overwrite."
-        )
+def _lead(
+    forward: ForwardPass,
+    out: Path | str,
+    spec: StoreSpec,
+    team: Team,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Store:
+    """Begin the store or go on with it, compute a share, wait for the others, and seal."""
+    begun = _begin(out, spec, resume=resume, overwrite=overwrite)
+    if isinstance(begun, Store):
+        team.tell("plan", None)
+        return begun
+    with begun as writer:
+        missing = writer.missing()
+        if team.size == 1:
+            forward.fill(writer, missing)
+            return forward.seal(writer)
+        shards = [(s.split, s.index, s.start, s.stop) for s in missing]
+        team.tell("plan", {"invitation": writer.share(), "missing": shards})
+        forward.fill(writer, team.share_of(missing, _cost(spec)), whole=False)
+        team.hear_all("joined")
+        team.hear_all("filled", dead=writer.alone)
+        store = forward.seal(writer)
+    team.tell("sealed", True)
     return store
 
 
-def _begin(out: Path | str, spec: StoreSpec, *, resume: bool, overwrite: bool) -> StoreWriter:
-    """A writer for a new store, or for the unfinished one where it is to be continued."""
+def _follow(forward: ForwardPass, out: Path | str, spec: StoreSpec, team: Team) -> Store:
+    """Compute a share of the store that the first process has begun and will seal."""
+    plan = team.hear("plan")
+    if plan is None:
+        return open_store(out)
+    with join_store(out, spec, plan["invitation"]) as writer:
+        team.tell(f"joined/{team.rank}", True)
+        missing = [Shard(*words) for words in plan["missing"]]
+        forward.fill(writer, team.share_of(missing, _cost(spec)), whole=False)
+        team.tell(f"filled/{team.rank}", True)
+    team.hear("sealed")
+    return open_store(out)
+
+
+def _cost(spec: StoreSpec) -> Callable[[Shard], int]:
+    """Forward passes that a shard takes: one a row, and one for each of its views."""
+    passes = {split.name: 1 + split.n_views for split in spec.splits}
+    return lambda shard: shard.n_rows * passes[shard.split]
+
+
+def _device_name(name: str, team: Team) -> str:
+    """The process's own GPU, where GPUs are meant and none is named."""
+    if team.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{team.local_rank % torch.cuda.device_count()}"
+    return name
+
+
+def _begin(
+    out: Path | str, spec: StoreSpec, *, resume: bool, overwrite: bool
+) -> StoreWriter | Store:
+    """A writer for a new or an unfinished store; the store itself where it is complete already."""
     if resume:
         try:
             return resume_store(out, spec)
         except StoreNotFoundError:
             pass  # nothing was begun yet: a job script may ask to resume from its first run on
+        except StoreExistsError:  # of this very extraction
+            return open_store(out)
     return create_store(out, spec, overwrite=overwrite)

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from cache import Split, Store
-from pipeline.config import FitConfig
+from pipeline.config import FitConfig, parse_size
 from pipeline.devices import choose_device
 from pipeline.errors import FitError
 from pipeline.heads import Head
 from pipeline.progress import Snapshot
-from pipeline.solvers import TrainingRows, fit_sgd
+from pipeline.solvers import LinearFit, TrainingRows, fit_sgd, fit_sgd_batches
+from pipeline.streaming import COPIES, SPARE_BYTES, StreamedRows, plan_for, resident_bytes
 from pipeline.versions import versions
 
 BLOCK_ROWS = 8192
@@ -51,7 +52,8 @@ def fit_head(
     """Re-initialise the linear head and re-train it on the split `train`, Algorithm 1 steps 3-4.
 
     The features of all usable rows, with their views where `config.views` asks for them, are read
-    once and kept in memory as float32: 4 * (1 + V) * N * D bytes.
+    once and kept in memory as float32: 4 * (1 + V) * N * D bytes. Where that is more than
+    `config.memory` allows the process, they are streamed in every epoch (`pipeline.streaming`).
 
     On a CPU, the same store, settings and version of torch give the same head to the bit, whatever
     the state of torch's global random generator. The draws do not depend on the number of threads
@@ -69,33 +71,66 @@ def fit_head(
     """
     config = config or FitConfig()
     begun = time.perf_counter()
-    rows = _training_rows(store, device=choose_device(config.device), views=config.views)
+    device = choose_device(config.device)
 
     def report(epochs: int) -> None:
         if on_progress is not None:
             on_progress(Snapshot(epochs, config.epochs, epochs, time.perf_counter() - begun))
 
-    fit = fit_sgd(rows, config, report)
+    split = store["train"]
+    n_views = split.n_views if config.views else 0
+    class_counts = torch.from_numpy(np.array(store.class_counts))
+    _require_every_class(class_counts, store.class_names)
+    if config.memory is not None and not _fits(store, n_views, parse_size(config.memory)):
+        fit = _fit_streamed(store, n_views, config, device, report)
+    else:
+        fit = fit_sgd(_training_rows(split, n_views, class_counts, device), config, report)
     head = Head(
         weight=fit.weight.cpu().numpy(),
         bias=fit.bias.cpu().numpy(),
         identity=store.identity,
         class_names=store.class_names,
-        class_counts=tuple(rows.class_counts.tolist()),
+        class_counts=tuple(class_counts.tolist()),
         config=asdict(config),
         versions=versions(),
     )
-    n_versions, n_samples, _ = rows.features.shape
-    return FitResult(head, fit.losses, n_samples, n_versions - 1, time.perf_counter() - begun)
+    n_samples = int(class_counts.sum())
+    return FitResult(head, fit.losses, n_samples, n_views, time.perf_counter() - begun)
 
 
-def _training_rows(store: Store, *, device: torch.device, views: bool) -> TrainingRows:
-    """Usable rows of the split `train`, on a device."""
+def _fits(store: Store, n_views: int, budget: int) -> bool:
+    """Whether all features can be in memory within a budget for the whole process."""
     split = store["train"]
+    whole = 4 * (1 + n_views) * split.n_samples * store.header.feature_width
+    read = COPIES * 4 * (1 + n_views) * BLOCK_ROWS * store.header.feature_width
+    return resident_bytes() + whole + read + SPARE_BYTES <= budget
+
+
+def _fit_streamed(
+    store: Store,
+    n_views: int,
+    config: FitConfig,
+    device: torch.device,
+    on_epoch: Callable[[int], None],
+) -> LinearFit:
+    """Fit on features that stay in the store."""
+    split, width = store["train"], store.header.feature_width
+    n_classes = len(store.class_names)
+    read = min(store.header.shard_rows, split.n_samples) * width * np.dtype(store.dtype).itemsize
+    available = parse_size(config.memory or "") - resident_bytes()
+    plan = plan_for(available, split, width, n_classes, config, read)
+    rows = StreamedRows(split, n_views, n_classes, width, plan, config, device)
+    counts = torch.from_numpy(np.array(store.class_counts)).to(device)
+    like = torch.empty(0, width, device=device)
+    return fit_sgd_batches(rows.epoch, like, rows.n_rows, counts, config, on_epoch)
+
+
+def _training_rows(
+    split: Split, n_views: int, class_counts: torch.Tensor, device: torch.device
+) -> TrainingRows:
+    """Usable rows of the training split, on a device."""
     labels = torch.from_numpy(split.labels[split.usable])
-    class_counts = labels.bincount(minlength=len(store.class_names))
-    _require_every_class(class_counts, store.class_names)
-    features = _read_features(split, split.n_views if views else 0)
+    features = _read_features(split, n_views)
     return TrainingRows(features.to(device), labels.to(device), class_counts.to(device))
 
 

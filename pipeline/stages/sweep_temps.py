@@ -1,317 +1,353 @@
 """The stage `sweep-temps`: the ensemble at every pair of temperatures, and an honest choice.
 
-Legend: B rows of a block, C classes, To and Tn temperatures of the old and the new head.
+Legend: N rows, K new heads, F folds, To and Tn temperatures of the old and the new heads.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache import Store
+from pipeline.bootstrap import Bools, Bootstrap, cells_within_noise, paired_bootstrap
+from pipeline.calibration import Calibration, fit_temperatures, measure_calibration
 from pipeline.config import SweepConfig
-from pipeline.ensemble import LogitBlock, logit_blocks, score_split, scored_split, softmaxes
-from pipeline.errors import OutputExistsError
-from pipeline.heads import Head, require_same_identity
-from pipeline.metrics import (
-    GROUPS,
-    Floats,
-    Ints,
-    Scores,
-    as_number,
-    count_per_class,
-    count_zeros,
-    geometric_mean,
-    group_masks,
-    harmonic_mean,
-    lowest_class,
-    mean_recall,
-    recalls_of_hits,
+from pipeline.ensemble import (
+    LogitBlock,
+    check_weights,
+    heads_of,
+    logit_blocks,
+    mixture_predictions,
+    score_split,
+    scored_split,
 )
+from pipeline.errors import EvaluationError
+from pipeline.heads import Head, require_same_identity
+from pipeline.metrics import Floats, Ints, Scores, count_per_class, score_hits
+from pipeline.plane import HitPlane, Member, collect_hits, plane_members
+from pipeline.plane.confidence import measure_confidence
+from pipeline.plane.hits import available_cores
+from pipeline.plane.partitions import MakeChunk, NumpyChunk
+from pipeline.plane.scores import measure
 from pipeline.progress import Snapshot
+from pipeline.selection import (
+    NoiseRegion,
+    best_cell,
+    finer_grid,
+    noise_region,
+    stratified_folds,
+)
+from pipeline.sweep import COLUMNS, CrossFit, Sweep, choose, save_sweep
 
-SOFTMAX_BYTES = 2**25
-"""Memory for the probabilities of both heads at all temperatures, of one block (32 MiB)."""
+__all__ = ["COLUMNS", "Sweep", "choose", "save_sweep", "sweep_temps"]
 
-COLUMNS = ("t_old", "t_new", "accuracy", "geometric_mean", "harmonic_mean", "lowest_recall",
-           "lowest_class", "substituted_zeros", *GROUPS, "split")  # fmt: skip
-"""Columns of `sweep.csv`; the first six are the contract."""
+MIB = 2**20
+THREAD_MIB = 128
+"""Memory that a thread may need at its worst, see `duels.WORK_BYTES` and `hits.CHUNK`."""
 
+NOISE_REPLICATES = 400
+NOISE_DRAWS = 2**23
+"""Replicates at most for the region within the noise, and their product with the cells: each
+redraws the plane."""
 
-@dataclass(frozen=True)
-class Sweep:
-    """Metrics of the ensemble on a grid of temperatures, in percent; every plane is (To, Tn)."""
-
-    split: str
-    """Split on which the grid was measured."""
-
-    t_old: Floats
-    """(To,) ascending temperatures of the old head."""
-
-    t_new: Floats
-    """(Tn,) ascending temperatures of the new head."""
-
-    accuracy: Floats
-    """Share of correct samples, eq. (4)."""
-
-    geometric_mean: Floats
-    """Eq. (6), zeros as 0.1 %."""
-
-    harmonic_mean: Floats
-    """Eq. (5), zeros as 0.1 %."""
-
-    lowest_recall: Floats
-    """The lowest recall of all classes."""
-
-    lowest_class: Ints
-    """Index of the class of the lowest recall, the first one on ties."""
-
-    substituted_zeros: Ints
-    """Classes of zero recall."""
-
-    groups: Mapping[str, Floats]
-    """Mean recall of the many, medium and few classes; NaN for an absent group."""
-
-    class_names: tuple[str, ...]
-    """Names of the classes (C,)."""
-
-    n_samples: int
-    """Samples that were scored in each cell."""
-
-    n_failed: int
-    """Samples left out because their image could not be read."""
-
-    chosen: tuple[float, float] = (1.0, 1.0)
-    """(t_old, t_new) to use: the best cell on `val`, or (1, 1) where nothing was chosen."""
-
-    chosen_on: str | None = None
-    """Split that chose the temperatures; None where (1, 1) was kept."""
-
-    warnings: tuple[str, ...] = ()
-    """What to know before the choice is trusted, a sentence each."""
-
-    test_scores: Scores | None = None
-    """The chosen temperatures on `test`, where the store has it."""
-
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Identity of the store and settings of the head, as JSON values."""
-
-    def cells(self) -> list[dict[str, Any]]:
-        """One row for each cell, in the order of `COLUMNS`, t_old slowest; None for NaN."""
-        planes = {name: getattr(self, name) for name in COLUMNS[2:8]} | dict(self.groups)
-        rows = []
-        for i, t_old in enumerate(self.t_old.tolist()):
-            for j, t_new in enumerate(self.t_new.tolist()):
-                values = {name: plane[i, j].item() for name, plane in planes.items()}
-                values["lowest_class"] = self.class_names[values["lowest_class"]]
-                values |= {name: as_number(values[name]) for name in GROUPS}
-                rows.append({"t_old": t_old, "t_new": t_new, **values, "split": self.split})
-        return rows
-
-    def to_json(self) -> dict[str, Any]:
-        """The sweep as plain JSON values."""
-        return {
-            "split": self.split,
-            "chosen": {"t_old": self.chosen[0], "t_new": self.chosen[1]},
-            "chosen_on": self.chosen_on,
-            "warnings": list(self.warnings),
-            "n_samples": self.n_samples,
-            "n_failed": self.n_failed,
-            "t_old": self.t_old.tolist(),
-            "t_new": self.t_new.tolist(),
-            "cells": self.cells(),
-            "test": None if self.test_scores is None else self.test_scores.to_json(),
-            "provenance": dict(self.provenance),
-        }
+Report = Callable[[Snapshot], None]
 
 
 def sweep_temps(
     store: Store,
-    head: Head,
+    head: Head | Sequence[Head],
     config: SweepConfig | None = None,
     *,
-    on_progress: Callable[[Snapshot], None] | None = None,
+    on_progress: Report | None = None,
 ) -> Sweep:
-    """Measure the ensemble, eq. (11)-(13), at every pair of temperatures (Table 7).
+    """Measure the ensemble, eq. (11)-(13), at every pair of temperatures (Table 7), exactly.
 
-    On the split `val` the cell of the best harmonic mean is chosen (ties: the higher lowest
-    recall, then the nearest to (1, 1) in log temperature). No other split chooses: there the grid
-    only shows what happens, and (1, 1) is kept.
+    Every cell has the predictions of `ensemble_predictions`, to the last tie. On the split `val`
+    temperatures are chosen: the cell of the best harmonic mean (ties: the higher lowest recall,
+    then the nearest to (1, 1) in log temperature), or the temperatures of best likelihood of each
+    head. Another split chooses only with `cross_fit`, and is then scored by folds that had no part
+    in their own choice; else the grid only shows what happens, and (1, 1) is kept.
 
     Args:
         store: features (N, D) and old logits (N, C).
-        head: the re-trained head, fitted on this store or one of the same identity.
-        config: the grids, in any order, and the split.
+        head: the re-trained head, or several, which share one axis of the plane.
+        config: the grids, in any order, the split and how to choose.
         on_progress: called with a snapshot, in rows, after each block.
 
     Raises:
-        EvaluationError: if the split is missing, has no usable row or holds NaN.
-        HeadError: if the head belongs to another store.
+        EvaluationError: if the split is missing, has no usable row or holds NaN, or the weights
+            are not those of the heads.
+        HeadError: if a head belongs to another store.
     """
-    config = config or SweepConfig()
-    require_same_identity(head, store)
-    name = config.split if config.split != "auto" else "val" if "val" in store else "test"
-    split = scored_split(store, name)
+    source = _source(store, heads_of(head), config or SweepConfig())
+    config = source.config
     t_old, t_new = np.unique(config.t_old), np.unique(config.t_new)
-    hits = count_grid_hits(
-        logit_blocks(store, name, [None, head]), t_old, t_new, len(store.class_names),
-        on_rows=on_progress and _as_snapshots(on_progress, int(split.usable.sum())),
-    )  # fmt: skip
-    samples = count_per_class(split.labels[split.usable], len(store.class_names))
-    sweep = Sweep(
-        split=name, t_old=t_old, t_new=t_new, **_planes(hits, samples, store.class_counts),
-        class_names=tuple(store.class_names), n_samples=int(samples.sum()),
-        n_failed=split.n_samples - int(samples.sum()),
-        provenance={"store": store.identity.to_json(), "head": dict(head.config)},
-    )  # fmt: skip
-    if name == "val":
+    fitted = _fitted_temperatures(source) if source.may_choose else None
+    factors = (1.0,) * len(source.heads)
+    if fitted is not None:
+        t_old, t_new = np.union1d(t_old, fitted[0]), np.union1d(t_new, fitted[1])
+        factors = tuple((fitted[1:] / fitted[1]).tolist())
+    sweep, hits = _measure(source, t_old, t_new, factors, on_progress)
+    if fitted is not None:
+        chosen = (float(fitted[0]), float(fitted[1]))
+        sweep = dataclasses.replace(sweep, chosen=chosen, chosen_on=source.split, chosen_by="nll")
+    elif source.may_choose:
+        for _ in range(config.refine):
+            i, j = best_cell(t_old, t_new, sweep.harmonic_mean, sweep.lowest_recall)
+            t_old, t_new = finer_grid(t_old, i), finer_grid(t_new, j)
+            sweep, hits = _measure(source, t_old, t_new, factors, on_progress)
         sweep = choose(sweep)
-    return dataclasses.replace(sweep, test_scores=_test_scores(store, head, sweep.chosen))
+    return _judged(source, sweep, hits)
 
 
-def count_grid_hits(
-    blocks: Iterable[LogitBlock],
-    t_old: Floats,
-    t_new: Floats,
-    n_classes: int,
-    *,
-    on_rows: Callable[[int], None] | None = None,
-) -> Ints:
-    """Correct samples (To, Tn, C) of each class in every cell.
+@dataclass(frozen=True)
+class _Source:
+    """What a sweep reads and how."""
 
-    A softmax is computed once for each head and temperature; a cell is then one addition and one
-    argmax. The halving of eq. (11) changes no order and is left out.
+    store: Store
+    heads: list[Head]
+    config: SweepConfig
+    split: str
+    weights: tuple[float, ...]
+    make_chunk: MakeChunk
 
-    Args:
-        blocks: old and new logits (B, C) with labels.
-        t_old: (To,) temperatures of the old head.
-        t_new: (Tn,) temperatures of the new head.
-        n_classes: C.
-        on_rows: called with the number of rows done, after each block.
-    """
-    hits = np.zeros((len(t_old), len(t_new), n_classes), np.int64)
-    rows = max(1, SOFTMAX_BYTES // (8 * n_classes * (len(t_old) + len(t_new))))
-    done = 0
-    for block in blocks:
-        for start in range(0, len(block.labels), rows):
-            labels = block.labels[start : start + rows]
-            old, new = (logits[start : start + rows] for logits in block.logits)
-            _add_hits(hits, labels, softmaxes(old, t_old), softmaxes(new, t_new))
-            done += len(labels)
-            if on_rows is not None:
-                on_rows(done)
-    return hits
+    @property
+    def may_choose(self) -> bool:
+        """Whether temperatures may be chosen on the split."""
+        return self.split == "val" or self.config.cross_fit > 0
+
+    @property
+    def names(self) -> list[str]:
+        """Of the old and every new head."""
+        several = len(self.heads) > 1
+        return ["old", *(f"new {k + 1}" if several else "new" for k in range(len(self.heads)))]
+
+    @property
+    def threads(self) -> int:
+        """As many as were asked for, where the memory allows them."""
+        allowed = max(1, self.config.memory // 2 // THREAD_MIB)
+        return min(self.config.threads or available_cores(), allowed)
+
+    def blocks(self, split: str | None = None) -> Iterator[LogitBlock]:
+        """Logits of the old and the new heads."""
+        return logit_blocks(self.store, split or self.split, [None, *self.heads])
 
 
-def choose(sweep: Sweep) -> Sweep:
-    """The sweep with its best cell chosen, and a warning for each edge of the grid it lies on."""
-    t_old, t_new = np.meshgrid(sweep.t_old, sweep.t_new, indexing="ij")
-    distance = np.log(t_old) ** 2 + np.log(t_new) ** 2
-    # Equal recalls in another order of classes may differ in the last bits of their mean.
-    keys = (distance.ravel(), -sweep.lowest_recall.ravel(), -sweep.harmonic_mean.ravel().round(9))
-    i, j = np.unravel_index(np.lexsort(keys)[0], distance.shape)
-    warnings = [
-        f"The best {name} = {grid[at]:g} lies on the edge of the grid ({grid[0]:g} to "
-        f"{grid[-1]:g}): a better one may lie beyond, so widen it with {option}."
-        for name, option, grid, at in (
-            ("t_old", "--t-old", sweep.t_old, i), ("t_new", "--t-new", sweep.t_new, j),
+def _source(store: Store, heads: list[Head], config: SweepConfig) -> _Source:
+    """Check everything that can be checked before the work."""
+    if not heads:
+        raise EvaluationError("A sweep needs a re-trained head beside the old one.")
+    for head in heads:
+        require_same_identity(head, store)
+    weights = check_weights(config.weights, 1 + len(heads))
+    own = "val" if "val" in store and not config.cross_fit else "test"
+    split = own if config.split == "auto" else config.split
+    scored_split(store, split)
+    return _Source(store, heads, config, split, weights, _arithmetic(config.device))
+
+
+def _arithmetic(device: str) -> MakeChunk:
+    """NumPy on the CPU, torch elsewhere."""
+    if device == "cpu":
+        return NumpyChunk
+    from pipeline.devices import choose_device  # torch takes seconds to load
+    from pipeline.plane.on_torch import torch_chunks
+
+    chosen = choose_device(device)
+    return NumpyChunk if chosen.type == "cpu" else torch_chunks(chosen)
+
+
+def _fitted_temperatures(source: _Source) -> Floats | None:
+    """Temperatures (1 + K,) of best likelihood, where they are to choose, to five digits."""
+    if source.config.choose != "nll":
+        return None
+    (found,) = fit_temperatures(source.blocks, 1 + len(source.heads))
+    return np.array([float(f"{t:.5g}") for t in found])
+
+
+def _measure(
+    source: _Source, t_old: Floats, t_new: Floats, factors: tuple[float, ...], report: Report | None
+) -> tuple[Sweep, HitPlane]:
+    """The plane of one grid, and what every cell gets right."""
+    store, config = source.store, source.config
+    split = store[source.split]
+    members = plane_members(
+        t_old, t_new, len(source.heads), weights=source.weights, factors=factors
+    )
+    hits = collect_hits(
+        source.blocks(), members, len(store.class_names), make_chunk=source.make_chunk,
+        threads=source.threads, bit_bytes=config.memory * MIB // 2,
+        on_rows=report and _as_snapshots(report, int(split.usable.sum())),
+    )  # fmt: skip
+    sweep = Sweep(
+        split=source.split, t_old=t_old, t_new=t_new, **measure(hits, store.class_counts),
+        class_names=tuple(store.class_names), n_samples=len(hits.labels),
+        n_failed=split.n_samples - len(hits.labels), factors=factors, weights=source.weights,
+        provenance={
+            "store": store.identity.to_json(),
+            "head": dict(source.heads[0].config),
+            "heads": [dict(head.config) for head in source.heads],
+        },
+    )  # fmt: skip
+    return sweep, hits
+
+
+def _judged(source: _Source, sweep: Sweep, hits: HitPlane) -> Sweep:
+    """The sweep with its scores on `test`, its uncertainty and its calibration."""
+    config = source.config
+    cross_fit = right = None
+    if config.cross_fit:
+        cross_fit, right = _cross_fitted(source, sweep, hits)
+    parts: dict[str, object] = {
+        "cross_fit": cross_fit,
+        "test_scores": _test_scores(source, sweep, cross_fit),
+        "warnings": (*sweep.warnings, *_doubts(source, sweep)),
+    }
+    if config.replicates:
+        parts["bootstrap"] = _bootstrap(source, sweep, right)
+        parts["noise"] = _noise(config, sweep, hits)
+    if config.calibration or config.choose == "nll":
+        parts["calibration"] = _calibration(source, sweep)
+    if config.calibration:
+        planes = measure_confidence(
+            source.blocks(), _members_of(sweep), hits, make_chunk=source.make_chunk,
+            threads=source.threads,
+        )  # fmt: skip
+        parts |= {"nll": planes.nll, "ece": planes.ece}
+    return dataclasses.replace(sweep, **parts)  # type: ignore[arg-type]  # parts by name
+
+
+def _doubts(source: _Source, sweep: Sweep) -> list[str]:
+    """What a reader should know of the choice."""
+    if sweep.chosen_on is None and source.config.choose == "nll":
+        return [
+            f"Nothing was calibrated: {sweep.split} is no split to choose on. Extract with --val, "
+            "or choose by folds with --cross-fit 5."
+        ]
+    return []
+
+
+def _members_of(sweep: Sweep) -> tuple[Member, ...]:
+    """The heads on the sweep's plane."""
+    return plane_members(
+        sweep.t_old, sweep.t_new, len(sweep.factors), weights=sweep.weights, factors=sweep.factors
+    )
+
+
+def _cross_fitted(source: _Source, sweep: Sweep, hits: HitPlane) -> tuple[CrossFit, Bools]:
+    """Choose on all folds but one, score that one; and which rows (N,) are right so."""
+    store, config = source.store, source.config
+    folds = stratified_folds(hits.labels, config.cross_fit, config.seed)
+    if config.choose == "nll":
+        chosen = fit_temperatures(
+            source.blocks, 1 + len(source.heads), folds, config.cross_fit
+        )  # fmt: skip
+        right = _right_by_fold(source, folds, chosen)
+    else:
+        chosen, right = (
+            np.ones((config.cross_fit, 1 + len(source.heads))),
+            np.zeros(len(folds), bool),
         )
-        if len(grid) > 1 and at in (0, len(grid) - 1)
-    ]  # fmt: skip
-    return dataclasses.replace(
-        sweep, chosen=(float(sweep.t_old[i]), float(sweep.t_new[j])), chosen_on=sweep.split,
-        warnings=(*sweep.warnings, *warnings),
+        for fold in range(config.cross_fit):
+            planes = measure(hits, store.class_counts, folds != fold)
+            i, j = best_cell(
+                sweep.t_old, sweep.t_new, planes["harmonic_mean"], planes["lowest_recall"]
+            )
+            own = folds == fold
+            right[own] = hits.rows(i, j)[own]
+            chosen[fold] = sweep.t_old[i], *(sweep.t_new[j] * factor for factor in sweep.factors)
+    n_classes = len(store.class_names)
+    scores = score_hits(
+        count_per_class(hits.labels[right], n_classes), count_per_class(hits.labels, n_classes),
+        store.class_counts, store.class_names, source.split, sweep.n_failed,
+    )  # fmt: skip
+    scores = dataclasses.replace(scores, predictor="ensemble")
+    return CrossFit(tuple(tuple(fold) for fold in chosen.tolist()), scores), right
+
+
+def _right_by_fold(source: _Source, folds: Ints, temperatures: Floats) -> Bools:
+    """Which rows (N,) are right at their fold's temperatures (F, 1 + K)."""
+    right, done = np.zeros(len(folds), bool), 0
+    for block in source.blocks():
+        rows = slice(done, done + len(block.labels))
+        own = list(temperatures[folds[rows]].T)
+        right[rows] = mixture_predictions(block.logits, own, source.weights) == block.labels
+        done = rows.stop
+    return right
+
+
+def _test_scores(source: _Source, sweep: Sweep, cross_fit: CrossFit | None) -> Scores | None:
+    """The ensemble on the split `test`; None where there is none."""
+    if cross_fit is not None and source.split == "test":
+        return cross_fit.scores
+    if "test" not in source.store or not source.store["test"].usable.any():
+        return None
+    return score_split(source.store, "test", source.heads, sweep.temperatures, source.weights)
+
+
+def _judging_split(source: _Source, sweep: Sweep) -> str:
+    """Where the choice is judged: on `test` if another split chose, else where it was measured."""
+    usable = "test" in source.store and bool(source.store["test"].usable.any())
+    return "test" if sweep.chosen_on == "val" and usable else source.split
+
+
+def _bootstrap(source: _Source, sweep: Sweep, cross_fitted: Bools | None) -> Bootstrap:
+    """Intervals of the ensemble, and of its lead over (1, 1) and over each head alone."""
+    split = _judging_split(source, sweep)
+    compared: dict[str, Sequence[float] | int] = {"ensemble": sweep.temperatures}
+    ones = (1.0,) * len(sweep.temperatures)
+    if sweep.temperatures != ones or cross_fitted is not None:
+        compared["(1, 1)"] = ones
+    compared |= {name: k for k, name in enumerate(source.names)}
+    right, labels = _right_rows(source, split, compared)
+    if cross_fitted is not None and split == source.split:
+        right["ensemble"] = cross_fitted
+    return paired_bootstrap(
+        right, labels, len(source.store.class_names), split,
+        replicates=source.config.replicates, seed=source.config.seed,
     )  # fmt: skip
 
 
-def save_sweep(sweep: Sweep, out_dir: str | Path, overwrite: bool = False) -> list[Path]:
-    """Write `sweep.csv`, `sweep.json` and the heat maps `sweep-heatmaps.png` into a folder.
-
-    Args:
-        sweep: what `sweep_temps` returned.
-        out_dir: made where it is missing; other files in it are left alone.
-        overwrite: whether files of those names may be replaced.
-
-    Raises:
-        OutputExistsError: if one of the files exists and `overwrite` is false.
-    """
-    from pipeline.figures import temperature_heatmaps  # matplotlib loads for half a second
-
-    folder = Path(out_dir)
-    names = ("sweep.csv", "sweep.json", "sweep-heatmaps.png")
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file: give a folder for the sweep's results.")
-    present = [name for name in names if (folder / name).exists()]
-    if present and not overwrite:
-        raise OutputExistsError(
-            f"{folder} holds {', '.join(present)} already: give another folder or --overwrite."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    # Everything is made first and moved last: a failure leaves what was there untouched.
-    with tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder) as temporary:
-        made = Path(temporary)
-        (made / names[0]).write_text(_csv(sweep), encoding="utf-8", newline="")
-        (made / names[1]).write_text(json.dumps(sweep.to_json(), indent=1) + "\n", encoding="utf-8")
-        temperature_heatmaps(sweep, made / names[2])
-        return [(made / name).replace(folder / name) for name in names]
+def _right_rows(
+    source: _Source, split: str, compared: Mapping[str, Sequence[float] | int]
+) -> tuple[dict[str, Bools], Ints]:
+    """Rows (N,) that each classifier gets right: an ensemble's temperatures, or a head's place."""
+    right: dict[str, list[Bools]] = {name: [] for name in compared}
+    labels = []
+    for block in source.blocks(split):
+        labels.append(block.labels)
+        for name, which in compared.items():
+            if isinstance(which, int):
+                predictions = block.logits[which].argmax(axis=1)
+            else:
+                predictions = mixture_predictions(block.logits, which, source.weights)
+            right[name].append(predictions == block.labels)
+    return {name: np.concatenate(parts) for name, parts in right.items()}, np.concatenate(labels)
 
 
-def _add_hits(hits: Ints, labels: NDArray[np.int64], old: Floats, new: Floats) -> None:
-    """Add a block's hits to (To, Tn, C), from probabilities (To, B, C) and (Tn, B, C)."""
-    both = np.empty(old.shape[1:])
-    for i, p_old in enumerate(old):
-        for j, p_new in enumerate(new):
-            np.add(p_new, p_old, out=both)
-            right = labels[both.argmax(axis=1) == labels]
-            hits[i, j] += count_per_class(right, hits.shape[2])
+def _noise(config: SweepConfig, sweep: Sweep, hits: HitPlane) -> NoiseRegion:
+    """The cells that the split's samples cannot tell from the best one."""
+    best = best_cell(sweep.t_old, sweep.t_new, sweep.harmonic_mean, sweep.lowest_recall)
+    allowed = min(NOISE_REPLICATES, max(100, NOISE_DRAWS // hits.n_cells))
+    replicates = min(config.replicates, allowed)
+    within = cells_within_noise(hits, best, replicates=replicates, seed=config.seed)
+    return noise_region(sweep.t_old, sweep.t_new, best, within)
 
 
-def _as_snapshots(on_progress: Callable[[Snapshot], None], total: int) -> Callable[[int], None]:
+def _calibration(source: _Source, sweep: Sweep) -> Calibration:
+    """Reliability before and after, where the choice is judged."""
+    split = _judging_split(source, sweep)
+    return measure_calibration(
+        lambda: source.blocks(split), source.names, sweep.temperatures, split=split,
+        fitted_on=sweep.chosen_on, weights=source.weights,
+    )  # fmt: skip
+
+
+def _as_snapshots(on_progress: Report, total: int) -> Callable[[int], None]:
     """A callback that takes rows done and passes a snapshot on."""
     begun = time.perf_counter()
     return lambda done: on_progress(Snapshot(done, total, done, time.perf_counter() - begun))
-
-
-def _planes(hits: Ints, samples: Ints, class_counts: Ints) -> dict[str, Any]:
-    """Every metric of every cell (To, Tn), from hits (To, Tn, C) and samples (C,)."""
-    recalls = recalls_of_hits(hits, samples)
-    worst = lowest_class(recalls)
-    return {
-        "accuracy": 100.0 * hits.sum(axis=-1) / samples.sum(),
-        "geometric_mean": geometric_mean(recalls),
-        "harmonic_mean": harmonic_mean(recalls),
-        "lowest_recall": np.take_along_axis(recalls, worst[..., None], axis=-1)[..., 0],
-        "lowest_class": worst,
-        "substituted_zeros": count_zeros(recalls),
-        "groups": {
-            name: mean_recall(recalls, mask) for name, mask in group_masks(class_counts).items()
-        },
-    }
-
-
-def _test_scores(store: Store, head: Head, chosen: tuple[float, float]) -> Scores | None:
-    """The ensemble at the chosen temperatures on the split `test`; None where there is none."""
-    if "test" not in store or not store["test"].usable.any():
-        return None
-    return score_split(store, "test", head, chosen)
-
-
-def _csv(sweep: Sweep) -> str:
-    """The grid as CSV, an absent group as an empty field."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for cell in sweep.cells():
-        writer.writerow(f"{v:.10g}" if isinstance(v, float) else v for v in cell.values())
-    return text.getvalue()

@@ -97,3 +97,9 @@ def test_works_again_after_a_failed_pass() -> None:
 def test_an_unknown_classifier_lists_the_models_parts() -> None:
     with pytest.raises(ConfigError, match=r"no module 'fc' .* top-level modules are body, head"):
         Tap(Net(), "fc")
+
+
+def test_a_batch_that_the_model_cannot_take_is_said() -> None:
+    message = r"cannot take a batch of the shape \(2, 5\) \(.*\); .* --resize and --crop"
+    with Tap(Net(), "head.last") as tap, pytest.raises(ExtractionError, match=message):
+        tap(torch.randn(2, 5))

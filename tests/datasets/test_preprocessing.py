@@ -66,6 +66,26 @@ def test_one_line_tells_every_value() -> None:
     assert Preprocessing(MEAN, STD).describe().startswith("no resize, no crop, RGB")
 
 
+def test_the_line_tells_how_it_resizes() -> None:
+    squashed = Preprocessing(MEAN, STD, 256, 224, interpolation="bicubic", squash=True)
+    assert squashed.describe().startswith("resize 256x256 bicubic antialias, centre crop 224")
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("size", [(31, 77), (90, 40), (64, 64)])
+def test_bicubic_and_squashing_are_torchvisions(size: tuple[int, int], squash: bool) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    theirs = transforms.Compose(
+        [
+            transforms.Resize((48, 48) if squash else 48, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(40),
+        ]
+    )
+    ours = Preprocessing(MEAN, STD, 48, 40, interpolation="bicubic", squash=squash)
+    assert np.array_equal(ours.to_uint8(image), np.asarray(theirs(image)))
+
+
 def test_lists_from_json_are_the_same_preprocessing() -> None:
     listed = Preprocessing(list(MEAN), list(STD))  # type: ignore[arg-type]  # JSON has no tuples
     assert listed == Preprocessing(MEAN, STD)
@@ -81,6 +101,8 @@ def test_lists_from_json_are_the_same_preprocessing() -> None:
         ({"resize": 0}, "resize is a side in pixels"),
         ({"crop": -1}, "crop is a side in pixels"),
         ({"channels": "GRB"}, "must be RGB or BGR"),
+        ({"interpolation": "nearest"}, "must be bilinear or bicubic; got 'nearest'"),
+        ({"squash": True}, "set resize too"),
     ],
 )
 def test_impossible_values_are_refused(values: dict[str, object], message: str) -> None:

@@ -12,7 +12,15 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from pipeline.datasets import ArraySource, FolderSource, ImageSource, ListSource, open_source
+from pipeline.datasets import (
+    ArraySource,
+    FolderSource,
+    ImageSource,
+    ListSource,
+    SourceOptions,
+    open_source,
+)
+from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.folders import IMAGE_SUFFIXES
 from pipeline.errors import DatasetError, UnreadableImageError
 
@@ -171,7 +179,7 @@ class TestList:
             ("/etc/x.png 1", r"line 2: '/etc/x\.png' leaves the root"),
             ("./ant/z z.png 1", r"line 2: 'ant/z z\.png' stands in line 1 already"),
             ("bee/y.png 2", r"labels go up to 2, but 1 never occurs"),
-            ("bee/y.png 99999999999999999999", r"labels go up to 9+, but 1, 2, 3, 4, 5 and"),
+            ("bee/y.png 999999999999999999", r"labels go up to 9+, but 1, 2, 3, 4, 5 and"),
         ],
     )
     def test_a_bad_line_is_named(self, folder: Path, line: str, message: str) -> None:
@@ -232,7 +240,10 @@ class TestOpenSource:
     @pytest.mark.parametrize(
         ("spec", "message"),
         [
-            ("nowhere/at-all", "no such folder, list file or named data set; .*digits-lt:train"),
+            (
+                "nowhere/at-all",
+                "no such folder, list or other file, or named data set; .*digits-lt:train",
+            ),
             ("digits-lt", "digits-lt has no split ''; choose one of digits-lt:train, "),
             ("digits-lt:val", "has no split 'val'"),
         ],
@@ -243,9 +254,9 @@ class TestOpenSource:
 
     def test_a_named_set_keeps_its_classes(self) -> None:
         names = tuple("0123456789")
-        assert open_source("digits-lt:test", class_names=names).class_names == names
+        assert open_source("digits-lt:test", SourceOptions(class_names=names)).class_names == names
         with pytest.raises(DatasetError, match="not those of the training split"):
-            open_source("digits-lt:test", class_names=("ant", "bee"))
+            open_source("digits-lt:test", SourceOptions(class_names=("ant", "bee")))
 
 
 def test_every_source_pickles_for_worker_processes(folder: Path) -> None:
@@ -269,7 +280,22 @@ def test_labels_cannot_be_changed_behind_the_sources_back(folder: Path) -> None:
 def test_the_real_cifar_folders(shared: Path) -> None:
     root = shared / "data" / "cifar100-lt001"
     train = open_source(root / "train")
-    test = open_source(root / "test", class_names=train.class_names)
+    test = open_source(root / "test", SourceOptions(class_names=train.class_names))
     assert (len(train), len(test)) == (10_847, 10_000)
     assert np.bincount(test.labels).tolist() == [100] * 100
     assert re.fullmatch(r"apple/.*\.png", train.ids[0])
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), OSError(24, "Too many open files")]
+)
+def test_trouble_of_the_machine_is_not_a_broken_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(DatasetError, match=f"{error.strerror}.*--resume") as caught:
+        read_rgb(str(tmp_path / "a.png"))
+    assert not isinstance(caught.value, UnreadableImageError)

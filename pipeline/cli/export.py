@@ -1,0 +1,142 @@
+"""`nolb export`: the re-trained classifier as a file that others can run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import PATH, json_option, overwrite_option
+from pipeline.cli.output import console_for, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.stages.export import Export
+
+FORMATS = ("safetensors", "torch-export", "onnx", "checkpoint")
+
+
+@click.command()
+@click.argument("store", type=PATH)
+@click.argument("head", type=PATH)
+@click.option("--checkpoint", type=PATH, required=True, help="The trained classifier's file, as extracted.")  # fmt: skip  # noqa: E501
+@click.option("--out", type=PATH, required=True, help="File to write, or a folder for it.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(FORMATS),
+    required=True,
+    help="safetensors: weights. torch-export and onnx: programs that need no nolb. checkpoint: a "
+    "copy of your file with the new head in the old one's place.",
+)
+@click.option("--classifier", type=click.Choice(("ensemble", "new")), help="Both heads, or the new one alone.  [default: ensemble; a checkpoint can hold only new]")  # fmt: skip  # noqa: E501
+@click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
+@click.option("--t-new", type=float, help="Temperature of the new head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
+@click.option("--normalize", type=click.Choice(("inside", "outside")), default="inside", show_default=True, help="inside: the input is RGB in 0..1. outside: the caller normalises it.")  # fmt: skip  # noqa: E501
+@click.option("--size", type=click.IntRange(min=1), help="Side of the images in pixels, where neither a centre crop nor --images says it.")  # fmt: skip  # noqa: E501
+@click.option("--images", metavar="SRC", help="Where the test images are: run the written file on them and compare with the store.")  # fmt: skip  # noqa: E501
+@click.option("--check", metavar="N|all", default="256", show_default=True, help="How many of the --images.")  # fmt: skip  # noqa: E501
+@click.option("--model", default="auto", show_default=True, help="Checkpoint family, where the file leaves a doubt.")  # fmt: skip  # noqa: E501
+@overwrite_option
+@json_option
+def export(
+    store: Path,
+    head: Path,
+    checkpoint: Path,
+    out: Path,
+    format_name: str,
+    classifier: str | None,
+    t_old: float | None,
+    t_new: float | None,
+    normalize: str,
+    size: int | None,
+    images: str | None,
+    check: str,
+    model: str,
+    overwrite: bool,
+    json_path: str | None,
+) -> None:
+    """Write the ensemble of both heads, or the new head, as one drop-in classifier.
+
+    The output of an ensemble are log-probabilities: they can stand wherever logits do, and their
+    softmax is the mean of both heads' probabilities.
+
+    \b
+    Examples:
+      nolb export data.zarr head.safetensors --checkpoint model.pth --format onnx --out model.onnx --images data/test --check all
+      nolb export data.zarr head.safetensors --checkpoint model.pth --format checkpoint --out mended.pth
+    """  # noqa: E501  commands are left whole, so that they can be copied
+    temperatures = chosen_temperatures(classifier, t_old, t_new, alone=format_name == "checkpoint")
+    n_checked = _number(check)
+    console = console_for(json_path)
+
+    from cache import open_store
+    from pipeline.heads import load_head
+    from pipeline.stages.export import export
+
+    new_head = load_head(head)
+    with open_store(store) as opened:
+        result = export(
+            opened, new_head, checkpoint, out, format=format_name, temperatures=temperatures,
+            normalization="inside" if normalize == "inside" else "outside", side=size,
+            images=images, n_checked=n_checked, model=model, overwrite=overwrite,
+        )  # fmt: skip
+    for line in _summary(result):
+        console.print(line, markup=False)
+    write_json(result.to_json(), json_path)
+    if result.agreement is not None and result.agreement.n_different:
+        click.get_current_context().exit(1)
+
+
+def chosen_temperatures(
+    classifier: str | None, t_old: float | None, t_new: float | None, *, alone: bool = False
+) -> tuple[float, float] | None:
+    """(t_old, t_new) of the ensemble that was asked for; None for the new head alone.
+
+    Args:
+        classifier: `ensemble`, `new` or nothing.
+        t_old: temperature that was given, or None.
+        t_new: temperature that was given, or None.
+        alone: whether only the new head is possible.
+    """
+    given = t_old is not None or t_new is not None
+    if given and (alone or classifier == "new"):
+        raise click.UsageError("Temperatures combine both heads; this is the new head alone.")
+    if alone and classifier == "ensemble":
+        raise click.UsageError("A checkpoint has room for one head: give --classifier new.")
+    for name, value in (("--t-old", t_old), ("--t-new", t_new)):
+        if value is not None and not 0 < value < float("inf"):
+            raise click.UsageError(f"{name} must be a number above 0, not {value}.")
+    if alone or classifier == "new":
+        return None
+    return (1.0 if t_old is None else t_old, 1.0 if t_new is None else t_new)
+
+
+def _number(check: str) -> int | None:
+    """A number of images, None for all."""
+    if check == "all":
+        return None
+    if not check.isdigit() or int(check) < 1:
+        raise click.UsageError(f"--check must be a number of images or `all`, not {check!r}.")
+    return int(check)
+
+
+def _summary(result: Export) -> Iterator[str]:
+    """What was written, a line each."""
+    if result.description is None:
+        yield f"new head in  {', '.join(result.replaced)}"
+        yield "all else     as it was in your checkpoint"
+    else:
+        yield f"input   {result.description.input_text()}"
+        yield f"output  {result.description.output_text()}"
+    agreement: Any = result.agreement
+    if agreement is not None:
+        left_out = f" ({agreement.n_unreadable} unreadable)" if agreement.n_unreadable else ""
+        same = agreement.n_images - agreement.n_different
+        yield (
+            f"check   {same:,} of {agreement.n_images:,} test images{left_out} get the class that "
+            "the store's logits give"
+        )
+    yield f"wrote   {result.path}"

@@ -1,0 +1,191 @@
+"""`nolb predict`: what both heads say about images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from pipeline.cli.export import chosen_temperatures
+from pipeline.cli.options import PATH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.stages.predict import Classifier, Prediction
+
+COLUMNS = ("image", "rank", "class", "probability", "old_probability", "new_probability", "error")
+
+LONGEST_PATH = 36
+"""Characters of a path in the table."""
+
+
+@click.command()
+@click.argument("head", metavar="HEAD|EXPORT", type=PATH)
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.option("--checkpoint", type=PATH, help="The trained classifier that HEAD was fitted on; an EXPORT needs none.")  # fmt: skip  # noqa: E501
+@click.option("--classifier", type=click.Choice(("ensemble", "new")), help="Which classifier of a HEAD decides.  [default: ensemble]")  # fmt: skip  # noqa: E501
+@click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
+@click.option("--t-new", type=float, help="Temperature of the new head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates of an image in CSV and JSON lines.")  # fmt: skip  # noqa: E501
+@click.option("--format", "format_name", type=click.Choice(("table", "csv", "jsonl")), default="table", show_default=True, help="A table for people; CSV or JSON lines for programs.")  # fmt: skip  # noqa: E501
+@click.option("--out", type=PATH, help="File for the predictions.  [default: standard output]")
+@click.option("--model", default="auto", show_default=True, help="Checkpoint family, where the file leaves a doubt.")  # fmt: skip  # noqa: E501
+def predict(
+    head: Path,
+    images: tuple[Path, ...],
+    checkpoint: Path | None,
+    classifier: str | None,
+    t_old: float | None,
+    t_new: float | None,
+    top: int,
+    format_name: str,
+    out: Path | None,
+    model: str,
+) -> None:
+    """Classify images and folders of images, with the probabilities of both heads.
+
+    HEAD is a file of `nolb fit-head` and needs the --checkpoint that was extracted; EXPORT is a
+    file of `nolb export` (.safetensors, .pt2, .onnx). Unreadable images are reported and left out.
+
+    \b
+    Examples:
+      nolb predict head.safetensors photos/ --checkpoint model.pth --t-old 2
+      nolb predict model.onnx photo.jpg --format jsonl
+    """
+    temperatures = chosen_temperatures(classifier, t_old, t_new)
+
+    from pipeline.stages.predict import find_images, predict
+
+    fixed = classifier is not None or t_old is not None or t_new is not None
+    found = find_images(images)
+    predictions = predict(
+        _open(head, checkpoint, temperatures, fixed=fixed, model=model), found, top
+    )
+    target: Any = nullcontext(sys.stdout)
+    if out is not None:
+        target = out.open("w", encoding="utf-8", newline="")
+    failed = 0
+    with target as file:
+        for prediction in _written(predictions, format_name, file):
+            if prediction.error is not None:
+                failed += 1
+                click.echo(f"nolb: {prediction.image}: {prediction.error}", err=True)
+    if failed:
+        click.echo(f"nolb: {failed} of {len(found)} images could not be used.", err=True)
+    if failed == len(found):
+        click.get_current_context().exit(1)
+
+
+def _open(
+    head: Path,
+    checkpoint: Path | None,
+    temperatures: tuple[float, float] | None,
+    *,
+    fixed: bool,
+    model: str,
+) -> Classifier:
+    """A head with its checkpoint, or an exported file."""
+    from pipeline.errors import ExportError, HeadError
+    from pipeline.exporting import open_export
+    from pipeline.heads import load_head
+    from pipeline.stages.predict import classifier_of_export, classifier_of_head
+
+    try:
+        if head.suffix not in {".safetensors", ""}:
+            raise HeadError(f"{head} is no head.")
+        loaded = load_head(head)
+    except HeadError:
+        if head.suffix == "" or not head.is_file():
+            raise
+        if fixed:
+            raise ExportError(
+                f"{head} is an exported classifier, whose heads and temperatures are fixed: leave "
+                "--classifier, --t-old and --t-new out, or export it again with others."
+            ) from None
+        trained = None
+        if checkpoint is not None:
+            from pipeline.checkpoints import load_checkpoint
+
+            trained = load_checkpoint(checkpoint, model=model)
+        return classifier_of_export(open_export(head, trained))
+    if checkpoint is None:
+        raise click.UsageError(f"{head} is a head: give the --checkpoint that it was fitted on.")
+    return classifier_of_head(loaded, checkpoint, temperatures, model=model)
+
+
+def _written(
+    predictions: Iterator[Prediction], format_name: str, file: TextIO
+) -> Iterator[Prediction]:
+    """Pass the predictions on, each when it is written."""
+    if format_name == "table":
+        yield from _write_table(predictions, file)
+        return
+    if format_name == "csv":
+        file.write(_csv_line(COLUMNS))
+    for prediction in predictions:
+        if format_name == "jsonl":
+            line = json.dumps(prediction.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
+        else:
+            line = "".join(_csv_line(row) for row in _rows(prediction))
+        file.write(line)
+        yield prediction
+
+
+def _rows(prediction: Prediction) -> Iterator[tuple[Any, ...]]:
+    """A row for each candidate, or one for an unreadable image."""
+    if prediction.error is not None:
+        yield (prediction.image, "", "", "", "", "", prediction.error)
+    for rank, each in enumerate(prediction.candidates, start=1):
+        numbers = ("" if p is None else f"{p:.6g}" for p in (each.probability, each.old, each.new))
+        yield (prediction.image, rank, each.class_name, *numbers, "")
+
+
+def _csv_line(values: tuple[Any, ...]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
+def _write_table(predictions: Iterator[Prediction], file: TextIO) -> Iterator[Prediction]:
+    """A table of the best candidates, and of what each head alone would have said."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("Image", "Class", "Probability", "Old head", "New head"):
+        table.add_column(heading, justify="right" if heading == "Probability" else "left")
+    for prediction in predictions:
+        if prediction.error is None:
+            best = prediction.candidates[0]
+            heads = ((best.old, prediction.old_class), (best.new, prediction.new_class))
+            # Text, because a class may be called [red] and rich would paint it.
+            table.add_row(
+                Text(_short(prediction.image)),
+                Text(best.class_name),
+                f"{best.probability:.3f}",
+                *(Text(_said(p, name, best.class_name)) for p, name in heads),
+            )
+        yield prediction
+    if table.row_count:
+        Console(file=file, highlight=False).print(table)
+
+
+def _short(path: str) -> str:
+    """The end of a path, which tells images apart."""
+    return path if len(path) <= LONGEST_PATH else f"…{path[1 - LONGEST_PATH :]}"
+
+
+def _said(probability: float | None, name: str | None, decided: str) -> str:
+    """A head's probability of the class, and the class that it would have chosen itself."""
+    if probability is None:
+        return "-"
+    return f"{probability:.3f}" + (f", says {name}" if name != decided else "")

@@ -1,0 +1,102 @@
+"""`nolb report`: one file that shows who was left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import PATH, json_option, overwrite_option
+from pipeline.cli.output import console_for, write_json
+
+if TYPE_CHECKING:
+    from cache import Store
+    from pipeline.heads import Head
+
+
+@click.command()
+@click.argument("store", type=PATH)
+@click.argument("head", type=PATH)
+@click.option("--out", type=PATH, required=True, help="HTML file to write.")
+@click.option("--sweep", type=PATH, help="Folder of nolb sweep-temps; not given: the plane is measured now.")  # fmt: skip  # noqa: E501
+@click.option("--no-plane", is_flag=True, help="Leave the temperature plane out.")
+@click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: as chosen on val, else 1]")  # fmt: skip  # noqa: E501
+@click.option("--t-new", type=float, help="Temperature of the new head in the ensemble, likewise.")
+@click.option("--images", metavar="SRC", help="Where the images of the split are, to show those of the worst classes.")  # fmt: skip  # noqa: E501
+@click.option("--split", default="test", show_default=True, help="Split to report.")
+@click.option("--worst", type=click.IntRange(min=0), default=6, show_default=True, help="Lowest classes, before and after each, whose confusions are shown.")  # fmt: skip  # noqa: E501
+@click.option("--also", type=PATH, help="Folder for the same as PNG, SVG, CSV and Markdown.")
+@overwrite_option
+@json_option
+def report(
+    store: Path,
+    head: Path,
+    out: Path,
+    sweep: Path | None,
+    no_plane: bool,
+    t_old: float | None,
+    t_new: float | None,
+    images: str | None,
+    split: str,
+    worst: int,
+    also: Path | None,
+    overwrite: bool,
+    json_path: str | None,
+) -> None:
+    """Show every class before and after in one HTML file that opens offline.
+
+    The file holds all it needs, the images of the worst classes too where --images is given: mind
+    who may see them before you pass it on.
+
+    \b
+    Examples:
+      nolb report data.zarr head.safetensors --out report.html --images data/test
+      nolb report data.zarr head.safetensors --out report.html --sweep sweep --also figures
+    """
+    if no_plane and sweep is not None:
+        raise click.UsageError("--sweep and --no-plane contradict each other: give one.")
+    temperatures = None
+    if t_old is not None or t_new is not None:
+        temperatures = (1.0 if t_old is None else t_old, 1.0 if t_new is None else t_new)
+    console = console_for(json_path)
+
+    from cache import open_store
+    from pipeline.files import refuse_existing
+    from pipeline.heads import load_head
+    from pipeline.stages.report import make_report, save_for_papers, save_report
+    from pipeline.tables import scores_table
+
+    refuse_existing(out, overwrite=overwrite)
+    new_head = load_head(head)
+    with open_store(store) as opened:
+        plane: Any = sweep
+        if sweep is None and not no_plane:
+            plane = _measured(opened, new_head)
+        result = make_report(
+            opened, new_head, sweep=plane, temperatures=temperatures, images=images, split=split,
+            n_worst=worst,
+        )  # fmt: skip
+    save_report(result, out, overwrite=overwrite)
+    console.print(scores_table({k.key: k.scores for k in result.content.contenders}))
+    if result.thumbnails is not None and result.thumbnails.unreadable:
+        first, reason = next(iter(result.thumbnails.unreadable.items()))
+        console.print(
+            f"note   {len(result.thumbnails.unreadable)} images cannot be shown, first {first} "
+            f"({reason})",
+            markup=False,
+        )
+    console.print(f"wrote  {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    if also is not None:
+        written = save_for_papers(result, also, overwrite=overwrite)
+        console.print(f"wrote  {len(written)} tables and figures to {also}")
+    write_json(result.to_json() | {"report": str(out)}, json_path)
+
+
+def _measured(store: Store, head: Head) -> dict[str, Any]:
+    """The plane over the default grid."""
+    from pipeline.progress import ProgressReport
+    from pipeline.stages.sweep_temps import sweep_temps
+
+    with ProgressReport("sweep-temps", "rows") as progress:
+        return sweep_temps(store, head, on_progress=progress.update).to_json()

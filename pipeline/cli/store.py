@@ -1,0 +1,204 @@
+"""`nolb store`: look at a store, verify it, repair it, convert it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.options import PATH, json_option, overwrite_option
+from pipeline.cli.output import console_for, write_json
+
+if TYPE_CHECKING:
+    from cache import Reopened
+    from pipeline.progress import Snapshot
+
+
+@click.group()
+def store() -> None:
+    """Look at a store, verify it, repair it, convert it."""
+
+
+@store.command()
+@click.argument("path", metavar="STORE", type=PATH)
+@click.option("--card", type=PATH, help="Write the dataset card, as Markdown, to a file.")
+@json_option
+def info(path: Path, card: Path | None, json_path: str | None) -> None:
+    """Say what a store holds, finished or not, as a dataset card.
+
+    \b
+    Example:
+      nolb store info data.zarr --card README.md
+    """
+    console = console_for(json_path)
+
+    from cache import describe_store
+
+    found = describe_store(path)
+    if card is not None:
+        card.write_text(found.card(), encoding="utf-8")
+        console.print(f"wrote {card}")
+    elif json_path != "-":
+        console.print(found.card(), markup=False, end="")
+    write_json(found.to_json(), json_path)
+
+
+@store.command()
+@click.argument("path", metavar="STORE", type=PATH)
+@click.option("--full", is_flag=True, help="Read every byte; otherwise places and sizes alone.")
+@json_option
+def verify(path: Path, full: bool, json_path: str | None) -> None:
+    """Compare a finished store with its records; exit code 1 where they differ.
+
+    \b
+    Example:
+      nolb store verify data.zarr --full
+    """
+    console = console_for(json_path)
+
+    from cache import CorruptStoreError, verify_store
+
+    problems = verify_store(path, full=full)
+    for problem in problems:
+        console.print(str(problem), markup=False)
+    shards = {problem.shard for problem in problems if problem.shard is not None}
+    write_json(
+        {
+            "path": str(path),
+            "full": full,
+            "problems": [str(problem) for problem in problems],
+            "damaged_shards": sorted(shard.name for shard in shards),
+        },
+        json_path,
+    )
+    if problems:
+        raise CorruptStoreError(
+            f"{path} is damaged ({len(problems)} problems, {len(shards)} shards): mend it with "
+            f"nolb store repair {path} --checkpoint ... --train ... --test ..."
+        )
+    what = "every byte is as written" if full else "every shard is in its place (no byte was read)"
+    console.print(f"{path}: {what}", markup=False)
+
+
+@store.command()
+@click.argument("path", metavar="STORE", type=PATH)
+@click.option("--checkpoint", type=PATH, help="The checkpoint of the extraction.")
+@click.option("--train", metavar="SRC", help="Its training images.")
+@click.option("--test", metavar="SRC", help="Its test images.")
+@click.option("--val", metavar="SRC", help="Its validation images, where there were any.")
+@click.option("--root", type=PATH, help="Folder that the paths of list files are relative to.")
+@json_option
+def repair(
+    path: Path,
+    checkpoint: Path | None,
+    train: str | None,
+    test: str | None,
+    val: str | None,
+    root: Path | None,
+    json_path: str | None,
+) -> None:
+    """Compute the damaged shards of a store again, and no others.
+
+    The damaged store stays until the repaired one is complete. With checkpoint and images the
+    repair is done at once, in the settings that the store has noted; without them it is prepared,
+    and `nolb extract ... --resume` finishes it.
+
+    \b
+    Example:
+      nolb store repair data.zarr --checkpoint model.pth --train data/train --test data/test
+    """
+    if (train is None) != (test is None) or (train is None and checkpoint is not None):
+        raise click.UsageError("A repair at once needs --train and --test, as the extraction did.")
+    console = console_for(json_path)
+
+    from cache import reopen_store, verify_store
+    from pipeline.progress import ProgressReport
+
+    if not verify_store(path):
+        console.print(f"{path}: every byte is as written; nothing to repair", markup=False)
+        write_json({"path": str(path), "kept": None, "computed": []}, json_path)
+        return
+    with ProgressReport("verify", "shards") as progress:
+        found = reopen_store(path, on_shard=lambda done, of: progress.update(_snapshot(done, of)))
+    console.print(f"{len(found.kept)} shards are whole, {len(found.lost)} are computed again")
+    if train is None or test is None:
+        console.print(f"Finish with: nolb extract ... --out {path} --resume", markup=False)
+    else:
+        sources = {"train": train, "test": test} | ({"val": val} if val is not None else {})
+        _compute(path, checkpoint, sources, root, found)
+        console.print(f"{path}: repaired, every byte is as written", markup=False)
+    lost = [shard.name for shard in found.lost]
+    write_json({"path": str(path), "kept": len(found.kept), "computed": lost}, json_path)
+
+
+def _compute(
+    path: Path, checkpoint: Path | None, sources: dict[str, str], root: Path | None, found: Reopened
+) -> None:
+    """Compute what a store lacks, in the settings of its extraction."""
+    from pipeline.config import ExtractConfig, build_config
+    from pipeline.progress import ProgressReport
+    from pipeline.stages.extract import extract
+
+    noted = found.provenance.get("config")
+    given = {name: value for name, value in noted.items() if value is not None} if isinstance(
+        noted, dict
+    ) else {}  # fmt: skip
+    config = build_config(ExtractConfig, given)
+    with ProgressReport("repair", "images") as progress:
+        extract(
+            checkpoint, sources, path, config, root=root, resume=True, on_progress=progress.update
+        ).store.close()
+
+
+@store.command()
+@click.argument("source", metavar="SRC", type=PATH)
+@click.argument("target", metavar="DST", type=PATH)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    help="Type of features and views; not set: as it is.",
+)
+@click.option(
+    "--shard-rows", type=click.IntRange(min=1), help="Rows of a shard; not set: as it is."
+)
+@click.option("--resume", is_flag=True, help="Go on with an interrupted conversion.")
+@overwrite_option
+def convert(
+    source: Path,
+    target: Path,
+    dtype: str | None,
+    shard_rows: int | None,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Write a store in another format, type or size of shards.
+
+    \b
+    Example:
+      nolb store convert data.zarr data.h5 --dtype float16
+    """
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite contradict each other: give one.")
+
+    from cache import convert_store
+    from pipeline.progress import ProgressReport
+
+    with ProgressReport("convert", "shards") as progress:
+        convert_store(
+            source,
+            target,
+            dtype=dtype,
+            shard_rows=shard_rows,
+            resume=resume,
+            overwrite=overwrite,
+            on_shard=lambda done, of: progress.update(_snapshot(done, of)),
+        ).close()
+    console_for(None).print(f"wrote {target}", markup=False)
+
+
+def _snapshot(done: int, of: int) -> Snapshot:
+    """Shards done, as progress reports take it; their rate says nothing here."""
+    from pipeline.progress import Snapshot
+
+    return Snapshot(done, of, done, 0.0)

@@ -1,0 +1,22 @@
+"""A re-trained classifier as one file that others can run, and such files read back."""
+
+from pipeline.exporting.description import Description, image_side
+from pipeline.exporting.formats import FORMATS, Exported, open_export, write_export
+from pipeline.exporting.inputs import as_input
+from pipeline.exporting.network import ImageClassifier, build_classifier
+from pipeline.exporting.origin import model_of_identity
+from pipeline.exporting.patching import patch_checkpoint
+
+__all__ = [
+    "FORMATS",
+    "Description",
+    "Exported",
+    "ImageClassifier",
+    "as_input",
+    "build_classifier",
+    "image_side",
+    "model_of_identity",
+    "open_export",
+    "patch_checkpoint",
+    "write_export",
+]

@@ -1,0 +1,122 @@
+"""BatchNorm statistics re-estimated on training images in which every class is as frequent.
+
+Stage 2 of two-stage methods (MiSLAS's shift, Zhong et al. 2021, sec. 3.3) trains its head on
+class-balanced batches with BatchNorm in training mode, so the statistics follow the balanced data.
+Here they are the plain mean over the batches, without augmentation, and weights stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.checkpoints import TrainedModel
+from pipeline.config import ExtractConfig
+from pipeline.datasets import ImageSource, ViewSpec
+from pipeline.datasets.splitting import balanced_rows
+from pipeline.errors import CheckpointError, DatasetError
+from pipeline.reading import BatchReader, Rows, default_workers, read_ahead
+
+SPLIT = "train"
+
+FEWEST_ROWS = 2
+"""A batch of one image has no variance to speak of."""
+
+
+def describe(config: ExtractConfig) -> str:
+    """What is done to the model, for its identity; empty where nothing is."""
+    if config.recalibrate_bn == 0:
+        return ""
+    return (
+        f"BatchNorm over {config.recalibrate_bn} class-balanced training images in batches of "
+        f"{config.batch_size}, seed {config.view_seed}"
+    )
+
+
+def recalibrate(
+    model: TrainedModel, train: ImageSource, config: ExtractConfig, device: torch.device
+) -> TrainedModel:
+    """The model with BatchNorm statistics of class-balanced training images.
+
+    Args:
+        model: the trained classifier; stays as it is.
+        train: its training images.
+        config: settings; `recalibrate_bn`, `batch_size`, `view_seed` and `workers` are read.
+        device: where the model runs.
+
+    Returns:
+        A copy, frozen, in evaluation mode and on the CPU; the same model where the settings ask
+        for nothing.
+
+    Raises:
+        CheckpointError: if the network has no BatchNorm statistics.
+        DatasetError: if no batch can be read.
+    """
+    if config.recalibrate_bn == 0:
+        return model
+    network = copy.deepcopy(model.module).eval().to(device)
+    layers = [
+        module
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
+    if not layers:
+        raise CheckpointError(
+            f"{model.source}: {model.backbone} keeps no BatchNorm statistics that could be "
+            f"re-estimated; leave out --recalibrate-bn."
+        )
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean over all batches
+        layer.train()
+    seen = _pass_over(network, model, train, config, device)
+    if seen == 0:
+        raise DatasetError("None of the training images for BatchNorm can be read.")
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    note = f"{describe(config)}: these statistics take the place of the checkpoint's."
+    return replace(model, module=network.eval().cpu(), notes=(*model.notes, note))
+
+
+@torch.no_grad()
+def _pass_over(
+    network: nn.Module,
+    model: TrainedModel,
+    train: ImageSource,
+    config: ExtractConfig,
+    device: torch.device,
+) -> int:
+    """Run the network over the drawn images; returns how many could be read."""
+    drawn = _Drawn(train, config.recalibrate_bn, config.view_seed)
+    size = min(config.batch_size, len(drawn))
+    # Batches count alike, so all have one size; the few images of a last short one are left out.
+    work = [Rows(SPLIT, start, start + size) for start in range(0, len(drawn) - size + 1, size)]
+    reader = BatchReader({SPLIT: drawn}, model.preprocessing, ViewSpec(), (), work)
+    workers = config.workers if config.workers >= 0 else default_workers(device.type)
+    seen = 0
+    for batch in read_ahead(reader, workers, pin_memory=device.type == "cuda"):
+        good = [row for row in range(size) if batch.rows.start + row not in batch.failures]
+        if len(good) >= FEWEST_ROWS:
+            network(model.preprocessing.normalize(batch.images[0][good].to(device)))
+            seen += len(good)
+    return seen
+
+
+class _Drawn(ImageSource):
+    """Rows of a source, some of them several times."""
+
+    def __init__(self, source: ImageSource, n_rows: int, seed: int) -> None:
+        self._source = source
+        self._rows = balanced_rows(source.labels, n_rows, seed)
+        ids = [f"{draw}/{source.ids[row]}" for draw, row in enumerate(self._rows)]
+        super().__init__("drawn images", ids, source.labels[self._rows], source.class_names)
+
+    def read(self, i: int) -> Image.Image:
+        """The image of draw i."""
+        return self._source.read(int(self._rows[i]))

@@ -1,0 +1,209 @@
+"""What a report is about: the predictions of old head, new head and ensemble on one split.
+
+Legend: N usable samples, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import Store
+from pipeline.ensemble import predict_split
+from pipeline.heads import Head, require_same_identity
+from pipeline.metrics import GROUPS, Ints, Scores, count_hits, group_masks, score, wilson_interval
+from pipeline.versions import versions
+
+OLD, NEW, ENSEMBLE = "old", "new", "ensemble"
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One of the classifiers that are compared."""
+
+    key: str
+    """`old`, `new` or `ensemble`."""
+
+    name: str
+    """What readers call it."""
+
+    predictions: NDArray[np.intp]
+    """(N,) class indices."""
+
+    scores: Scores
+    """What it reaches."""
+
+    hits: Ints
+    """(C,) correct samples of each class."""
+
+    @cached_property
+    def intervals(self) -> tuple[tuple[float, float] | None, ...]:
+        """(C,) 95 % Wilson intervals of the recalls; None for a class without samples."""
+        pairs = zip(self.hits.tolist(), self.scores.class_samples, strict=True)
+        return tuple(wilson_interval(hits, n) if n else None for hits, n in pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """Everything that is measured for a report, but for the temperature plane."""
+
+    store_name: str
+    """File name of the store."""
+
+    split: str
+    """Split that is reported."""
+
+    labels: NDArray[np.int64]
+    """(N,) true classes."""
+
+    ids: tuple[str, ...]
+    """(N,) ids of the samples."""
+
+    class_names: tuple[str, ...]
+    """(C,)"""
+
+    class_counts: Ints
+    """(C,) training images."""
+
+    old: Contender
+    """Before."""
+
+    new: Contender
+    """The re-trained head alone."""
+
+    ensemble: Contender
+    """Both heads together."""
+
+    temperatures: tuple[float, float]
+    """(t_old, t_new) of the ensemble."""
+
+    temperatures_from: str
+    """Who set them, for readers."""
+
+    trusts_ensemble: bool
+    """Whether the temperatures were chosen at all: then the ensemble is what comes after."""
+
+    provenance: Mapping[str, Mapping[str, Any]]
+    """Sections of names and values."""
+
+    @property
+    def contenders(self) -> tuple[Contender, ...]:
+        """In the order of all tables."""
+        return (self.old, self.new, self.ensemble)
+
+    @property
+    def after(self) -> Contender:
+        """What the old head is compared with."""
+        return self.ensemble if self.trusts_ensemble else self.new
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """(C,) many, medium or few."""
+        masks = group_masks(self.class_counts)
+        return tuple(next(g for g in GROUPS if masks[g][c]) for c in range(len(self.class_names)))
+
+    @cached_property
+    def by_training_images(self) -> list[int]:
+        """(C,) class indices, most training images first: the order of the paper's figures."""
+        return [int(c) for c in np.argsort(-self.class_counts, kind="stable")]
+
+
+def gather(
+    store: Store,
+    head: Head,
+    temperatures: tuple[float, float],
+    *,
+    temperatures_from: str,
+    trusts_ensemble: bool,
+    split: str = "test",
+) -> Content:
+    """Predict one split with the old head, the new head and both.
+
+    Args:
+        store: features and old logits.
+        head: the re-trained head of that store.
+        temperatures: (t_old, t_new) of the ensemble.
+        temperatures_from: who set them, as "chosen on val".
+        trusts_ensemble: whether the ensemble is what the old head is compared with.
+        split: name of the split.
+
+    Raises:
+        EvaluationError: if the split is missing, has no usable row or holds NaN.
+        HeadError: if the head belongs to another store.
+    """
+    require_same_identity(head, store)
+    old = _contender(store, split, OLD, "Old head", None, None)
+    new = _contender(store, split, NEW, "New head", head, None)
+    both = _contender(store, split, ENSEMBLE, "Ensemble", head, temperatures)
+    rows = np.flatnonzero(store[split].usable)
+    ids = store[split].ids
+    return Content(
+        store_name=store.path.name,
+        split=split,
+        labels=np.asarray(store[split].labels[rows]),
+        ids=tuple(ids[row] for row in rows),
+        class_names=tuple(store.class_names),
+        class_counts=np.asarray(store.class_counts),
+        old=old,
+        new=new,
+        ensemble=both,
+        temperatures=temperatures,
+        temperatures_from=temperatures_from,
+        trusts_ensemble=trusts_ensemble,
+        provenance=_provenance(store, head),
+    )
+
+
+def _contender(
+    store: Store,
+    split: str,
+    key: str,
+    name: str,
+    head: Head | None,
+    temperatures: tuple[float, float] | None,
+) -> Contender:
+    predictions, labels = predict_split(store, split, head, temperatures)
+    failed = store[split].n_samples - len(labels)
+    scores = score(
+        predictions, labels, store.class_counts, store.class_names, split, n_failed=failed
+    )
+    scores = replace(scores, predictor=key, temperatures=temperatures)
+    hits = count_hits(predictions, labels, len(store.class_names))
+    return Contender(key, name, predictions, scores, hits)
+
+
+def _provenance(store: Store, head: Head) -> dict[str, dict[str, Any]]:
+    """Sections of names and values, those of the store first."""
+    identity = store.identity.to_json()
+    samples = identity.pop("samples")
+    if isinstance(samples, Mapping):
+        identity |= {f"samples of {name}": digest for name, digest in samples.items()}
+    images = {name: store[name].n_samples for name in store.splits}
+    failed = {name: len(store[name].failed) for name in store.splits if store[name].failed}
+    about: dict[str, Any] = {"file": store.path.name, "images": images}
+    if failed:
+        about["unreadable images"] = failed
+    return {
+        "Store": about,
+        "Identity: what was extracted, by what": dict(identity),
+        "Extraction": _flat(store.provenance),
+        "New head: settings of the fit": dict(head.config),
+        "New head: versions": dict(head.versions),
+        "This report: versions": dict(versions()),
+    }
+
+
+def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested sections as `section name`."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}: {name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return flat

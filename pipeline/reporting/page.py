@@ -1,0 +1,379 @@
+"""The report as one HTML file that needs nothing but itself.
+
+Class names and file names come from other people's folders, so nothing of theirs is ever read as
+markup or code: the template escapes what it prints, the script takes its data from a JSON block
+and writes text nodes only, and a content security policy lets this one script run and nothing be
+loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.metrics import FEW_BELOW, GROUPS, MANY_ABOVE, Scores
+from pipeline.reporting.confusion import Destination, LostClass
+from pipeline.reporting.content import Contender, Content
+from pipeline.reporting.grid import METRICS, Grid
+from pipeline.reporting.thumbnails import Thumbnails
+
+DESTINATIONS_SHOWN = 6
+"""Classes that one lost class's images are listed under; the rest is summed up."""
+
+PICTURED = 4
+"""Of those, the classes that images are shown of."""
+
+THUMBNAILS_SHOWN = 6
+"""Images shown of one pair of classes."""
+
+GROUP_WORDS = {
+    "many": f"many (> {MANY_ABOVE} training images)",
+    "medium": f"medium ({FEW_BELOW}-{MANY_ABOVE})",
+    "few": f"few (< {FEW_BELOW})",
+}
+
+COMPARED = {
+    "accuracy": "Accuracy",
+    "geometric_mean": "Geometric mean",
+    "harmonic_mean": "Harmonic mean",
+    "lowest_recall": "Lowest recall",
+}
+
+CARDS = (
+    ("lowest_recall", "Lowest recall", "%"),
+    ("substituted_zeros", "Classes at zero", ""),
+    ("harmonic_mean", "Harmonic mean", "%"),
+    ("geometric_mean", "Geometric mean", "%"),
+    ("accuracy", "Accuracy", "%"),
+)
+
+
+@dataclass(frozen=True)
+class GroupLine:
+    """One classifier's recalls in one group of classes."""
+
+    mean: float
+    """Their mean."""
+
+    lowest: float
+    """The lowest of them."""
+
+    highest: float
+    """The highest of them."""
+
+    zeros: int
+    """Classes of zero recall among them."""
+
+
+def render_page(
+    content: Content,
+    grid: Grid | None,
+    lost: Sequence[LostClass],
+    thumbnails: Thumbnails | None,
+) -> str:
+    """The whole page as text.
+
+    Args:
+        content: what was predicted.
+        grid: the temperature plane, if one is to be shown.
+        lost: the worst classes, as `lost_classes` gives them.
+        thumbnails: images for them, where they are at hand.
+    """
+    script, style = _asset("report.js"), _asset("report.css")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "signed": _signed,
+        "count": lambda number: f"{number:,}",
+    }
+    return environment.from_string(_asset("page.html.jinja")).render(
+        policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'",
+        # Ours, word for word: the digest in the policy is of these bytes.
+        script=Markup(script),  # noqa: S704  our own file
+        style=Markup(style),  # noqa: S704  our own file
+        data=Markup(_inert_json(_data(content, grid))),  # noqa: S704  holds no < > &
+        content=content,
+        cards=_cards(content),
+        headline=headline(content),
+        groups=_groups(content),
+        group_words=GROUP_WORDS,
+        group_sentences=group_sentences(content),
+        grid=grid,
+        lost=[_lost(content, each, thumbnails) for each in lost],
+        thumbnails=thumbnails,
+        pictured=PICTURED,
+        compared=COMPARED,
+        provenance=_printable(content.provenance),
+        zeros=any(k.scores.substituted_zeros for k in content.contenders),
+    )
+
+
+def headline(content: Content) -> list[str]:
+    """What happened to the worst classes, in a few plain sentences."""
+    old, after = content.old.scores, content.after.scores
+    name = content.after.name.lower()
+    n_classes = sum(recall is not None for recall in old.recalls)
+    sentences = []
+    if old.substituted_zeros:
+        are = "class is" if old.substituted_zeros == 1 else "classes are"
+        sentences.append(
+            f"With the old head {old.substituted_zeros} of {n_classes} {are} never recognised."
+        )
+    else:
+        sentences.append(
+            f"With the old head the worst of {n_classes} classes, {old.lowest_class}, is "
+            f"recognised in {old.lowest_recall:.1f} % of its images."
+        )
+    if after.substituted_zeros:
+        are = "is" if after.substituted_zeros == 1 else "are"
+        sentences.append(f"With the {name} {after.substituted_zeros} {are} never recognised.")
+        return sentences
+    low, high = after.lowest_interval
+    sentences.append(
+        f"With the {name} the worst one, {after.lowest_class}, is recognised in "
+        f"{after.lowest_recall:.1f} % (95 % interval {low:.1f} to {high:.1f})."
+    )
+    return sentences
+
+
+def group_sentences(content: Content) -> list[str]:
+    """What the means of groups hide, before and after: the class furthest below its group."""
+    sentences = []
+    groups = _groups(content)
+    for contender in dict.fromkeys((content.old, content.after)):
+        lines = {group: found[contender.key] for group, found in groups.items()}
+        group = min(lines, key=lambda g: (lines[g].lowest, -lines[g].mean))
+        line, n = lines[group], content.groups.count(group)
+        hidden = f"a class at {line.lowest:.1f} %"
+        if line.zeros:
+            hidden = f"{line.zeros} class{'es' * (line.zeros > 1)} at zero"
+        sentences.append(
+            f"{contender.name}: the mean of {line.mean:.1f} % over the {n} {group} classes hides "
+            f"{hidden}."
+        )
+    if {"many", "few"} <= set(groups):
+        many, few = (groups[g][content.old.key] for g in ("many", "few"))
+        if few.highest > many.lowest:
+            sentences.append(
+                f"Nor do training images alone decide: with the old head the best of the few "
+                f"classes reaches {few.highest:.1f} %, the worst of the many only "
+                f"{many.lowest:.1f} %."
+            )
+    return sentences
+
+
+def _groups(content: Content) -> dict[str, dict[str, GroupLine]]:
+    """Group -> classifier -> its recalls there; groups without scored classes are absent."""
+    found: dict[str, dict[str, GroupLine]] = {}
+    for group in GROUPS:
+        for contender in content.contenders:
+            pairs = zip(content.groups, contender.scores.recalls, strict=True)
+            recalls = [recall for g, recall in pairs if g == group and recall is not None]
+            if recalls:
+                line = GroupLine(
+                    float(np.mean(recalls)), min(recalls), max(recalls), recalls.count(0.0)
+                )
+                found.setdefault(group, {})[contender.key] = line
+    return found
+
+
+def _cards(content: Content) -> list[dict[str, Any]]:
+    """The numbers at the head of the page: before, after, difference."""
+    cards = []
+    for name, heading, unit in CARDS:
+        before, after = (getattr(k.scores, name) for k in (content.old, content.after))
+        better = (after < before) if name == "substituted_zeros" else (after > before)
+        digits = 0 if name == "substituted_zeros" else 1
+        starred = name in {"harmonic_mean", "geometric_mean"}
+        cards.append(
+            {
+                "heading": heading,
+                "unit": unit,
+                "before": f"{before:.{digits}f}{_star(content.old.scores, starred)}",
+                "after": f"{after:.{digits}f}{_star(content.after.scores, starred)}",
+                "change": f"{after - before:+.{digits}f}".replace("-", "\N{MINUS SIGN}"),
+                "verdict": "same" if after == before else "better" if better else "worse",
+            }
+        )
+    return cards
+
+
+def _star(scores: Scores, applies: bool) -> str:
+    return "*" if applies and scores.substituted_zeros else ""
+
+
+def _lost(content: Content, lost: LostClass, thumbnails: Thumbnails | None) -> dict[str, Any]:
+    """One of the worst classes as the template takes it."""
+    after = content.contenders.index(content.after)
+    shown = _listed(content, lost)
+    rest = lost.destinations[len(shown) :]
+    most = max((max(d.counts[0], d.counts[after]) for d in shown), default=1)
+
+    def image(row: int) -> dict[str, str | None]:
+        sample_id = content.ids[row]
+        uri = None if thumbnails is None else thumbnails.uris.get(sample_id)
+        return {"id": sample_id, "uri": uri}
+
+    def line(d: Destination) -> dict[str, Any]:
+        return {
+            "name": content.class_names[d.class_index],
+            "before": d.counts[0],
+            "after": d.counts[after],
+            "bars": [100 * d.counts[k] / most for k in (0, after)],
+            "images": [image(row) for row in d.rows[:THUMBNAILS_SHOWN]],
+            "more": max(0, len(d.rows) - THUMBNAILS_SHOWN),
+        }
+
+    c = lost.class_index
+    return {
+        "name": content.class_names[c],
+        "train": int(content.class_counts[c]),
+        "n": lost.n_samples,
+        "right_before": lost.right[0],
+        "right_after": lost.right[after],
+        "interval": content.after.intervals[c],
+        "destinations": [line(d) for d in shown],
+        "rest_classes": len(rest),
+        "rest_before": sum(d.counts[0] for d in rest),
+        "rest_after": sum(d.counts[after] for d in rest),
+    }
+
+
+def samples_shown(content: Content, lost: Sequence[LostClass]) -> list[str]:
+    """Ids of the samples whose thumbnails the page shows."""
+    return [
+        content.ids[row]
+        for each in lost
+        for d in _listed(content, each)[:PICTURED]
+        for row in d.rows[:THUMBNAILS_SHOWN]
+    ]
+
+
+def _listed(content: Content, lost: LostClass) -> list[Destination]:
+    """The classes that its images are listed under: those that matter before or after."""
+    after = content.contenders.index(content.after)
+    found = [d for d in lost.destinations if d.counts[after] or d.counts[0]]
+    return found[:DESTINATIONS_SHOWN]
+
+
+def _data(content: Content, grid: Grid | None) -> dict[str, Any]:
+    """What the script draws."""
+    scores = content.old.scores
+    return {
+        "split": content.split,
+        "z": NormalDist().inv_cdf(0.975),  # of the 95 % intervals
+        "classes": list(content.class_names),
+        "train": content.class_counts.tolist(),
+        "samples": list(scores.class_samples),
+        "groups": [GROUPS.index(group) for group in content.groups],
+        "groupWords": [GROUP_WORDS[group] for group in GROUPS],
+        "contenders": [_contender(k) for k in content.contenders],
+        "after": content.contenders.index(content.after),
+        "plane": None if grid is None else _plane(content, grid),
+    }
+
+
+def _contender(contender: Contender) -> dict[str, Any]:
+    scores = contender.scores
+    star = _star(scores, True)
+    return {
+        "key": contender.key,
+        "name": contender.name,
+        "hits": contender.hits.tolist(),
+        "summary": f"accuracy {scores.accuracy:.1f} %, geometric mean "
+        f"{scores.geometric_mean:.1f}{star}, harmonic mean {scores.harmonic_mean:.1f}{star}, "
+        f"lowest recall {scores.lowest_recall:.1f}",
+    }
+
+
+def _plane(content: Content, grid: Grid) -> dict[str, Any]:
+    """The grid for the script; the hits as little-endian bytes, a quarter of their size as text."""
+    hits = None
+    if grid.hits is not None and grid.class_samples is not None:
+        kind = np.uint8 if grid.class_samples.max() < 2**8 else np.dtype("<u4")  # one byte or four
+        packed = np.ascontiguousarray(grid.hits.astype(kind))
+        hits = {
+            "bytes": base64.b64encode(packed.tobytes()).decode("ascii"),
+            "width": packed.itemsize,
+            "samples": grid.class_samples.tolist(),
+        }
+    return {
+        "split": grid.split,
+        "tOld": grid.t_old.tolist(),
+        "tNew": grid.t_new.tolist(),
+        "metrics": [
+            {
+                "name": name,
+                "label": METRICS.get(name, name.replace("_", " ")),
+                "values": _rounded(plane),
+                "whole": name == "substituted_zeros",
+            }
+            for name, plane in grid.metrics.items()
+            if not np.isnan(plane).all()
+        ],
+        "lowestClass": grid.lowest_class.ravel().tolist(),
+        "chosen": list(grid.chosen),
+        "chosenOn": grid.chosen_on,
+        "used": list(content.temperatures),
+        "hits": hits,
+        "noise": None if grid.noise is None else grid.noise.mask.astype(int).ravel().tolist(),
+    }
+
+
+def _rounded(plane: Any) -> list[float | None]:
+    return [None if np.isnan(v) else round(float(v), 4) for v in plane.ravel()]
+
+
+def _printable(provenance: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Values as readers write them."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return ", ".join(f"{key} {text(inner)}" for key, inner in value.items())
+        if isinstance(value, list | tuple):
+            return ", ".join(map(text, value))
+        if isinstance(value, bool) or value is None:
+            return {True: "yes", False: "no", None: "not set"}[value]
+        return str(value)
+
+    return {
+        section: {key: text(value) for key, value in values.items() if text(value)}
+        for section, values in provenance.items()
+    }
+
+
+def _percent(value: float | None) -> str:
+    """One decimal, a dash for nothing."""
+    return "\N{EN DASH}" if value is None else f"{value:.1f}"
+
+
+def _signed(value: float) -> str:
+    """One decimal with its sign."""
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _inert_json(value: Any) -> str:
+    """JSON that means nothing to an HTML parser, whatever its strings hold."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _asset(name: str) -> str:
+    """A file that lies beside this module."""
+    return resources.files("pipeline.reporting").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,76 @@
+"""Make a fitted head the old classifier of a store: for features of a model that had none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from cache import Classifier, SplitSpec, Store, StoreSpec, create_store
+from pipeline.heads import Head, require_same_identity
+from pipeline.progress import Clock, Snapshot
+
+
+def adopt_head(
+    store: Store,
+    head: Head,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[Snapshot], None] | None = None,
+) -> Store:
+    """Copy a store with a head in the place of its old classifier.
+
+    Features, views, labels and ids are copied shard by shard; the old logits are those of the
+    head, recomputed when they are read. The identity changes, so heads of the store it came from do
+    not fit the new one by mistake.
+
+    Args:
+        store: features (N, D) of each split.
+        head: the head (C, D), fitted on this store.
+        out: store to create, NAME.zarr or NAME.h5.
+        overwrite: replace an existing store, once the new one is complete.
+        on_progress: called after every shard.
+
+    Raises:
+        HeadError: if the head belongs to another store.
+        StoreError: if `out` exists or cannot be written.
+    """
+    require_same_identity(head, store)
+    classifier = Classifier(weight=head.weight, bias=head.bias)
+    spec = StoreSpec(
+        identity=replace(store.identity, classifier=classifier.digest()),
+        class_names=store.class_names,
+        classifier=classifier,
+        splits=tuple(_split_spec(store, name) for name in store.splits),
+        dtype=store.dtype,
+        store_logits=False,
+        provenance={
+            **store.provenance,
+            "old_head": {"config": dict(head.config), "versions": dict(head.versions)},
+        },
+    )
+    clock = Clock()
+    clock.start()
+    total = sum(store[name].n_samples for name in store.splits)
+    done = 0
+    with create_store(out, spec, overwrite=overwrite) as writer:
+        for shard in writer.missing():
+            split = store[shard.split]
+            rows = range(shard.start, shard.stop)
+            writer.write_shard(
+                shard,
+                features=split.features(shard.start, shard.stop),
+                logits=None,
+                views=split.views(shard.start, shard.stop) if split.n_views else None,
+                failures={row: split.failed[row] for row in rows if row in split.failed},
+            )
+            done += len(rows)
+            if on_progress is not None:
+                on_progress(Snapshot(done, total, done, clock.seconds))
+        return writer.seal()
+
+
+def _split_spec(store: Store, name: str) -> SplitSpec:
+    split = store[name]
+    return SplitSpec(name, tuple(split.ids), split.labels, split.n_views)

@@ -1,0 +1,274 @@
+"""The stage `predict`: what both heads say about images and folders of images.
+
+Legend: B images, C classes, D feature width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.backbones import Tap
+from pipeline.checkpoints import TrainedModel
+from pipeline.datasets.decoding import read_rgb
+from pipeline.datasets.folders import IMAGE_SUFFIXES
+from pipeline.ensemble import Floats, ensemble_probabilities, softmax
+from pipeline.errors import DatasetError, UnreadableImageError
+from pipeline.exporting import Description, Exported, as_input, model_of_identity
+from pipeline.exporting.network import TwoHeads
+from pipeline.heads import Head
+
+BATCH = 64
+"""Images in one forward pass."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One class that an image may be of; probabilities in 0..1."""
+
+    class_name: str
+    """Its name."""
+
+    probability: float
+    """Of the classifier that decides."""
+
+    old: float | None
+    """Of the old head alone; None where the file does not hold it."""
+
+    new: float | None
+    """Of the new head alone; None where the file does not hold it."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one image, or why nothing was."""
+
+    image: str
+    """Its path."""
+
+    candidates: tuple[Candidate, ...]
+    """The most probable classes, best first; empty for an unreadable image."""
+
+    old_class: str | None = None
+    """The old head's choice."""
+
+    new_class: str | None = None
+    """The new head's choice."""
+
+    error: str | None = None
+    """Why the image could not be used."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The prediction as plain JSON values."""
+        if self.error is not None:
+            return {"image": self.image, "error": self.error}
+        best = self.candidates[0]
+        return {
+            "image": self.image,
+            "class": best.class_name,
+            "probability": best.probability,
+            "old_class": self.old_class,
+            "new_class": self.new_class,
+            "candidates": [
+                {"class": c.class_name, "probability": c.probability, "old": c.old, "new": c.new}
+                for c in self.candidates
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """Probabilities (B, C) of some images."""
+
+    decisive: Floats
+    """Of the classifier that decides."""
+
+    old: Floats | None
+    """Of the old head, at temperature 1."""
+
+    new: Floats | None
+    """Of the new head, at temperature 1."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Something that turns images into probabilities."""
+
+    description: Description
+    """Its classes and its input."""
+
+    believe: Callable[[NDArray[np.float32]], Beliefs]
+    """Images (B, 3, H, W), as the description says -> probabilities."""
+
+
+def classifier_of_head(
+    head: Head,
+    checkpoint: Path | str,
+    temperatures: tuple[float, float] | None = (1.0, 1.0),
+    *,
+    model: str = "auto",
+) -> Classifier:
+    """The checkpoint with the new head, or with both.
+
+    Args:
+        head: the re-trained head.
+        checkpoint: the trained classifier that it was fitted on.
+        temperatures: (t_old, t_new) of the ensemble; None where the new head decides alone.
+        model: checkpoint family, as in `load_checkpoint`.
+
+    Raises:
+        ExportError: if the two do not belong together.
+        CheckpointError: if the checkpoint does not load.
+    """
+    trained = model_of_identity(checkpoint, head.identity, head.class_counts, model=model)
+    description = Description(
+        classifier="new" if temperatures is None else "ensemble",
+        temperatures=temperatures,
+        normalization="outside",
+        side=trained.preprocessing.crop,
+        preprocessing=trained.preprocessing,
+        class_names=head.class_names,
+        model=head.identity.model,
+        backbone=trained.backbone,
+        classifier_name=trained.classifier_name,
+        cosine_scale=None,
+        origin={},
+    )
+
+    def believe(images: NDArray[np.float32]) -> Beliefs:
+        features, old = _features(trained, images)
+        new = head.logits(features)
+        decisive = softmax(new)
+        if temperatures is not None:
+            decisive = ensemble_probabilities(old, new, *temperatures)
+        return Beliefs(decisive, softmax(old), softmax(new))
+
+    return Classifier(description, believe)
+
+
+def classifier_of_export(exported: Exported) -> Classifier:
+    """An exported file; one with weights of both heads tells what each says."""
+    description = exported.description
+
+    def believe(images: NDArray[np.float32]) -> Beliefs:
+        logits = exported.run(images)
+        alone = softmax(logits) if description.temperatures is None else None
+        return Beliefs(softmax(logits), None, alone)
+
+    network = exported.network
+    if network is None or not isinstance(
+        part := network.get_submodule(description.classifier_name), TwoHeads
+    ):
+        return Classifier(description, believe)
+    said: dict[str, Floats] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, logits: said.update({name: softmax(logits.numpy())})
+
+    part.old.register_forward_hook(note("old"))
+    part.new.register_forward_hook(note("new"))
+
+    def believe_both(images: NDArray[np.float32]) -> Beliefs:
+        decisive = softmax(exported.run(images))
+        return Beliefs(decisive, said["old"], said["new"])
+
+    return Classifier(description, believe_both)
+
+
+def predict(
+    classifier: Classifier, images: Iterable[str | Path], top: int = 5
+) -> Iterator[Prediction]:
+    """Predictions of images, in their order, as they are made.
+
+    An image that cannot be used is reported in its place and stops nothing.
+
+    Args:
+        classifier: what predicts.
+        images: paths of images.
+        top: most candidates of an image.
+    """
+    batch: list[str] = []
+    for image in images:
+        batch.append(str(image))
+        if len(batch) == BATCH:
+            yield from _predict_batch(classifier, batch, top)
+            batch = []
+    yield from _predict_batch(classifier, batch, top)
+
+
+def find_images(paths: Sequence[str | Path]) -> list[str]:
+    """Image files: those named, and those in the folders named and below, in order.
+
+    Raises:
+        DatasetError: if a path does not exist, or a folder holds no image.
+    """
+    found: list[str] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = [
+                str(Path(place) / file)
+                for place, _, files in sorted(os.walk(path, followlinks=True))
+                for file in sorted(files)
+                if file.lower().endswith(IMAGE_SUFFIXES)
+            ]
+            if not inside:
+                raise DatasetError(f"{path}: holds no images ({' '.join(IMAGE_SUFFIXES)}).")
+            found += inside
+        elif path.exists():
+            found.append(str(path))
+        else:
+            raise DatasetError(f"{path}: no such image or folder.")
+    return found
+
+
+def _predict_batch(classifier: Classifier, paths: list[str], top: int) -> Iterator[Prediction]:
+    """Predictions of a few images, which may differ in size."""
+    done: dict[int, Prediction] = {}
+    by_shape: dict[tuple[int, ...], dict[int, NDArray[np.float32]]] = {}
+    for i, path in enumerate(paths):
+        try:
+            pixels = as_input(read_rgb(path), classifier.description)
+        except UnreadableImageError as error:
+            done[i] = Prediction(path, (), error=str(error))
+        else:
+            by_shape.setdefault(pixels.shape, {})[i] = pixels
+    for alike in by_shape.values():
+        beliefs = classifier.believe(np.stack(list(alike.values())))
+        for row, i in enumerate(alike):
+            done[i] = _prediction(paths[i], beliefs, row, classifier.description.class_names, top)
+    yield from (done[i] for i in range(len(paths)))
+
+
+def _prediction(
+    path: str, beliefs: Beliefs, row: int, names: tuple[str, ...], top: int
+) -> Prediction:
+    """One image's candidates; a stable sort leaves the lower class index first on ties."""
+    order = np.argsort(-beliefs.decisive[row], kind="stable")[:top]
+
+    def of(probabilities: Floats | None, c: int) -> float | None:
+        return None if probabilities is None else float(probabilities[row, c])
+
+    def best(probabilities: Floats | None) -> str | None:
+        return None if probabilities is None else names[int(probabilities[row].argmax())]
+
+    candidates = tuple(
+        Candidate(names[c], float(beliefs.decisive[row, c]), of(beliefs.old, c), of(beliefs.new, c))
+        for c in order.tolist()
+    )
+    return Prediction(path, candidates, best(beliefs.old), best(beliefs.new))
+
+
+def _features(
+    model: TrainedModel, images: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features (B, D) and old logits (B, C) of normalised images."""
+    with torch.inference_mode(), Tap(model.module, model.classifier_name) as tap:
+        features, logits = tap(torch.from_numpy(images))
+    return features.numpy(), logits.numpy()

@@ -1,0 +1,96 @@
+"""The commands `sweep-temps` and `evaluate` with everything that a choice of temperatures needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from cache import Store
+from pipeline.cli import main
+from pipeline.heads import save_head
+from tests.measured_stores import planted_head, planted_store
+
+N_CLASSES = 4
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("pipeline.figures.canvas.DPI", 40)
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % N_CLASSES
+    features = 2 * np.eye(N_CLASSES)[labels] + rng.normal(size=(80, N_CLASSES))
+    store = planted_store(tmp_path, {"train": (features, labels), "test": (features, labels)})
+    for seed in range(2):
+        weight = np.diag([0.5, 1, 1, 3]) + rng.normal(0, 0.3, (N_CLASSES, N_CLASSES))
+        save_head(planted_head(store, weight), tmp_path / f"seed{seed}.safetensors")
+    return store
+
+
+def nolb(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_cross_fitting_is_asked_for_and_said(store: Store, tmp_path: Path) -> None:
+    head, out = tmp_path / "seed0.safetensors", tmp_path / "out"
+    result = nolb(
+        "sweep-temps", store.path, head, "--out", out, "--t-old", "1,2", "--t-new", "0.5,1",
+        "--cross-fit", 4, "--replicates", 50, "--json", tmp_path / "sweep.json",
+    )  # fmt: skip
+    assert "Cross-fitted on test" in result.output
+    assert "within the noise of its best harmonic mean on test" in result.output
+    assert "ensemble - old" in result.output
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    assert content["chosen_on"] == "test"
+    assert len(content["cross_fit"]["folds"]) == 4
+    assert content["test"] == content["cross_fit"]["scores"]
+
+
+def test_calibration_of_several_heads_with_weights(store: Store, tmp_path: Path) -> None:
+    heads = [tmp_path / f"seed{k}.safetensors" for k in range(2)]
+    out = tmp_path / "out"
+    result = nolb(
+        "sweep-temps", store.path, *heads, "--out", out, "--t-old", "1", "--t-new", "1",
+        "--choose", "nll", "--cross-fit", 2, "--weights", "2,1,1", "--replicates", 0,
+    )  # fmt: skip
+    assert "new 2" in result.output
+    assert (out / "reliability.png").stat().st_size > 1000
+    content = json.loads((out / "sweep.json").read_text())
+    assert content["chosen_by"] == "nll"
+    assert len(content["temperatures"]) == 3
+    # The choice, given to `evaluate`, is the chosen cell.
+    t_old, *t_new = content["temperatures"]
+    again = nolb(
+        "evaluate", store.path, *heads, "--t-old", t_old, "--t-new", ",".join(map(str, t_new)),
+        "--weights", "2,1,1", "--json", tmp_path / "scores.json",
+    )  # fmt: skip
+    assert "ensemble" in again.output
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    chosen = content["chosen"]
+    (cell,) = [
+        c for c in content["cells"]
+        if (c["t_old"], c["t_new"]) == (chosen["t_old"], chosen["t_new"])
+    ]  # fmt: skip
+    assert scores["accuracy"] == pytest.approx(cell["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--cross-fit", "1", "cross_fit must be 2 folds or more"),
+        ("--weights", "1,0", "no list of weights"),
+        ("--memory", "1", "memory must be 256 MiB or more"),
+    ],
+)
+def test_settings_that_no_sweep_could_use_are_wrong_usage(
+    store: Store, tmp_path: Path, option: str, value: str, message: str
+) -> None:
+    arguments = ["sweep-temps", store.path, tmp_path / "seed0.safetensors", "--out", tmp_path / "o"]
+    result = CliRunner().invoke(main, [*map(str, arguments), option, value])
+    assert result.exit_code == 2
+    assert message in result.output

@@ -1,0 +1,143 @@
+"""The stage and the command `predict`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from pipeline.cli import main
+from pipeline.ensemble import ensemble_probabilities, softmax
+from pipeline.errors import DatasetError
+from pipeline.exporting import open_export
+from pipeline.heads import save_head
+from pipeline.stages.export import export
+from pipeline.stages.predict import (
+    classifier_of_export,
+    classifier_of_head,
+    find_images,
+    predict,
+)
+from tests.exporting.exported import TEMPERATURES, Small, small_extraction
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    found = small_extraction(tmp_path_factory.mktemp("small"))
+    save_head(found.head, found.folder / "head.safetensors")
+    return found
+
+
+def test_predictions_are_the_stores_for_both_heads_and_the_ensemble(small: Small) -> None:
+    classifier = classifier_of_head(small.head, small.checkpoint, TEMPERATURES)
+    split = small.store["test"]
+    old, new = split.logits(), small.head.logits(split.features())
+    both = ensemble_probabilities(old, new, *TEMPERATURES)
+    paths = [small.images / each for each in split.ids]
+    found = list(predict(classifier, paths, top=3))
+    assert [each.image for each in found] == list(map(str, paths))
+    for row, prediction in enumerate(found):
+        best = prediction.candidates[0]
+        c = int(both[row].argmax())
+        assert best.class_name == small.store.class_names[c]
+        assert prediction.old_class == small.store.class_names[int(old[row].argmax())]
+        values = (best.probability, best.old, best.new)
+        wanted = (both[row, c], softmax(old)[row, c], softmax(new)[row, c])
+        np.testing.assert_allclose(values, wanted, atol=1e-5)
+        assert sum(each.probability for each in prediction.candidates) == pytest.approx(1)
+
+
+def test_an_export_with_both_heads_says_what_each_thinks(small: Small, tmp_path: Path) -> None:
+    result = export(
+        small.store, small.head, small.checkpoint, tmp_path, format="safetensors",
+        temperatures=TEMPERATURES,
+    )  # fmt: skip
+    paths = find_images([small.images])
+    live = list(predict(classifier_of_head(small.head, small.checkpoint, TEMPERATURES), paths))
+    read = list(predict(classifier_of_export(open_export(result.path)), paths))
+    for a, b in zip(live, read, strict=True):
+        assert (a.old_class, a.new_class) == (b.old_class, b.new_class)
+        assert a.candidates[0].class_name == b.candidates[0].class_name
+        assert a.candidates[0].old == pytest.approx(b.candidates[0].old, abs=1e-5)
+
+
+def test_unreadable_images_stand_in_their_place_with_the_reason(
+    small: Small, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    shutil.copy(small.images / "ant" / "0.png", tmp_path / "good.png")
+    Image.new("RGB", (30, 20)).save(tmp_path / "wide.png")
+    classifier = classifier_of_head(small.head, small.checkpoint)
+    found = list(predict(classifier, find_images([tmp_path])))
+    assert [Path(each.image).name for each in found] == ["bad.png", "good.png", "wide.png"]
+    assert found[0].error == "not an image of a known format"
+    assert found[1].error is None
+    assert found[2].error is None  # this network takes any size
+
+
+def test_a_program_names_the_size_that_it_takes(small: Small, tmp_path: Path) -> None:
+    result = export(
+        small.store, small.head, small.checkpoint, tmp_path, format="torch-export", side=small.side
+    )
+    Image.new("RGB", (30, 20)).save(tmp_path / "wide.png")
+    classifier = classifier_of_export(open_export(result.path))
+    (found,) = predict(classifier, [tmp_path / "wide.png"])
+    assert found.error == "is 30 x 20, but the model takes 10 x 10"
+
+
+def test_images_are_found_in_folders_and_below(small: Small, tmp_path: Path) -> None:
+    found = find_images([small.images, small.images / "ant" / "0.png"])
+    assert len(found) == 13
+    assert found[:12] == sorted(found[:12])
+    with pytest.raises(DatasetError, match="no such image"):
+        find_images([tmp_path / "nothing"])
+    with pytest.raises(DatasetError, match="holds no images"):
+        find_images([tmp_path])
+
+
+def invoke(*arguments: Any) -> Any:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_json_lines_csv_and_table(small: Small, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    common = (
+        "predict", small.folder / "head.safetensors", small.images / "bee", tmp_path,
+        "--checkpoint", small.checkpoint, "--t-old", 2,
+    )  # fmt: skip
+    lines = invoke(*common, "--format", "jsonl", "--top", 2)
+    assert lines.exit_code == 0
+    found = [json.loads(line) for line in lines.stdout.splitlines()]
+    assert len(found) == 5
+    assert len(found[0]["candidates"]) == 2
+    assert found[4]["error"] == "not an image of a known format"
+    assert "1 of 5 images could not be used" in lines.stderr
+    table = list(csv.DictReader(io.StringIO(invoke(*common, "--format", "csv").stdout)))
+    assert len(table) == 4 * 3 + 1
+    assert table[0]["class"] == found[0]["class"]
+    assert table[-1]["error"]
+    shown = invoke(*common, "--out", tmp_path / "table.txt")
+    assert shown.exit_code == 0
+    assert "Old head" in (tmp_path / "table.txt").read_text(encoding="utf-8")
+
+
+def test_wrong_usage_is_told(small: Small, tmp_path: Path) -> None:
+    head = small.folder / "head.safetensors"
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    assert invoke("predict", head, small.images).exit_code == 2  # no --checkpoint
+    none_good = invoke("predict", head, tmp_path / "bad.png", "--checkpoint", small.checkpoint)
+    assert none_good.exit_code == 1
+    result = export(small.store, small.head, small.checkpoint, tmp_path, format="safetensors")
+    fixed = invoke("predict", result.path, small.images, "--t-old", 2)
+    assert fixed.exit_code == 1
+    assert "are fixed" in fixed.output
+    assert invoke("predict", result.path, small.images).exit_code == 0
+    assert invoke("predict", tmp_path / "none.onnx", small.images).exit_code == 1

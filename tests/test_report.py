@@ -1,0 +1,88 @@
+"""The stage and the command `report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import main
+from pipeline.config import SweepConfig
+from pipeline.errors import EvaluationError, OutputExistsError
+from pipeline.heads import save_head
+from pipeline.stages.report import make_report, save_report
+from pipeline.stages.sweep_temps import save_sweep, sweep_temps
+from tests.reporting.reported import reported_head, reported_store
+
+GRID = SweepConfig(t_old=(0.5, 1, 2), t_new=(0.5, 1, 2))
+
+
+def test_temperatures_chosen_on_val_make_the_ensemble_the_one_to_show(tmp_path: Path) -> None:
+    store = reported_store(tmp_path, val=True)
+    head = reported_head(store)
+    sweep = sweep_temps(store, head, GRID)
+    report = make_report(store, head, sweep=sweep.to_json())
+    assert sweep.chosen_on == "val"
+    assert report.content.temperatures == sweep.chosen
+    assert report.content.after.key == "ensemble"
+    assert "chosen on the val split" in report.content.temperatures_from
+
+
+def test_nothing_is_chosen_on_the_split_that_is_reported(tmp_path: Path) -> None:
+    store = reported_store(tmp_path, val=True)
+    head = reported_head(store)
+    on_test = sweep_temps(store, head, SweepConfig(GRID.t_old, GRID.t_new, "test"))
+    report = make_report(store, head, sweep=on_test.to_json())
+    assert report.content.temperatures == (1.0, 1.0)
+    assert report.content.after.key == "new"
+    with pytest.raises(EvaluationError, match="flatter"):
+        make_report(store, head, sweep=sweep_temps(store, head, GRID).to_json(), split="val")
+
+
+def test_given_temperatures_come_first(tmp_path: Path) -> None:
+    store = reported_store(tmp_path)
+    report = make_report(store, reported_head(store), temperatures=(3.0, 1.0))
+    assert report.content.temperatures == (3.0, 1.0)
+    assert report.content.after.key == "ensemble"
+
+
+def test_a_report_is_not_written_over_unasked(tmp_path: Path) -> None:
+    store = reported_store(tmp_path)
+    report = make_report(store, reported_head(store))
+    path = save_report(report, tmp_path / "r.html")
+    with pytest.raises(OutputExistsError, match="exists already"):
+        save_report(report, path)
+    with pytest.raises(OutputExistsError, match="is a folder"):
+        save_report(report, tmp_path)
+    save_report(report, path, overwrite=True)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["r.html"]
+
+
+def invoke(*arguments: Any) -> Any:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command_writes_page_and_json(
+    tmp_path: Path,
+) -> None:
+    store = reported_store(tmp_path)
+    head = reported_head(store)
+    save_head(head, tmp_path / "head.safetensors")
+    save_sweep(sweep_temps(store, head, GRID), tmp_path / "sweep")
+    done = invoke(
+        "report", store.path, tmp_path / "head.safetensors", "--out", tmp_path / "r.html",
+        "--sweep", tmp_path / "sweep", "--json", tmp_path / "r.json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    content = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert content["scores"]["new"]["lowest_recall"] == 50.0
+    again = invoke(
+        "report", store.path, tmp_path / "head.safetensors", "--out", tmp_path / "r.html"
+    )
+    assert again.exit_code == 1
+    both = invoke("report", "a", "b", "--out", "c", "--sweep", "d", "--no-plane")
+    assert both.exit_code == 2
