@@ -95,7 +95,7 @@ class Catalogue:
     def read_unchecked(cls, sealed: Sealed, path: Path) -> Catalogue:
         """Read header and records, and look at no other array."""
         attributes = sealed.attributes()
-        _require_ours(attributes, path)
+        require_ours(attributes, path)
         splits = _split_names(attributes)
         texts = {split: sealed.read_texts(f"{split}/records") for split in splits}
         return cls._from_parts(attributes, texts, path)
@@ -104,7 +104,7 @@ class Catalogue:
     def _from_parts(
         cls, attributes: Mapping[str, JSON], texts: Mapping[str, Sequence[str]], path: Path
     ) -> Catalogue:
-        _require_ours(attributes, path)
+        require_ours(attributes, path)
         rest = dict(attributes)
         digest, counts = rest.pop("digest", None), rest.get("class_counts")
         if digest != _digest(rest, texts) or not isinstance(counts, list):
@@ -178,7 +178,8 @@ def salvage_catalogue(sealed: Sealed | None, spare: str | None, path: Path) -> C
     )
 
 
-def _require_ours(attributes: Mapping[str, JSON], path: Path) -> None:
+def require_ours(attributes: Mapping[str, JSON], path: Path) -> None:
+    """Raise StoreFormatError unless the root attributes are those of a store that we can read."""
     if (attributes.get("format"), attributes.get("version")) != (FORMAT, VERSION):
         Header.from_json(attributes, str(path))  # says what is wrong
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cache.backends import backend_for
 from cache.backends.contract import Backend, Contents, Draft
-from cache.catalogue import Catalogue, failures_of
+from cache.catalogue import Catalogue, failures_of, require_ours
 from cache.errors import (
     CorruptStoreError,
     IdentityMismatchError,
@@ -22,6 +22,7 @@ from cache.errors import (
     NonFiniteError,
     StoreError,
     StoreExistsError,
+    StoreFormatError,
     StoreNotFoundError,
 )
 from cache.identity import ids_digest
@@ -125,17 +126,17 @@ def _as_begun(spec: StoreSpec, draft: Draft) -> StoreSpec:
 
 
 def _require_replaceable(backend: Backend, path: Path) -> None:
-    """Let only stores be replaced, damaged ones too, but never what is none of ours."""
+    """Let only stores be replaced: damaged ones too, but nothing that does not say it is one."""
     try:
         sealed = backend.open_sealed(path)
+        try:
+            require_ours(sealed.attributes(), path)
+        finally:
+            sealed.close()
     except CorruptStoreError:
-        return
-    try:
-        Catalogue.read(sealed, path)
-    except CorruptStoreError:
-        return
-    finally:
-        sealed.close()
+        raise StoreFormatError(
+            f"{path} cannot be told to be a store of nolb, so it is not replaced; move it away."
+        ) from None
 
 
 def _refuse_finished(backend: Backend, path: Path, spec: StoreSpec, draft: Draft | None) -> None:

@@ -188,6 +188,26 @@ def choose(sweep: Sweep) -> Sweep:
     )  # fmt: skip
 
 
+FILES = ("sweep.csv", "sweep.json", "sweep.md", "sweep-heatmaps.png", "reliability.png")
+"""What a sweep is saved as; the last one only where calibration was measured."""
+
+
+def refuse_existing_sweep(out_dir: str | Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds a sweep already; a command asks before its work, not after it.
+
+    Raises:
+        OutputExistsError: if it does and `overwrite` is false, or it is a file.
+    """
+    folder = Path(out_dir)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file: give a folder for the sweep's results.")
+    present = [name for name in FILES if (folder / name).exists()]
+    if present and not overwrite:
+        raise OutputExistsError(
+            f"{folder} holds {', '.join(present)} already: give another folder or --overwrite."
+        )
+
+
 def save_sweep(sweep: Sweep, out_dir: str | Path, overwrite: bool = False) -> list[Path]:
     """Write a sweep's files into a folder.
 
@@ -208,16 +228,8 @@ def save_sweep(sweep: Sweep, out_dir: str | Path, overwrite: bool = False) -> li
     from pipeline.tables import table7_markdown
 
     folder = Path(out_dir)
-    names = ["sweep.csv", "sweep.json", "sweep.md", "sweep-heatmaps.png"]
-    if sweep.calibration is not None:
-        names.append("reliability.png")
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file: give a folder for the sweep's results.")
-    present = [name for name in names if (folder / name).exists()]
-    if present and not overwrite:
-        raise OutputExistsError(
-            f"{folder} holds {', '.join(present)} already: give another folder or --overwrite."
-        )
+    refuse_existing_sweep(folder, overwrite=overwrite)
+    names = list(FILES[: None if sweep.calibration is not None else -1])
     folder.mkdir(parents=True, exist_ok=True)
     # Everything is made first and moved last: a failure leaves what was there untouched.
     with tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder) as temporary:

@@ -181,6 +181,7 @@ def test_a_wrong_command_is_one_sentence(
         (["--train", "nothing"], 1, "no such"),
         (["--test", "digits-lt:test"], 1, "classes"),
         (["--out", "x.txt"], 1, ".zarr"),
+        (["--out", "x.memory"], 2, "gone when the command ends"),
         (["--out", "no/folder/x.zarr"], 1, "no/folder"),
         (["--model", "nothing"], 1, "nothing"),
         (["--mean", "1,2"], 2, "mean must be"),
@@ -212,9 +213,24 @@ def test_missing_and_left_over_keys_are_listed(made: Path, tmp_path: Path) -> No
     state["bn2.wait"] = state.pop("bn2.weight")
     torch.save({"state_dict": state}, tmp_path / "typo.pth")
     arguments = [*extract_options(made, "k.zarr"), "--checkpoint", tmp_path / "typo.pth"]
-    message = refused(nolb(*arguments, "--model", "plain:small-cnn"))
-    assert "bn2.weight" in message
-    assert "bn2.wait" in message
+    for model in ("plain:small-cnn", "auto"):
+        message = refused(nolb(*arguments, "--model", model))
+        assert "1 missing: bn2.weight" in message
+        assert "1 left over: bn2.wait" in message
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+def test_damaged_and_sparse_checkpoints_say_what_to_do(made: Path, tmp_path: Path) -> None:
+    import torch
+
+    whole = (made / "m.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    state = torch.load(made / "m.pth", weights_only=True)["state_dict"]
+    state["conv1.weight"] = state["conv1.weight"].to_sparse()
+    torch.save({"state_dict": state}, tmp_path / "sparse.pth")
+    for name, remedy in (("cut", "fetch or save it again"), ("sparse", "save the model dense")):
+        arguments = [*extract_options(made, "k.zarr"), "--checkpoint", tmp_path / f"{name}.pth"]
+        assert remedy in refused(nolb(*arguments))
 
 
 def test_a_head_of_another_store_is_refused_and_the_fields_are_named(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -208,8 +209,9 @@ def array(source: str, name: str, tensor: Tensor) -> NDArray[np.float32]:
     Raises:
         CheckpointError: if it holds anything but finite numbers.
     """
-    if not tensor.is_floating_point():
-        raise CheckpointError(f"{source}: {name} is {tensor.dtype}; save the model in float32.")
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        kind = tensor.dtype if tensor.layout == torch.strided else "sparse"
+        raise CheckpointError(f"{source}: {name} is {kind}; save the model dense and in float32.")
     values = cast("NDArray[np.float32]", tensor.detach().float().numpy().copy())
     if not np.isfinite(values).all():
         raise CheckpointError(

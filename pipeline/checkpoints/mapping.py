@@ -43,13 +43,22 @@ def mismatches(module: nn.Module, state: StateDict) -> list[str]:
 
     Works on a module on the `meta` device too, which has shapes and no memory.
     """
-    wanted = module.state_dict()
-    missing = [key for key in wanted if key not in state and not key.endswith(OPTIONAL_SUFFIX)]
-    left_over = [key for key in state if key not in wanted]
+    return differences(
+        {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()},
+        {key: tuple(tensor.shape) for key, tensor in state.items()},
+    )
+
+
+def differences(
+    wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """What the given names and shapes lack, add and have otherwise, one clause for each kind."""
+    missing = [key for key in wanted if key not in given and not key.endswith(OPTIONAL_SUFFIX)]
+    left_over = [key for key in given if key not in wanted]
     differing = [
-        f"{key} is {tuple(state[key].shape)} for {tuple(wanted[key].shape)}"
+        f"{key} is {given[key]} for {wanted[key]}"
         for key in wanted
-        if key in state and state[key].shape != wanted[key].shape
+        if key in given and given[key] != wanted[key]
     ]
     kinds = (("missing", missing), ("left over", left_over), ("of another shape", differing))
     return [f"{len(keys)} {kind}: {_listed(keys)}" for kind, keys in kinds if keys]
@@ -77,14 +86,16 @@ def load_strictly(module: nn.Module, state: StateDict, source: str) -> None:
         )
     wanted = module.state_dict()
     odd = [
-        f"{key} is {tensor.dtype}"
+        f"{key} is {'sparse' if tensor.layout != torch.strided else tensor.dtype}"
         for key, tensor in state.items()
-        if tensor.is_floating_point() != wanted[key].is_floating_point() or tensor.is_quantized
+        if tensor.is_floating_point() != wanted[key].is_floating_point()
+        or tensor.is_quantized
+        or tensor.layout != torch.strided
     ]
     if odd:
         raise CheckpointError(
             f"{source}: {len(odd)} weights are of another type than the network's "
-            f"({_listed(odd)}); save the model in float32."
+            f"({_listed(odd)}); save the model dense and in float32."
         )
     broken = [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:

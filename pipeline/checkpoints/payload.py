@@ -68,9 +68,9 @@ def read_payload(path: Path | str) -> Payload:
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        content, foreign = _load(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    content, foreign = _load(path)
     content = unpickling.weights_of(content) or content
     if not isinstance(content, Mapping):
         kind = getattr(content, "origin", type(content).__name__)
@@ -93,8 +93,6 @@ def _load(path: Path) -> tuple[object, tuple[str, ...]]:
             ) from error
     try:
         return unpickling.load(path)
-    except OSError:
-        raise
     except unpickling.HostileError as error:
         raise CheckpointError(
             f"{path}: asks for {error}, which no trained model needs and which runs code: it was "
@@ -102,7 +100,7 @@ def _load(path: Path) -> tuple[object, tuple[str, ...]]:
         ) from None
     except Exception as error:
         # Bytes that are no checkpoint make torch raise nearly anything: RuntimeError, EOFError,
-        # UnpicklingError, KeyError ...
+        # UnpicklingError, KeyError, and OSError where the end of a zip file is cut off.
         raise CheckpointError(_refusal(path, error)) from error
 
 

@@ -20,7 +20,12 @@ from pipeline.checkpoints.library import hinted_backbone, load_library, torchvis
 from pipeline.checkpoints.mapping import StateDict, inner, tensors_of, without_module_prefix
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import Payload
-from pipeline.checkpoints.recognition import chosen_backbone, matching_backbone, named_backbone
+from pipeline.checkpoints.recognition import (
+    chosen_backbone,
+    matching_backbone,
+    named_backbone,
+    nearest_backbone,
+)
 from pipeline.checkpoints.variants import parse_variant
 from pipeline.errors import CheckpointError
 
@@ -113,6 +118,13 @@ def _state(payload: Payload) -> StateDict | None:
         if state is not None:
             return without_module_prefix(state)
     return None
+
+
+def nearest(payload: Payload) -> str:
+    """Which network a file that nobody recognises comes nearest to, in a sentence or not at all."""
+    state = _state(payload)
+    weights = None if state is None else split_head(state, *HEAD_NAMES)
+    return "" if weights is None else nearest_backbone(weights.body)
 
 
 def _notes(backbone: Backbone) -> tuple[str, ...]:

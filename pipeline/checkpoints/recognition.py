@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.backbones import BACKBONES, Backbone, find_backbone
 from pipeline.backbones.finding import without_memory
-from pipeline.checkpoints.mapping import OPTIONAL_SUFFIX, StateDict
+from pipeline.checkpoints.mapping import OPTIONAL_SUFFIX, StateDict, differences
 from pipeline.errors import CheckpointError, ConfigError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -88,6 +88,22 @@ def chosen_backbone(source: str, body: StateDict, name: str | None, left_out: in
             f"residual networks). Name one with --model FAMILY:BACKBONE to see which differ."
         )
     return found
+
+
+def nearest_backbone(body: StateDict) -> str:
+    """Which network of our own the weights come nearest to, and what keeps them from being it.
+
+    A sentence for a message; empty where fewer than half of any network's weights are there.
+    """
+    shapes = shapes_of(body)
+    shared = {
+        name: sum(shapes.get(key) == shape for key, shape in backbone_shapes(name).items())
+        for name in BACKBONES
+    }
+    name = max(shared, key=lambda key: shared[key] / len(backbone_shapes(key)))
+    if 2 * shared[name] < len(backbone_shapes(name)):
+        return ""
+    return f"Nearest is {name}: {'; '.join(differences(backbone_shapes(name), shapes))}. "
 
 
 def shapes_of(state: StateDict) -> Shapes:

@@ -117,7 +117,8 @@ def detected(payload: Payload) -> tuple[Family, str]:
                 f"Choose with --model {' or --model '.join(f.NAME for f, _ in evidence)}."
             )
     raise CheckpointError(
-        f"{payload.path}: no family recognises it. It holds {payload.describe()}. "
+        f"{payload.path}: no family recognises it. {plain.nearest(payload)}"
+        f"It holds {payload.describe()}. "
         f"If you know what it is, {_choices()}."
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import PATH, json_option
+from pipeline.cli.options import PATH, file_option, json_option, overwrite_option
 from pipeline.cli.output import console_for, write_json
 from pipeline.config import parse_grid
 
@@ -24,7 +24,8 @@ from pipeline.config import parse_grid
     "--weights", metavar="W,W[,W...]", help="Weights of the old and each new head in the ensemble."
 )
 @click.option("--split", default="test", show_default=True, help="Split to score.")
-@click.option("--figure", type=PATH, help="Write a bar plot of the recalls, as PNG, SVG or PDF.")
+@overwrite_option
+@file_option("--figure", "Write a bar plot of the recalls, as PNG, SVG or PDF.")
 @json_option
 def evaluate(
     store: Path,
@@ -33,6 +34,7 @@ def evaluate(
     t_new: str | None,
     weights: str | None,
     split: str,
+    overwrite: bool,  # noqa: ARG001  # read by the options that name files
     figure: Path | None,
     json_path: str | None,
 ) -> None:

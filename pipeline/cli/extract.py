@@ -77,6 +77,10 @@ def extract(
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite contradict each other: give one.")
+    if out.suffix == ".memory":
+        raise click.UsageError(
+            f"{out} would be gone when the command ends: name a store .zarr or .h5."
+        )
     config = settings_from("extract", ExtractConfig, recipe, given)
     if checkpoint is None and config.model == "auto":
         raise click.UsageError("Give --checkpoint FILE, or --model NAME of a model with weights.")

@@ -56,6 +56,7 @@ def sweep_temps(
     from pipeline.progress import ProgressReport
     from pipeline.stages.evaluate import evaluate
     from pipeline.stages.sweep_temps import save_sweep, sweep_temps
+    from pipeline.sweep import refuse_existing_sweep
     from pipeline.tables import (
         bootstrap_table,
         calibration_table,
@@ -64,6 +65,7 @@ def sweep_temps(
         sweep_table,
     )
 
+    refuse_existing_sweep(out, overwrite=overwrite)
     heads = [load_head(path) for path in head]
     with open_store(store) as opened:
         with ProgressReport("sweep-temps", "rows") as progress:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -538,3 +539,17 @@ def test_zarr_and_hdf5_hold_equal_bits(tmp_path):
             assert a[name].features().tobytes() == b[name].features().tobytes()
             assert a[name].logits().tobytes() == b[name].logits().tobytes()
             assert a[name].records == b[name].records
+
+
+def test_what_does_not_say_that_it_is_a_store_is_never_replaced(tmp_path: Path) -> None:
+    # h5py gives such an attribute, which Keras writes, as an array; Zarr can be one bare array.
+    with h5py.File(tmp_path / "keras.h5", "w") as file:
+        file.attrs["layer_names"] = np.array([b"conv", b"dense"])
+        file["x"] = np.arange(3)
+    zarr.create_array(tmp_path / "bare.zarr", data=np.arange(3))
+    for name in ("keras.h5", "bare.zarr"):
+        with pytest.raises(StoreFormatError, match=name):
+            create_store(tmp_path / name, make_spec(), overwrite=True)
+    with h5py.File(tmp_path / "keras.h5") as file:
+        assert file["x"][:].tolist() == [0, 1, 2]
+    assert zarr.open_array(tmp_path / "bare.zarr")[:].tolist() == [0, 1, 2]
