@@ -21,8 +21,8 @@ def modules(package: str) -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def imported(path: Path, *, at_import_time: bool = False) -> set[str]:
-    """Modules that a file imports; with `at_import_time`, only those outside functions."""
+def imported(path: Path) -> set[str]:
+    """Modules that a file imports, inside functions too; not those for type checkers alone."""
     names: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -35,7 +35,7 @@ def imported(path: Path, *, at_import_time: bool = False) -> set[str]:
                 for alias in child.names:
                     full = f"{module}.{alias.name}"
                     names.add(full if is_module(full) else module)
-            elif not (at_import_time and runs_later(child)):
+            elif not is_for_type_checkers(child):
                 visit(child)
 
     visit(ast.parse(path.read_text(encoding="utf-8")))
@@ -47,10 +47,12 @@ def is_module(name: str) -> bool:
     return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
 
 
-def runs_later(node: ast.AST) -> bool:
-    if isinstance(node, ast.If):
-        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def level(module: str) -> int:
@@ -92,8 +94,7 @@ def test_stages_do_not_import_each_other() -> None:
 @pytest.mark.parametrize("package", OURS)
 def test_there_is_no_circle_between_modules(package: str) -> None:
     graph = {
-        module: {n for n in imported(path, at_import_time=True) if n != module}
-        for module, path in modules(package)
+        module: {n for n in imported(path) if n != module} for module, path in modules(package)
     }
     done: set[str] = set()
 

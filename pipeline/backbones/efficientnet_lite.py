@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from torch import nn
 
-from pipeline.backbones.registry import Backbone
+from pipeline.backbones.backbone import Backbone
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import ConfigError
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.finding import FoundClassifier, find_classifier
-from pipeline.backbones.registry import Backbone
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import ConfigError
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipeline.backbones.registry import Backbone
+    from pipeline.backbones.backbone import Backbone
 
 
 class Library(Protocol):

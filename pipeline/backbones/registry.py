@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 
-from torch import nn
-
 from pipeline.backbones import bbn_resnet, cifar_resnet, small_cnn
+from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.named import library_of
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import ConfigError
@@ -22,29 +20,6 @@ CIFAR_PREPROCESSING = Preprocessing(
 
 HALF_PREPROCESSING = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 """Pixels in -1..1."""
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A network whose last step is one classifier on (B, D) features."""
-
-    name: str
-    """How users and identities call it."""
-
-    build: Callable[[int], nn.Module]
-    """Number of classes -> the network with its usual random initialisation."""
-
-    classifier: str
-    """Dotted name of the classifier module, a `torch.nn.Linear`."""
-
-    feature_width: int
-    """D, the width of what goes into the classifier."""
-
-    preprocessing: Preprocessing
-    """What its inputs usually are, where neither a checkpoint nor the user says more."""
-
-    unused: tuple[str, ...] = ()
-    """How the names of weights begin that a file may hold and only training uses."""
 
 
 def _cifar_resnet(depth: int, widen: int = 1) -> Backbone:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from pipeline.backbones.registry import Backbone
+from pipeline.backbones.backbone import Backbone
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import ConfigError
 

@@ -16,8 +16,8 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms import InterpolationMode
 
+from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.finding import OwnOutput, find_classifier, without_memory
-from pipeline.backbones.registry import Backbone
 from pipeline.datasets.preprocessing import Interpolation, Preprocessing
 from pipeline.errors import ConfigError
 

@@ -56,7 +56,7 @@ def sweep_temps(
     from pipeline.progress import ProgressReport
     from pipeline.stages.evaluate import evaluate
     from pipeline.stages.sweep_temps import save_sweep, sweep_temps
-    from pipeline.sweep import refuse_existing_sweep
+    from pipeline.sweep_files import refuse_existing_sweep
     from pipeline.tables import (
         bootstrap_table,
         calibration_table,

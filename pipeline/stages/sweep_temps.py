@@ -41,7 +41,8 @@ from pipeline.selection import (
     noise_region,
     stratified_folds,
 )
-from pipeline.sweep import COLUMNS, CrossFit, Sweep, choose, save_sweep
+from pipeline.sweep import COLUMNS, CrossFit, Sweep, choose
+from pipeline.sweep_files import save_sweep
 
 __all__ = ["COLUMNS", "Sweep", "choose", "save_sweep", "sweep_temps"]
 
