@@ -160,8 +160,8 @@ class FitConfig:
     """Seed of the initial head, of the mini-batches and of the drawn views."""
 
     memory: str | None = None
-    """Most memory of the whole process, as 2GiB; features beyond it are streamed from the store
-    through a buffer. Not set: all features are held in memory."""
+    """Most memory of the whole process, as 2GiB; larger features are read from a scratch file in
+    the temporary folder (TMPDIR), with the same result. Not set: all are held in memory."""
 
     device: str = "cpu"
     """`cpu`, `cuda`, `cuda:K` or `auto`; a small head is fitted fastest on the CPU."""

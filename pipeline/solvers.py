@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -84,17 +85,19 @@ def fit_sgd(
     n_versions, n_rows, width = rows.features.shape
     features = rows.features.reshape(n_versions * n_rows, width)
     labels = rows.labels.repeat(n_versions)
-    draw_epoch = _epoch_draw(rows, config)
+    draw_epoch = epoch_draw(rows.labels.cpu(), n_versions, config)
 
     def batches() -> Iterator[Batch]:
-        for batch in draw_epoch():
-            yield features[batch], labels[batch]
+        while True:
+            for batch in draw_epoch():
+                index = batch.to(features.device)
+                yield features[index], labels[index]
 
-    return fit_sgd_batches(batches, features[:0], n_rows, rows.class_counts, config, on_epoch)
+    return fit_sgd_batches(batches(), features[:0], n_rows, rows.class_counts, config, on_epoch)
 
 
 def fit_sgd_batches(
-    draw_epoch: Callable[[], Iterator[Batch]],
+    batches: Iterator[Batch],
     like: Tensor,
     n_rows: int,
     class_counts: Tensor,
@@ -104,7 +107,7 @@ def fit_sgd_batches(
     """Do the same from mini-batches, wherever they come from.
 
     Args:
-        draw_epoch: gives the mini-batches of the next epoch, ceil(N / batch_size) of them.
+        batches: those of one epoch after the other, ceil(N / batch_size) of them in each.
         like: (0, D), of the type and on the device that the head is to have.
         n_rows: N.
         class_counts: (C,) int64, rows of each class; all above 0.
@@ -114,15 +117,15 @@ def fit_sgd_batches(
     Raises:
         FitError: if the loss or the head stops being finite.
     """
-    loss_function = with_settings(LOSSES[config.loss], config)
-    head = _initial_head(len(class_counts), like, seeded_generator(config.seed, "initial head"))
+    loss_function = _with_settings(LOSSES[config.loss], config)
+    head = _initial_head(len(class_counts), like, _generator(config.seed, "initial head"))
     velocity = [torch.zeros_like(parameter) for parameter in head]
     losses: list[float] = []
     n_steps = -(-n_rows // config.batch_size)
     with _threads_for(config.batch_size * head[0].numel()):
         for epoch in range(config.epochs):
             total = like.new_zeros(())
-            for step, (features, labels) in enumerate(draw_epoch()):
+            for step, (features, labels) in enumerate(islice(batches, n_steps)):
                 loss, gradients = _loss_and_gradients(
                     head, features, labels, class_counts, loss_function
                 )
@@ -138,21 +141,26 @@ def fit_sgd_batches(
     return LinearFit(weight.detach(), bias.detach(), tuple(losses))
 
 
-def _epoch_draw(rows: TrainingRows, config: FitConfig) -> Callable[[], Iterator[Tensor]]:
+def epoch_draw(
+    labels: Tensor, n_versions: int, config: FitConfig
+) -> Callable[[], Iterator[Tensor]]:
     """A function that draws the next epoch's batches: indices (B,) into the (1 + V) * N features.
 
     Row n of version v (0 is the clean one) has index v * N + n.
+
+    Args:
+        labels: (N,) int64 on the CPU.
+        n_versions: 1 + V.
+        config: settings; sampler, batch size and seed decide.
     """
-    sampler = with_settings(SAMPLERS[config.sampler], config)
-    labels = rows.labels.cpu()
-    n_versions, n_rows, _ = rows.features.shape
-    batch_draws = seeded_generator(config.seed, "batches")
-    version_draws = seeded_generator(config.seed, "versions")
+    sampler = _with_settings(SAMPLERS[config.sampler], config)
+    batch_draws = _generator(config.seed, "batches")
+    version_draws = _generator(config.seed, "versions")
 
     def draw() -> Iterator[Tensor]:
         for batch in sampler(labels, config.batch_size, batch_draws):
             version = torch.randint(n_versions, batch.shape, generator=version_draws)
-            yield (version * n_rows + batch).to(rows.features.device)
+            yield version * len(labels) + batch
 
     return draw
 
@@ -217,13 +225,13 @@ def _require_finite(losses: list[float], head: list[Tensor], config: FitConfig) 
         )
 
 
-def seeded_generator(seed: int, use: str) -> Generator:
+def _generator(seed: int, use: str) -> Generator:
     """A CPU generator for one use of a seed; those of different uses and seeds are unrelated."""
     digest = hashlib.blake2b(f"{use}: {seed}".encode(), digest_size=8).digest()
     return Generator().manual_seed(int.from_bytes(digest))
 
 
-def with_settings(function: Callable[..., Result], config: FitConfig) -> Callable[..., Result]:
+def _with_settings(function: Callable[..., Result], config: FitConfig) -> Callable[..., Result]:
     """A loss or sampler whose own settings, its keyword-only arguments, are the config's fields."""
     own = [
         name

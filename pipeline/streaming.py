@@ -1,19 +1,24 @@
-"""Training rows that stay in their store: read in random pieces, mixed in a buffer.
+"""Training rows that do not fit the memory: in a scratch file, read as they are drawn.
 
-The pieces are runs of consecutive rows that are read at full speed. In every epoch their order is
-drawn anew; as many as the buffer holds are mixed row by row, and mini-batches are drawn from the
-mixture. Class-balanced and class-aware sampling need rows of every class at any time, so part of
-the buffer is a reserve: all rows of small classes, and a random choice of larger ones.
+The store is read once, shard by shard, and its usable rows go uncompressed into a file without a
+name in the temporary folder. A row in there is one read away, which in a chunked store costs a
+whole chunk; so the mini-batches can be exactly those of a fit in memory. The alternative, mixing a
+buffer of consecutive runs of rows, reads less and fits worse: image folders list class by class,
+and a buffer a hundredth of the store never holds most classes (62 % accuracy became 36 %).
 N training rows, C classes, D feature width, V views, B batch rows.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,258 +28,156 @@ from torch import Tensor
 from cache import Split
 from pipeline.config import FitConfig
 from pipeline.errors import FitError
-from pipeline.samplers import SAMPLERS
-from pipeline.solvers import Batch, seeded_generator, with_settings
-
-PIECES = 32
-"""Pieces that a buffer mixes, at least: images of one class often stand together in a list."""
+from pipeline.solvers import Batch, epoch_draw
 
 SPARE_BYTES = 192 << 20
 """Left for what is neither features nor known before: labels, a step, what torch and zarr load when
 they are first used, and what allocators keep. Measured by `benchmarks/memory.py`."""
 
 COPIES = 4
-"""Times that a piece or a shard lies in memory while it is read: as stored, decoded, checked,
-converted."""
+"""Times that a shard lies in memory while it is read: as stored, decoded, checked, converted."""
+
+READERS = 8
+"""Rows that are asked of the disk at the same time: a solid-state disk answers many at once."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How the buffer is used."""
-
-    buffer_rows: int
-    """Rows that are mixed."""
-
-    reserve_rows: int
-    """Rows of the reserve, 0 where the sampler needs none."""
-
-    piece_rows: int
-    """Rows that are read at once."""
-
-
-def plan_for(
-    available: int, split: Split, width: int, n_classes: int, config: FitConfig, read_bytes: int
-) -> Plan:
-    """Share out memory.
+def buffer_rows(available: int, width: int, batch_size: int, read_bytes: int) -> int:
+    """Rows that may be read ahead of the steps.
 
     Args:
-        available: bytes for all of it.
-        split: the training split.
+        available: bytes for all that is not in memory yet.
         width: D.
-        n_classes: C.
-        config: settings; the sampler decides on the reserve.
+        batch_size: B.
         read_bytes: bytes of the largest part of the store that is verified at once.
 
     Raises:
-        FitError: if the memory does not suffice, saying how much would.
+        FitError: if the memory does not suffice, saying how much more would.
     """
     row_bytes = 4 * width
-    needs_reserve = config.sampler != "instance"
-    # A mini-batch is copied out of the buffer; a piece is read before it goes in.
-    fixed = SPARE_BYTES + COPIES * read_bytes + 4 * config.batch_size * row_bytes
-    least = 4 * PIECES * config.batch_size // 8 + (2 * n_classes if needs_reserve else 0)
-    rows = (available - fixed) // row_bytes
-    if rows < least:
-        short = (fixed + least * row_bytes - available) / 2**20
+    fixed = SPARE_BYTES + COPIES * read_bytes
+    rows = (available - fixed) // (2 * row_bytes)  # as read, and as its mini-batch
+    if rows < batch_size:
+        short = (fixed + 2 * batch_size * row_bytes - available) / 2**20
         raise FitError(
-            f"The memory does not suffice: --memory must be at least {short:,.0f} MiB larger for "
+            f"The memory does not suffice: --memory must be {short:,.0f} MiB larger or more for "
             "features of this width and shards of this size (smaller ones: nolb store convert "
             "--shard-rows)."
         )
-    reserve = rows // 2 if needs_reserve else 0
-    buffer = min(rows - reserve, split.n_samples)
-    return Plan(buffer, reserve, max(1, min(buffer // PIECES, read_bytes // row_bytes)))
+    return int(rows)
 
 
-class StreamedRows:
-    """Usable rows of a training split, of which a buffer's worth is in memory at any time.
+class ScratchRows:
+    """Usable rows of a training split in a file of their own; a context manager.
+
+    The file has no name, so that it is gone with the process, however that ends.
 
     Args:
         split: the split.
         n_views: stored views that take part beside the clean features.
-        n_classes: C.
         width: D.
-        plan: how the buffer is used.
-        config: settings of the fit.
-        device: where mini-batches are wanted.
+
+    Raises:
+        FitError: if the temporary folder has no room for (1 + V) * N * D float32.
+        CorruptStoreError: if a shard is not what was written.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        n_views: int,
-        n_classes: int,
-        width: int,
-        plan: Plan,
-        config: FitConfig,
-        device: torch.device,
-    ) -> None:
-        self._split = split
-        self._n_versions = 1 + n_views
-        self._plan = plan
-        self._config = config
-        self._device = device
-        self._labels = torch.from_numpy(np.array(split.labels))
-        self.n_rows = int(split.usable.sum())
-        self._batch_draws = seeded_generator(config.seed, "batches")
-        self._version_draws = seeded_generator(config.seed, "versions")
-        self._buffer = torch.empty(plan.buffer_rows, width)
-        self._pieces = _pieces(split, plan.piece_rows)
-        self._reserve = self._choose_reserve(n_classes, width) if plan.reserve_rows else None
+    def __init__(self, split: Split, n_views: int, width: int) -> None:
+        self.labels = torch.from_numpy(split.labels[split.usable])
+        self.n_versions = 1 + n_views
+        self._width = width
+        self._file = tempfile.TemporaryFile(prefix="nolb-", buffering=0)  # noqa: SIM115  # see close
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="nolb-scratch")
+        try:
+            self._fill(split)
+        except OSError as error:
+            self.close()
+            size = 4 * width * len(self.labels) * self.n_versions / 2**30
+            raise FitError(
+                f"The features need {size:,.1f} GiB of scratch space in {tempfile.gettempdir()} "
+                f"({error.strerror}): make room, or set TMPDIR to a folder on another disk."
+            ) from None
+        except BaseException:
+            self.close()
+            raise
 
-    def epoch(self) -> Iterator[Batch]:
-        """The mini-batches of the next epoch, ceil(N / batch_size) of them."""
-        if self._reserve is None:
-            return self._by_instance()
-        return self._by_class()
-
-    def _by_instance(self) -> Iterator[Batch]:
-        """Every row once: the buffer is shuffled, and what is left of it goes into the next."""
-        n_steps = -(-self.n_rows // self._config.batch_size)
-        size, larger = divmod(self.n_rows, n_steps)
-        left = self._buffer[:0].clone(), self._labels[:0]
-        step = 0
-        for rows, features in self._buffers():
-            order = torch.randperm(len(rows), generator=self._batch_draws)
-            labels = self._labels[rows]
-            start = 0
-            while step < n_steps:
-                stop = start + size + (step < larger) - len(left[0])
-                if stop > len(order):
-                    break
-                taken = order[start:stop]
-                yield self._moved(
-                    torch.cat([left[0], features[taken]]), torch.cat([left[1], labels[taken]])
-                )
-                left = left[0][:0], left[1][:0]
-                start, step = stop, step + 1
-            rest = order[start:]
-            left = torch.cat([left[0], features[rest]]), torch.cat([left[1], labels[rest]])
-
-    def _by_class(self) -> Iterator[Batch]:
-        """Steps from the buffer and the reserve, in proportion to the rows that are read."""
-        assert self._reserve is not None, "chosen where the sampler needs it"  # noqa: S101
-        sampler = with_settings(SAMPLERS[self._config.sampler], self._config)
-        n_steps = -(-self.n_rows // self._config.batch_size)
-        step = seen = 0
-        for rows, features in self._buffers():
-            self._reserve.refresh(rows, features)
-            fresh = torch.from_numpy(~self._reserve.holds(rows.numpy())).nonzero().squeeze(1)
-            labels = torch.cat([self._reserve.labels, self._labels[rows[fresh]]])
-            seen += len(rows)
-            due = n_steps if seen == self.n_rows else seen * n_steps // self.n_rows
-            while step < due:
-                for batch in sampler(labels, self._config.batch_size, self._batch_draws):
-                    if step == due:
-                        break
-                    kept = batch < len(self._reserve.labels)
-                    chosen = self._buffer.new_empty(len(batch), self._buffer.shape[1])
-                    chosen[kept] = self._reserve.features[batch[kept]]
-                    chosen[~kept] = features[fresh[batch[~kept] - len(self._reserve.labels)]]
-                    yield self._moved(chosen, labels[batch])
-                    step += 1
-
-    def _moved(self, features: Tensor, labels: Tensor) -> Batch:
-        return features.to(self._device), labels.to(self._device)
-
-    def _buffers(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows (n,) of the split and their features (n, D): all usable rows, a buffer at a time.
-
-        The features are those of one version for each piece, drawn anew in every epoch: the views
-        of different images have nothing to do with each other, so nothing is lost by drawing for
-        all images of a piece at once, and only one version is read.
-        """
-        order = torch.randperm(len(self._pieces), generator=self._batch_draws)
-        versions = torch.randint(
-            self._n_versions, (len(self._pieces),), generator=self._version_draws
-        )
-        rows: list[NDArray[np.int64]] = []
+    def _fill(self, split: Split) -> None:
+        """Write version after version of each shard's usable rows to their places."""
         filled = 0
-        for number in order.tolist():
-            start, stop = self._pieces[number]
-            usable = start + np.flatnonzero(self._split.usable[start:stop])
-            if filled + len(usable) > len(self._buffer):
-                yield torch.from_numpy(np.concatenate(rows)), self._buffer[:filled]
-                rows, filled = [], 0
-            features = self._split.version(int(versions[number]), start, stop)[usable - start]
-            self._buffer[filled : filled + len(usable)] = torch.from_numpy(
-                features.astype(np.float32, copy=False)
-            )
-            filled += len(usable)
-            rows.append(usable)
-        if filled:
-            yield torch.from_numpy(np.concatenate(rows)), self._buffer[:filled]
+        for record in split.records:
+            usable = split.usable[record.start : record.stop]
+            for version in range(self.n_versions):
+                rows = split.version(version, record.start, record.stop)[usable]
+                data = np.ascontiguousarray(rows, np.float32).reshape(-1).view(np.uint8).data
+                offset = self._offset(version * len(self.labels) + filled)
+                while data:
+                    written = os.pwrite(self._file.fileno(), data, offset)
+                    data, offset = data[written:], offset + written
+            filled += int(usable.sum())
 
-    def _choose_reserve(self, n_classes: int, width: int) -> _Reserve:
-        """Choose rows of every class, the same number where it has as many, and read them."""
-        generator = seeded_generator(self._config.seed, "reserve")
-        labels = self._labels.numpy()
-        usable = np.flatnonzero(self._split.usable)
-        counts = np.bincount(labels[usable], minlength=n_classes)
-        each = _level(counts, self._plan.reserve_rows)
-        shuffled = usable[torch.randperm(len(usable), generator=generator).numpy()]
-        by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-        starts = np.cumsum(counts) - counts
-        chosen = np.sort(
-            np.concatenate(
-                [by_class[s : s + min(n, each)] for s, n in zip(starts, counts, strict=True)]
-            )
-        )
-        reserve = _Reserve(chosen, self._labels[chosen], torch.empty(len(chosen), width))
-        for start, stop in self._pieces:
-            inside = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, stop)]
-            if len(inside):
-                features = self._split.version(0, start, stop)[inside - start]
-                reserve.refresh(torch.from_numpy(inside), torch.from_numpy(
-                    features.astype(np.float32, copy=False)))  # fmt: skip
-        return reserve
+    def _offset(self, row: int) -> int:
+        return row * self._width * 4
 
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Features (n, D) of rows (n,): row n of version v has the number v * N + n."""
+        values = np.empty((len(rows), self._width), np.float32)
+        descriptor = self._file.fileno()
 
-@dataclass(frozen=True)
-class _Reserve:
-    """Rows that stay in memory."""
+        def read(some: NDArray[np.int64]) -> None:
+            for i in some.tolist():
+                if (
+                    os.preadv(descriptor, [values[i]], self._offset(int(rows[i])))
+                    != values[i].nbytes
+                ):
+                    raise FitError("The scratch file ends too early: is its disk sound?")
 
-    rows: NDArray[np.int64]
-    """(R,) sorted rows of the split."""
+        # In the order of the file, which spares a disk some of its way.
+        parts = np.array_split(np.argsort(rows, kind="stable"), READERS)
+        list(self._readers.map(read, parts))
+        return values
 
-    labels: Tensor
-    """(R,)."""
+    def batches(self, config: FitConfig, buffer: int, device: torch.device) -> Iterator[Batch]:
+        """The mini-batches of one epoch after the other, without end.
 
-    features: Tensor
-    """(R, D), of the version that was read last."""
+        Args:
+            config: settings; they draw what they draw for a fit in memory.
+            buffer: rows that are read at once.
+            device: where the mini-batches are wanted.
+        """
+        draw = epoch_draw(self.labels, self.n_versions, config)
+        while True:
+            waiting: list[Tensor] = []
+            for batch in draw():
+                if waiting and sum(map(len, waiting)) + len(batch) > buffer:
+                    yield from self._read(waiting, device)
+                    waiting = []
+                waiting.append(batch)
+            yield from self._read(waiting, device)
 
-    def holds(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(n,) whether the reserve has these rows."""
-        at = np.searchsorted(self.rows, rows).clip(max=len(self.rows) - 1)
-        held: NDArray[np.bool_] = self.rows[at] == rows
-        return held
+    def _read(self, batches: list[Tensor], device: torch.device) -> Iterator[Batch]:
+        rows = torch.cat(batches)
+        features = torch.from_numpy(self.gather(rows.numpy()))
+        labels = self.labels[rows % len(self.labels)]
+        sizes = [len(batch) for batch in batches]
+        for x, y in zip(features.split(sizes), labels.split(sizes), strict=True):
+            yield x.to(device), y.to(device)
 
-    def refresh(self, rows: Tensor, features: Tensor) -> None:
-        """Take over the version of its own rows that has just been read."""
-        held = torch.from_numpy(self.holds(rows.numpy()))
-        at = np.searchsorted(self.rows, rows[held].numpy())
-        self.features[torch.from_numpy(at)] = features[held]
+    def close(self) -> None:
+        """Give the room back."""
+        self._readers.shutdown()
+        self._file.close()
 
+    def __enter__(self) -> Self:
+        """Nothing to prepare."""
+        return self
 
-def _level(counts: NDArray[np.int64], total: int) -> int:
-    """Largest number n for which the classes' first n rows together are no more than `total`."""
-    low, high = 1, int(counts.max())
-    while low < high:
-        middle = (low + high + 1) // 2
-        if int(np.minimum(counts, middle).sum()) <= total:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _pieces(split: Split, piece_rows: int) -> list[tuple[int, int]]:
-    """Runs of rows, none of which crosses from one shard into the next."""
-    return [
-        (start, min(start + piece_rows, record.stop))
-        for record in split.records
-        for start in range(record.start, record.stop, piece_rows)
-    ]
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the room back."""
+        self.close()
 
 
 def resident_bytes() -> int:

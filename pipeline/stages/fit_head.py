@@ -16,7 +16,7 @@ from pipeline.errors import FitError
 from pipeline.heads import Head
 from pipeline.progress import Snapshot
 from pipeline.solvers import LinearFit, TrainingRows, fit_sgd, fit_sgd_batches
-from pipeline.streaming import COPIES, SPARE_BYTES, StreamedRows, plan_for, resident_bytes
+from pipeline.streaming import COPIES, SPARE_BYTES, ScratchRows, buffer_rows, resident_bytes
 from pipeline.versions import versions
 
 BLOCK_ROWS = 8192
@@ -53,7 +53,8 @@ def fit_head(
 
     The features of all usable rows, with their views where `config.views` asks for them, are read
     once and kept in memory as float32: 4 * (1 + V) * N * D bytes. Where that is more than
-    `config.memory` allows the process, they are streamed in every epoch (`pipeline.streaming`).
+    `config.memory` allows the process, they are read from a scratch file as they are drawn
+    (`pipeline.streaming`), with the same head as the result.
 
     On a CPU, the same store, settings and version of torch give the same head to the bit, whatever
     the state of torch's global random generator. The draws do not depend on the number of threads
@@ -113,16 +114,16 @@ def _fit_streamed(
     device: torch.device,
     on_epoch: Callable[[int], None],
 ) -> LinearFit:
-    """Fit on features that stay in the store."""
+    """Fit on features in a scratch file: the same head, in less memory."""
     split, width = store["train"], store.header.feature_width
-    n_classes = len(store.class_names)
     read = min(store.header.shard_rows, split.n_samples) * width * np.dtype(store.dtype).itemsize
     available = parse_size(config.memory or "") - resident_bytes()
-    plan = plan_for(available, split, width, n_classes, config, read)
-    rows = StreamedRows(split, n_views, n_classes, width, plan, config, device)
+    buffer = buffer_rows(available, width, config.batch_size, read)
     counts = torch.from_numpy(np.array(store.class_counts)).to(device)
     like = torch.empty(0, width, device=device)
-    return fit_sgd_batches(rows.epoch, like, rows.n_rows, counts, config, on_epoch)
+    with ScratchRows(split, n_views, width) as rows:
+        batches = rows.batches(config, buffer, device)
+        return fit_sgd_batches(batches, like, len(rows.labels), counts, config, on_epoch)
 
 
 def _training_rows(
