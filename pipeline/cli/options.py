@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from pipeline.config import Config, Grid, build_config, field_help, value_type
+from pipeline.config import Grid, build_config, field_help, value_type
+from pipeline.config.building import Config
 from pipeline.files import refuse_existing
 from pipeline.recipes import SECTIONS, load_recipe
 

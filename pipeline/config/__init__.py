@@ -1,0 +1,29 @@
+"""The settings of every stage.
+
+A stage's settings are one frozen dataclass: the library takes it, the command line builds its
+options from it, a recipe of `configs/` fills it (`pipeline.recipes`). The docstring under a field
+is its help text.
+Nothing here imports numpy or torch, so that `--help` answers at once.
+"""
+
+from pipeline.config.building import build_config, field_help, refuse_unknown
+from pipeline.config.checks import value_type
+from pipeline.config.extract import ExtractConfig
+from pipeline.config.fit import FitConfig
+from pipeline.config.parsing import LARGEST_GRID, Grid, parse_grid, parse_size
+from pipeline.config.sweep import DEFAULT_GRID, SweepConfig
+
+__all__ = [
+    "DEFAULT_GRID",
+    "LARGEST_GRID",
+    "ExtractConfig",
+    "FitConfig",
+    "Grid",
+    "SweepConfig",
+    "build_config",
+    "field_help",
+    "parse_grid",
+    "parse_size",
+    "refuse_unknown",
+    "value_type",
+]

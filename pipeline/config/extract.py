@@ -1,0 +1,106 @@
+"""How images become features and old logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config.checks import check_channels, check_choices, check_device, require
+
+Channels = tuple[float, float, float]
+"""One number each for red, green and blue."""
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """How `extract` turns images into features and old logits."""
+
+    model: str = "auto"
+    """Family or FAMILY:BACKBONE of the file (`auto` finds it), or a model by name:
+    torchvision/NAME, timm/NAME, efficientnet-lite0 or PACKAGE.MODULE:FACTORY."""
+
+    mean: Channels | None = None
+    """Mean of x/255 in R,G,B that normalisation subtracts; not set: the checkpoint family's own."""
+
+    std: Channels | None = None
+    """Deviation of x/255 in R,G,B that normalisation divides by; not set: the family's own."""
+
+    resize: int | None = None
+    """Shorter side, in pixels, to resize to; not set: the family's own rule."""
+
+    crop: int | None = None
+    """Side, in pixels, of the centre crop that follows; not set: the family's own rule."""
+
+    squash: bool = False
+    """Resize both sides to --resize, so that nothing is cropped away; proportions change."""
+
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """How the resize weighs pixels; not set: the family's own way."""
+
+    channels: Literal["RGB", "BGR"] | None = None
+    """Order in which the model takes the channels; not set: the family's own."""
+
+    features_only: bool = False
+    """Keep no old head, where the model's own is for other classes than the images."""
+
+    recalibrate_bn: int = 0
+    """Training images, drawn so that classes are equally frequent, over which the statistics of
+    BatchNorm are estimated anew before the extraction; 0 keeps the checkpoint's."""
+
+    views: int = 0
+    """Seeded augmented views (random crop and flip) stored for each training image."""
+
+    view_seed: int = 0
+    """Seed of the views; a view depends on this seed, its number and the image's id alone."""
+
+    view_padding: int = 4
+    """Pixels of padding around the image before a view's random crop."""
+
+    view_fill: Literal["mean", "black"] = "mean"
+    """Colour of that padding: the normalisation's mean, or black as in most training code."""
+
+    view_flip: bool = True
+    """Mirror a view left to right with probability one half."""
+
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the stored features; float16 halves the store, logits stay float32."""
+
+    logits: Literal["full", "recompute"] = "full"
+    """Store the old logits, or recompute them from features and old head when they are read."""
+
+    device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:K`."""
+
+    batch_size: int = 256
+    """Images in one forward pass."""
+
+    shard_rows: int = 2048
+    """Rows that are computed and made durable as one unit; an interruption loses at most these."""
+
+    workers: int = -1
+    """Processes that read images; 0 reads in the main process, -1 chooses by the machine."""
+
+    channels_last: bool = False
+    """Run convolutions in the channels-last memory format."""
+
+    autocast: Literal["none", "bfloat16"] = "none"
+    """Run the forward pass under automatic mixed precision."""
+
+    strict: bool = False
+    """Stop at the first unreadable image instead of marking its row as failed."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no extraction could use."""
+        check_choices(self)
+        # A deviation of 0 would divide by 0.
+        check_channels("mean", self.mean, lowest=0.0)
+        check_channels("std", self.std, lowest=1e-6)
+        for name, pixels in (("resize", self.resize), ("crop", self.crop)):
+            require(name, pixels, pixels is None or pixels >= 1, "1 or more")
+        require("recalibrate_bn", self.recalibrate_bn, self.recalibrate_bn >= 0, "0 or more")
+        require("views", self.views, self.views >= 0, "0 or more")
+        require("view_padding", self.view_padding, self.view_padding >= 0, "0 or more")
+        require("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        require("shard_rows", self.shard_rows, self.shard_rows >= 1, "1 or more")
+        require("workers", self.workers, self.workers >= -1, "0 or more, or -1 to choose")
+        check_device(self.device)

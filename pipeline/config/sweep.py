@@ -1,0 +1,76 @@
+"""Which temperatures are tried, and how one is chosen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.config.checks import check_choices, check_device, require
+from pipeline.config.parsing import Grid
+
+DEFAULT_GRID: Grid = tuple(2.0 ** (k / 4) for k in range(-8, 17))
+"""1/4 to 16 in steps of 2^(1/4): 25 temperatures, among them exactly 1, 2, 4 and 8."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Which temperatures `sweep-temps` tries, and on which split."""
+
+    t_old: Grid = field(default=DEFAULT_GRID)
+    """Temperatures of the old head (eq. 13): `1,2,3`, or `start:stop:count` (geometric)."""
+
+    t_new: Grid = field(default=DEFAULT_GRID)
+    """Temperatures of the new head (eq. 12): `1,2,3`, or `start:stop:count` (geometric)."""
+
+    split: str = "auto"
+    """Split to measure on; `auto` is `val` where the store has it, else `test`."""
+
+    choose: Literal["harmonic-mean", "nll"] = "harmonic-mean"
+    """Choose the best cell of the plane, or calibrate each head on its own by its likelihood."""
+
+    cross_fit: int = 0
+    """Choose on all but one of this many folds and score on that one; the way to choose without a
+    `val` split (`auto` is `test` then). 0 does not."""
+
+    refine: int = 0
+    """Rounds of finer temperatures around the best cell, and of further ones beyond an edge."""
+
+    weights: Grid | None = None
+    """Weights of the old and of each new head in the ensemble; not set: all equal."""
+
+    calibration: bool = False
+    """Also measure the ensemble's negative log-likelihood and calibration error in every cell."""
+
+    replicates: int = 1000
+    """Bootstrap replicates for intervals and for the region within the noise; 0 leaves them out."""
+
+    seed: int = 0
+    """Seed of folds and bootstrap."""
+
+    device: str = "cpu"
+    """`cpu`, `cuda`, `cuda:K` or `auto`; the plane is exact on each."""
+
+    threads: int = 0
+    """Threads of the sweep on a CPU; 0 is one for each core."""
+
+    memory: int = 1024
+    """Memory in MiB for a sweep, whatever the store's size; hits beyond half of it go to disk."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no sweep could use."""
+        check_choices(self)
+        for name, grid in (("t_old", self.t_old), ("t_new", self.t_new)):
+            fits = len(grid) > 0 and all(0 < t < math.inf for t in grid)
+            require(name, ",".join(map(str, grid)), fits, "one or more temperatures above 0")
+        fits = self.weights is None or all(0 < w < math.inf for w in self.weights)
+        require("weights", self.weights, fits, "numbers above 0, one for each head")
+        for name in ("refine", "replicates", "seed", "threads"):
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        folds = self.cross_fit
+        require("cross_fit", folds, folds == 0 or folds > 1, "2 folds or more, or 0")
+        fits = not (self.cross_fit and self.refine)
+        # The finer grid would lie where all labels, the held-out ones too, want it.
+        require("refine", self.refine, fits, "0 with cross_fit, where no fold may steer the grid")
+        require("memory", self.memory, self.memory >= 256, "256 MiB or more")  # noqa: PLR2004
+        check_device(self.device)
