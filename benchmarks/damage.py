@@ -86,7 +86,9 @@ def _damage_file(path: Path, kind: str, draw: random.Random) -> str:
         _flip(path, draw)
     else:
         with h5py.File(path, "r") as file:
-            name = draw.choice(("train/features", "train/views", "train/logits", "test/features"))
+            name = draw.choice(
+                ("train/features", "train/views", "train/logits", "test/features", "test/views")
+            )
             chunks = file[name].id
             places = [chunks.get_chunk_info(i) for i in range(chunks.get_num_chunks())]
         one, other = draw.sample(places, 2)

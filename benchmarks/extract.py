@@ -25,7 +25,7 @@ from cache import SplitSpec, StoreSpec, create_store, open_store
 from pipeline.backbones import BACKBONES
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
-from pipeline.datasets import ViewSpec, open_source
+from pipeline.datasets import open_source
 from pipeline.reading import BatchReader, Rows, read_ahead
 from pipeline.stages.extract import extract, prepare_model
 
@@ -73,7 +73,7 @@ def read_all(model: TrainedModel, folders: tuple[Path, Path], config: ExtractCon
         for name, source in sources.items()
         for start in range(0, len(source), config.batch_size)
     ]
-    reader = BatchReader(sources, model.preprocessing, ViewSpec(count=0), (), work)
+    reader = BatchReader(sources, model.preprocessing, {}, work)
     for _ in read_ahead(reader, 0, pin_memory=False):
         pass
 

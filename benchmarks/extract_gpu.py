@@ -28,7 +28,7 @@ from benchmarks.machine import describe, seconds, spread
 from pipeline.backbones.tap import Tap
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
-from pipeline.datasets import ViewSpec, open_source
+from pipeline.datasets import open_source
 from pipeline.devices import autocast
 from pipeline.reading import BatchReader, Rows, read_ahead
 from pipeline.stages.extract import extract, prepare_model
@@ -57,7 +57,7 @@ def decode(model: TrainedModel, folder: Path, config: ExtractConfig) -> None:
         for name, source in sources.items()
         for start in range(0, len(source), config.batch_size)
     ]
-    reader = BatchReader(sources, model.preprocessing, ViewSpec(count=0), (), work)
+    reader = BatchReader(sources, model.preprocessing, {}, work)
     for _ in read_ahead(reader, config.workers, pin_memory=config.device == "cuda"):
         pass
 

@@ -22,9 +22,9 @@ from benchmarks.machine import describe
 from cache import Store, open_store
 from pipeline.config import FitConfig, build_config
 from pipeline.ensemble import ensemble_predictions
+from pipeline.fitting import LinearMap, TrainingRows, fit_head_on_rows
 from pipeline.metrics import score
 from pipeline.recipes import load_recipe
-from pipeline.solvers import TrainingRows, fit_sgd
 
 
 def all_rows(store: Store) -> tuple[NDArray[np.float32], NDArray[np.int64], list[str]]:
@@ -62,8 +62,10 @@ def logits_by_folds(
         seen = folds != fold
         known = torch.from_numpy(labels[seen])
         counts = known.bincount(minlength=n_classes)
-        fit = fit_sgd(TrainingRows(torch.from_numpy(features[seen])[None], known, counts), config)
-        logits[~seen] = features[~seen] @ fit.weight.numpy().T + fit.bias.numpy()
+        rows = TrainingRows(torch.from_numpy(features[seen])[None], known, counts)
+        fit = fit_head_on_rows(rows, config)
+        head = LinearMap(fit.weight, fit.bias, fit.normalized)
+        logits[~seen] = head.logits(torch.from_numpy(features[~seen])).numpy()
     return logits
 
 

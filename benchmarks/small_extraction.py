@@ -15,7 +15,7 @@ from pipeline.team import Team
 
 CLASSES = ("ant", "bee", "cat")
 COUNTS = {"train": (36, 15, 6), "test": (6, 6, 6)}
-CONFIG = ExtractConfig(device="cpu", workers=0, views=2, batch_size=3, shard_rows=5)
+CONFIG = ExtractConfig(device="cpu", workers=0, views=2, test_views=3, batch_size=3, shard_rows=5)
 """57 and 18 rows in shards of 5: 12 of train, 4 of test, the last of each a short one."""
 
 N_ROWS = sum(map(sum, COUNTS.values()))

@@ -43,7 +43,7 @@ class Identity:
     device: str
     """Kind of device: "cpu" or "cuda"."""
     views: str
-    """The augmented views, printed; "" for none."""
+    """The views of `train` and of the other splits, printed; "" for none."""
     samples: Mapping[str, str] = field(hash=False)
     """Split name -> :func:`samples_digest` over its ordered ids and labels."""
 

@@ -37,7 +37,7 @@ class SplitSpec:
     labels: npt.NDArray[np.int64]
     """(N,) class of each sample, 0 to C - 1."""
     n_views: int = 0
-    """Seeded augmented views of each sample, V."""
+    """Views of each sample, V: random ones of `train`, fixed ones of the other splits."""
 
     def __post_init__(self) -> None:
         if not is_split_name(self.name):

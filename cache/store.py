@@ -248,7 +248,10 @@ class Split:
         return self._read(self._arrays["features"], start, stop)
 
     def views(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.floating[Any]]:
-        """Return the features of the augmented views, (V, n, D) in the stored type.
+        """Return the features of the views, (V, n, D) in the stored type.
+
+        Those of `train` are random augmentations to fit on, those of other splits the fixed views
+        to average with the clean image.
 
         Raises:
             StoreError: the split has no views.
@@ -256,7 +259,8 @@ class Split:
         """
         if not self.n_views:
             raise StoreError(
-                f"{self._path}: split '{self.name}' has no views; extract with --views."
+                f"{self._path}: split '{self.name}' has no views; extract with "
+                f"{'--views' if self.name == 'train' else '--test-views'}."
             )
         return self._read(self._arrays["views"], start, stop)
 

@@ -14,8 +14,9 @@ from cache.lazy import lazy_names
 if TYPE_CHECKING:
     from cache import Store, open_store
     from pipeline.checkpoints import load_checkpoint
-    from pipeline.config import ExtractConfig, FitConfig, SweepConfig
+    from pipeline.config import ExtractConfig, FitConfig, PretrainConfig, SweepConfig
     from pipeline.errors import NolbError
+    from pipeline.estimator import GMLClassifier
     from pipeline.heads import Head, load_head, save_head
     from pipeline.losses import gml
     from pipeline.metrics import Scores
@@ -24,14 +25,19 @@ if TYPE_CHECKING:
     from pipeline.stages.export import export
     from pipeline.stages.extract import extract
     from pipeline.stages.fit_head import fit_head
+    from pipeline.stages.pretrain import pretrain
     from pipeline.stages.report import make_report, save_report
+    from pipeline.stages.study import study
     from pipeline.stages.sweep_temps import save_sweep, sweep_temps
+    from pipeline.studying import grid_configs, save_study
 
 _HOMES = {
     "ExtractConfig": "pipeline.config",
     "FitConfig": "pipeline.config",
+    "GMLClassifier": "pipeline.estimator",
     "Head": "pipeline.heads",
     "NolbError": "pipeline.errors",
+    "PretrainConfig": "pipeline.config",
     "Scores": "pipeline.metrics",
     "Store": "cache",
     "SweepConfig": "pipeline.config",
@@ -40,22 +46,28 @@ _HOMES = {
     "extract": "pipeline.stages.extract",
     "fit_head": "pipeline.stages.fit_head",
     "gml": "pipeline.losses",
+    "grid_configs": "pipeline.studying",
     "load_checkpoint": "pipeline.checkpoints",
     "load_head": "pipeline.heads",
     "load_recipe": "pipeline.recipes",
     "make_report": "pipeline.stages.report",
     "open_store": "cache",
+    "pretrain": "pipeline.stages.pretrain",
     "save_head": "pipeline.heads",
     "save_report": "pipeline.stages.report",
+    "save_study": "pipeline.studying",
     "save_sweep": "pipeline.stages.sweep_temps",
+    "study": "pipeline.stages.study",
     "sweep_temps": "pipeline.stages.sweep_temps",
 }
 
 __all__ = [
     "ExtractConfig",
     "FitConfig",
+    "GMLClassifier",
     "Head",
     "NolbError",
+    "PretrainConfig",
     "Scores",
     "Store",
     "SweepConfig",
@@ -64,14 +76,18 @@ __all__ = [
     "extract",
     "fit_head",
     "gml",
+    "grid_configs",
     "load_checkpoint",
     "load_head",
     "load_recipe",
     "make_report",
     "open_store",
+    "pretrain",
     "save_head",
     "save_report",
+    "save_study",
     "save_sweep",
+    "study",
     "sweep_temps",
 ]
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from pipeline.config import ExtractConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ExtractionError
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,7 +34,20 @@ def autocast(config: ExtractConfig, device: torch.device) -> AbstractContextMana
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def too_many_images(n_images: int, device: torch.device) -> ExtractionError:
+    """What to say where a batch does not fit into a device's memory."""
+    return ExtractionError(
+        f"{n_images} images at once are too many for the memory of {device}: go on with --resume "
+        "and a smaller --batch-size."
+    )
+
+
 def describe_arithmetic(config: ExtractConfig) -> str:
     """What of the settings changes the last bits of a feature; part of a store's identity."""
     arithmetic = "float32" if config.autocast == "none" else f"{config.autocast} autocast"
-    return arithmetic + (", channels-last" if config.channels_last else "")
+    if config.channels_last:
+        arithmetic += ", channels-last"
+    if config.decode == "device":
+        # Other decoders and other sums differ by a grey level or so; see `device_decoding`.
+        arithmetic += ", JPEG decoded and resized on the device"
+    return arithmetic

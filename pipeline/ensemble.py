@@ -3,18 +3,21 @@
 This direct evaluation in float64 is what an ensemble's prediction means; `pipeline.plane` gives the
 same predictions on whole planes of temperatures.
 
-Legend: N samples, B rows of a block, C classes, K heads, T temperatures. Predictions take the lower
-class index on ties. An old logit may be -inf (a class that cannot be predicted); NaN and +inf are
-errors.
+Where test views are stored, every head sees the mean of the clean feature and those of the views:
+`logit_blocks` alone forms it, for whatever is measured.
+
+Legend: N samples, B rows of a block, C classes, D feature width, V views, K heads, T temperatures.
+Predictions take the lower class index on ties. An old logit may be -inf (a class that cannot be
+predicted); NaN and +inf are errors.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,23 +177,70 @@ def scored_split(store: Store, name: str) -> Split:
     return split
 
 
-def logit_blocks(store: Store, split: str, heads: Sequence[Head | None]) -> Iterator[LogitBlock]:
+def averaged_views(store: Store, split: str, test_views: bool | None = None) -> int:
+    """Test views V of each image whose features are averaged with the clean one; 0 for none.
+
+    Views of `train` are the random ones that heads are fitted on, and never averaged.
+
+    Args:
+        store: a store that has the split.
+        split: name of the split.
+        test_views: whether to average; None where the store has test views, which were extracted
+            for this.
+
+    Raises:
+        EvaluationError: if test views are asked for that the split does not have.
+    """
+    stored = 0 if split == "train" else store[split].n_views
+    if test_views and not stored:
+        remedy = "extract with --test-views 7, or leave --test-views out"
+        if split == "train":
+            remedy = "its views are those for the fit, so leave --test-views out"
+        raise EvaluationError(f"{store.path} has no test views of {split!r}: {remedy}.")
+    return 0 if test_views is False else stored
+
+
+def mean_features(versions: Iterable[NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
+    """Mean (B, D) of the features (B, D) of one version of the images after the other."""
+    remaining = iter(versions)
+    # In float64 a sum of a few equal numbers is exact: their mean is the number itself.
+    total, n = next(remaining).astype(np.float64), 1
+    for features in remaining:
+        total += features
+        n += 1
+    total /= n
+    return total.astype(np.float32)
+
+
+def logit_blocks(
+    store: Store, split: str, heads: Sequence[Head | None], test_views: bool | None = None
+) -> Iterator[LogitBlock]:
     """Logits of a split's usable rows, block by block, in bounded memory.
 
-    The blocks depend on the store alone, so that every stage sees the same bits.
+    The blocks depend on the store and on `test_views` alone, so that every stage sees the same
+    bits. With test views the logits, those of the old classifier too, are those of the mean
+    feature, the mean of (1 + V, B, D) over the versions. A classifier that normalises its features
+    does so with the mean: its cosines are to the mean's direction, in which a version of a longer
+    feature weighs more.
 
     Args:
         store: a store whose identity agrees with that of every head.
         split: name of a split.
         heads: whose logits to give; None stands for the old classifier.
+        test_views: average test views, as in `averaged_views`.
 
     Raises:
-        EvaluationError: for a missing or empty split, and for NaN or +inf in features or logits.
+        EvaluationError: for a missing or empty split, for NaN or +inf in features or logits, and
+            for test views that are asked for and not there.
     """
     rows = scored_split(store, split)
     if None in heads:
         require_old_head(store)
+    n_views = averaged_views(store, split, test_views)
     n_classes, width = store.classifier.weight.shape
+    if n_views:
+        # The sum in float64 takes two of float32; then a version, its usable rows, and the mean.
+        width *= 5
     # A power of two, as shards are, so that a block seldom cuts through a stored chunk.
     row_bytes = 4 * (width + len(heads) * n_classes)
     block_rows = 2 ** max(4, int(math.log2(READ_BYTES / row_bytes)))
@@ -198,7 +248,7 @@ def logit_blocks(store: Store, split: str, heads: Sequence[Head | None]) -> Iter
         stop = min(start + block_rows, rows.n_samples)
         usable = rows.usable[start:stop]
         if usable.any():
-            logits = tuple(_logits(rows, head, start, stop) for head in heads)
+            logits = _logits_of_heads(store, rows, heads, slice(start, stop), n_views)
             yield LogitBlock(np.asarray(rows.labels[start:stop][usable]), logits)
 
 
@@ -208,6 +258,7 @@ def predict_split(
     head: Head | Sequence[Head] | None = None,
     temperatures: Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
+    test_views: bool | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     """Predictions (N,) and labels (N,) of a split's usable rows.
 
@@ -218,6 +269,7 @@ def predict_split(
         temperatures: of the old classifier and of each head, for the ensemble of all; None for
             the one head alone.
         weights: of the same in the ensemble; equal where not given.
+        test_views: average test views, as in `averaged_views`.
 
     Raises:
         EvaluationError: see `logit_blocks` and `mixture_probabilities`.
@@ -231,7 +283,7 @@ def predict_split(
     if temperatures is not None:
         asked = [None, *heads]
     predictions, labels = [], []
-    for block in logit_blocks(store, split, asked):
+    for block in logit_blocks(store, split, asked, test_views):
         if temperatures is None:  # no temperature changes the order within one head
             predictions.append(block.logits[0].argmax(axis=1))
         else:
@@ -246,16 +298,20 @@ def score_split(
     head: Head | Sequence[Head] | None = None,
     temperatures: Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
+    test_views: bool | None = None,
 ) -> Scores:
     """Scores of the predictions of `predict_split`; failed rows are counted and left out."""
-    predictions, labels = predict_split(store, split, head, temperatures, weights)
+    predictions, labels = predict_split(store, split, head, temperatures, weights, test_views)
     scores = score(
         predictions, labels, store.class_counts, store.class_names, split,
         n_failed=store[split].n_samples - len(labels),
     )  # fmt: skip
     predictor = "old" if head is None else "new" if temperatures is None else "ensemble"
     used = None if temperatures is None else tuple(map(float, temperatures))
-    return dataclasses.replace(scores, predictor=predictor, temperatures=used)
+    averaged = averaged_views(store, split, test_views)
+    return dataclasses.replace(
+        scores, predictor=predictor, temperatures=used, test_views=averaged
+    )  # fmt: skip
 
 
 def heads_of(head: Head | Sequence[Head] | None) -> list[Head]:
@@ -280,21 +336,37 @@ def _softmax_of_shifted(shifted: Floats, temperature: float | Floats, out: Float
     return out
 
 
-def _logits(split: Split, head: Head | None, start: int, stop: int) -> Logits:
-    """One head's logits (B, C) of the usable rows from start to stop, checked."""
-    usable = split.usable[start:stop]
-    rows = start + np.flatnonzero(usable)
-    if head is None:
-        logits: Logits = split.logits(start, stop)[usable]
-    else:
-        features = split.features(start, stop)[usable]
+def _logits_of_heads(
+    store: Store, split: Split, heads: Sequence[Head | None], block: slice, n_views: int
+) -> tuple[Logits, ...]:
+    """Every head's logits (B, C) of the usable rows of a block, checked."""
+    usable = split.usable[block]
+    rows = block.start + np.flatnonzero(usable)
+    features = None
+    if n_views or any(head is not None for head in heads):
+        features = _features(split, block, n_views)
         _require(np.isfinite(features).all(axis=1), split, rows, "features")
-        logits = head.logits(features)
-    # A row's maximum is finite unless it holds NaN, +inf or nothing but -inf.
-    _require(
-        np.isfinite(logits.max(axis=1)), split, rows, "old logits" if head is None else "logits"
+    found = []
+    for head in heads:
+        if features is None or (head is None and not n_views):
+            logits: Logits = split.logits(block.start, block.stop)[usable]
+        else:
+            logits = (store.classifier if head is None else head).logits(features)
+        # A row's maximum is finite unless it holds NaN, +inf or nothing but -inf.
+        what = "old logits" if head is None else "logits"
+        _require(np.isfinite(logits.max(axis=1)), split, rows, what)
+        found.append(logits)
+    return tuple(found)
+
+
+def _features(split: Split, block: slice, n_views: int) -> NDArray[np.floating[Any]]:
+    """(B, D) of the usable rows of a block: clean, or the mean with V views."""
+    usable = split.usable[block]
+    if not n_views:
+        return split.features(block.start, block.stop)[usable]
+    return mean_features(
+        split.version(version, block.start, block.stop)[usable] for version in range(1 + n_views)
     )
-    return logits
 
 
 def _require(fits: NDArray[np.bool_], split: Split, rows: NDArray[np.intp], what: str) -> None:

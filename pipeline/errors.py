@@ -15,6 +15,7 @@ __all__ = [
     "HeadError",
     "NolbError",
     "OutputExistsError",
+    "TrainingError",
     "UndecidedError",
     "UnreadableImageError",
 ]
@@ -55,6 +56,10 @@ class ExtractionError(NolbError):
 
 class FitError(NolbError):
     """A head cannot be fitted on what the store holds."""
+
+
+class TrainingError(NolbError):
+    """A training cannot begin or go on; what its last epoch saved stays and resumes."""
 
 
 class HeadError(NolbError):

@@ -17,8 +17,9 @@ from cache import Shard, ShardRecord, Store, StoreWriter
 from pipeline.backbones.tap import Tap
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
-from pipeline.datasets import ImageSource, ViewSpec
-from pipeline.devices import autocast
+from pipeline.datasets import ImageSource, Views
+from pipeline.device_decoding import BatchDecoder, Decoder, EncodedReader
+from pipeline.devices import autocast, too_many_images
 from pipeline.errors import CheckpointError, ExtractionError
 from pipeline.progress import Clock, Snapshot
 from pipeline.reading import (
@@ -63,32 +64,33 @@ class ForwardPass:
     Args:
         model: the trained classifier.
         images: the images of each split.
-        views: the views of the splits in `view_splits`.
-        view_splits: splits whose views are stored.
+        views: the views of each split that has any.
         config: settings of the extraction.
         device: where the model runs.
         on_progress: called with a snapshot after every batch.
         local_size: processes on this machine that share its cores.
+        decoder: what decodes JPEG files on the device; `None` leaves them to the readers, who
+            alone make views.
     """
 
     def __init__(
         self,
         model: TrainedModel,
         images: Mapping[str, ImageSource],
-        views: ViewSpec,
-        view_splits: Sequence[str],
+        views: Mapping[str, Views],
         config: ExtractConfig,
         device: torch.device,
         on_progress: Callable[[Snapshot], None] | None,
         local_size: int = 1,
+        decoder: Decoder | None = None,
     ) -> None:
         self._local_size = local_size
+        self._decoder = decoder
         self.clock = Clock()
         self.computed = 0
         self._model = model
         self._images = dict(images)
-        self._views = views
-        self._view_splits = view_splits
+        self._views = dict(views)
         self._config = config
         self._device = device
         self._on_progress = on_progress
@@ -109,6 +111,8 @@ class ForwardPass:
         own = sum(shard.n_rows for shard in shards)
         self._total = sum(len(s.ids) for s in self._images.values()) if whole else own
         self._rows_done = self._total - own
+        self._passes_left = sum(shard.n_rows * self._versions(shard.split) for shard in shards)
+        self._passes_done = 0
         for split in {shard.split for shard in shards}:
             require_readable(split, self._images[split])
         layout = torch.channels_last if self._config.channels_last else torch.contiguous_format
@@ -147,23 +151,25 @@ class ForwardPass:
             for shard in shards
             for start in range(shard.start, shard.stop, size)
         ]
-        reader = BatchReader(
-            self._images, self._model.preprocessing, self._views, self._view_splits, work
-        )
         workers = self._config.workers
         if workers < 0:
             workers = default_workers(self._device.type, self._local_size)
+        preprocessing = self._model.preprocessing
+        if self._decoder is not None:
+            encoded = EncodedReader(self._images, preprocessing, work)
+            decode = BatchDecoder(self._images, preprocessing, self._decoder, self._device)
+            return map(decode, read_ahead(encoded, workers, pin_memory=False))
+        reader = BatchReader(self._images, preprocessing, self._views, work)
         return read_ahead(reader, workers, pin_memory=self._device.type == "cuda")
 
     def _compute(self, shard: Shard, batches: Iterator[ImageBatch], tap: Tap) -> ShardArrays:
         """Run the model over one shard's batches."""
-        n_views = self._views.count if shard.split in self._view_splits else 0
         classifier = self._model.classifier
         n_classes, width = classifier.weight.shape
         n_rows = shard.stop - shard.start
         # Rows that no image fills stay NaN: they are the failed ones.
         arrays = ShardArrays(
-            np.full((1 + n_views, n_rows, width), np.nan, self._config.dtype),
+            np.full((self._versions(shard.split), n_rows, width), np.nan, self._config.dtype),
             np.full((n_rows, n_classes), np.nan, np.float32),
         )
         launched: deque[_Launched] = deque()
@@ -178,7 +184,7 @@ class ForwardPass:
                 while len(launched) > ahead:
                     self._collect(launched.popleft(), shard.start, arrays)
             filled = batch.rows.stop
-            self.computed += batch.rows.stop - batch.rows.start
+            self._count(batch.rows)
             self._report()
         with self.clock.part("forward"):
             while launched:
@@ -231,10 +237,7 @@ class ForwardPass:
             with autocast(self._config, self._device):
                 features, logits = tap(x)
         except torch.OutOfMemoryError:
-            raise ExtractionError(
-                f"{len(x)} images at once are too many for the memory of {self._device}: go on "
-                "with --resume and a smaller --batch-size."
-            ) from None
+            raise too_many_images(len(x), self._device) from None
         return _to_host(features.float()), _to_host(logits.float())
 
     def _check_logits(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
@@ -253,6 +256,17 @@ class ForwardPass:
                 f"{self._model.classifier_name!r}, so name its family with --model."
             )
 
+    def _versions(self, split: str) -> int:
+        """1 + V, the forward passes that an image takes."""
+        return 1 + (self._views[split].count if split in self._views else 0)
+
+    def _count(self, rows: Rows) -> None:
+        """Note that a batch is done."""
+        n_rows = rows.stop - rows.start
+        self.computed += n_rows
+        self._passes_done += n_rows * self._versions(rows.split)
+        self._passes_left -= n_rows * self._versions(rows.split)
+
     def _report(self) -> None:
         """Tell how far the work is."""
         if self._on_progress is not None:
@@ -263,6 +277,8 @@ class ForwardPass:
                     fresh=self.computed,
                     seconds=self.clock.seconds,
                     shares=self.clock.shares(),
+                    # Images with views take longer: those of one split say little of another's.
+                    work_left=self._passes_left / self._passes_done,
                 )
             )
 

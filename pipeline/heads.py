@@ -33,6 +33,8 @@ heads shall be equal files."""
 class Head:
     """A linear head, logits = features @ weight.T + bias, and everything that decided it.
 
+    A normalised one takes features that are brought to length 1 first.
+
     Raises:
         HeadError: if the shapes do not agree or a value is not finite.
     """
@@ -57,6 +59,9 @@ class Head:
 
     versions: Mapping[str, str]
     """Versions of what computed it."""
+
+    normalized: bool = False
+    """Whether features are brought to length 1 before the product, as for cosines."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
@@ -86,7 +91,11 @@ class Head:
                 f"The head takes features of width {self.weight.shape[1]}, "
                 f"not {features.shape[-1]}: use it with the store that it was fitted on."
             )
-        logits: NDArray[np.float32] = features.astype(np.float32, copy=False) @ self.weight.T
+        rows = features.astype(np.float32, copy=False)
+        if self.normalized:
+            # The bound is that of torch.nn.functional.normalize, which the fit used.
+            rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+        logits: NDArray[np.float32] = rows @ self.weight.T
         logits += self.bias
         return logits
 
@@ -183,7 +192,9 @@ def _is_safetensors(path: Path) -> bool:
 
 def _provenance(head: Head) -> dict[str, JSON]:
     """What the metadata says."""
-    return {
+    # Told only where it is so: files of plain heads stay what they were.
+    more: dict[str, JSON] = {"normalized": True} if head.normalized else {}
+    return more | {
         "format": FORMAT,
         "version": VERSION,
         "identity": head.identity.to_json(),
@@ -203,7 +214,8 @@ def _head(weight: NDArray[np.float32], bias: NDArray[np.float32], provenance: st
     if version != VERSION:
         raise HeadError(f"its format has version {version}, this nolb reads version {VERSION}.")
     keys = ["format", "version", "identity", "class_names", "class_counts", "config", "versions"]
-    found = Fields(content, "The provenance", keys)
+    normalized = "normalized" in content
+    found = Fields(content, "The provenance", [*keys, *["normalized"] * normalized])
     counts = [count for count in found.items("class_counts") if isinstance(count, int)]
     return Head(
         weight=weight,
@@ -213,6 +225,7 @@ def _head(weight: NDArray[np.float32], bias: NDArray[np.float32], provenance: st
         class_counts=tuple(counts),
         config=found.mapping("config"),
         versions=found.text_mapping("versions"),
+        normalized=normalized and found.flag("normalized"),
     )
 
 

@@ -197,6 +197,10 @@ class Scores:
     temperatures: tuple[float, ...] | None = field(default=None)
     """(t_old, t_new) of an ensemble, eq. (12)-(13); t_old and one for each of several new heads."""
 
+    test_views: int = 0
+    """Test views of each image whose mean feature with the clean one was classified; 0 for the
+    clean image alone."""
+
     @property
     def lowest_classes(self) -> tuple[str, ...]:
         """All classes that share the lowest recall."""
@@ -229,6 +233,7 @@ class Scores:
             "n_failed": self.n_failed,
             "predictor": self.predictor,
             "temperatures": None if self.temperatures is None else list(self.temperatures),
+            "test_views": self.test_views,
         }
 
 

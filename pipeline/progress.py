@@ -42,6 +42,9 @@ class Snapshot:
     shares: Mapping[str, float] = field(default_factory=dict)
     """Fraction of this run's time that went to each part of the work."""
 
+    work_left: float | None = None
+    """Work still to go, in units of that done in this run; `None` where all units are alike."""
+
     @property
     def rate(self) -> float:
         """Units a second."""
@@ -50,6 +53,8 @@ class Snapshot:
     @property
     def seconds_left(self) -> float | None:
         """Seconds still to go at the present rate; `None` before there is a rate."""
+        if self.work_left is not None:
+            return self.work_left * self.seconds
         return (self.total - self.done) / self.rate if self.rate > 0 else None
 
     def shares_text(self) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.datasets import ImageSource, Preprocessing, ViewSpec
+from pipeline.datasets import ImageSource, Preprocessing, Views
 from pipeline.errors import DatasetError, ExtractionError, NolbError, UnreadableImageError
+
+Batch = TypeVar("Batch")
 
 MOST_WORKERS = 8
 """More readers than this rarely help one model; ask for them explicitly where they do."""
@@ -66,8 +69,7 @@ class BatchReader(Dataset[ImageBatch | NolbError]):
     Args:
         sources: the images of each split.
         preprocessing: geometry of the clean image; normalisation happens on the device.
-        views: how many views of the splits in `view_splits`, and of what kind.
-        view_splits: splits whose views are wanted.
+        views: the views of each split that has any.
         work: the batches, in order.
     """
 
@@ -75,14 +77,12 @@ class BatchReader(Dataset[ImageBatch | NolbError]):
         self,
         sources: dict[str, ImageSource],
         preprocessing: Preprocessing,
-        views: ViewSpec,
-        view_splits: Sequence[str],
+        views: Mapping[str, Views],
         work: Sequence[Rows],
     ) -> None:
         self._sources = sources
         self._preprocessing = preprocessing
-        self._views = views
-        self._view_splits = frozenset(view_splits)
+        self._views = dict(views)
         self._work = work
 
     def __len__(self) -> int:
@@ -103,35 +103,39 @@ class BatchReader(Dataset[ImageBatch | NolbError]):
     def _read(self, rows: Rows) -> ImageBatch:
         """Decode the rows of one batch."""
         source = self._sources[rows.split]
-        n_views = self._views.count if rows.split in self._view_splits else 0
+        views = self._views.get(rows.split)
+        n_views = 0 if views is None else views.count
         decoded: dict[int, NDArray[np.uint8]] = {}
         failures: dict[int, str] = {}
         for row in range(rows.start, rows.stop):
             try:
-                decoded[row] = self._decode(source, row, n_views)
+                decoded[row] = self._decode(source, row, views)
             except UnreadableImageError as error:
                 failures[row] = str(error)
-        shape = _common_shape(source, decoded, n_views)
-        images = np.zeros((rows.stop - rows.start, *shape), np.uint8)
+        # One image and its views are (1 + V, H, W, 3).
+        size = common_size(source, {row: a.shape[1:3] for row, a in decoded.items()})
+        images = np.zeros((rows.stop - rows.start, 1 + n_views, *size, 3), np.uint8)
         for row, pixels in decoded.items():
             images[row - rows.start] = pixels
         # Views come first, so that each is one contiguous batch for the model.
         by_view = np.ascontiguousarray(images.swapaxes(0, 1))
         return ImageBatch(rows, torch.from_numpy(by_view), failures)
 
-    def _decode(self, source: ImageSource, row: int, n_views: int) -> NDArray[np.uint8]:
+    def _decode(self, source: ImageSource, row: int, views: Views | None) -> NDArray[np.uint8]:
         """(1 + V, H, W, 3): one image and its views."""
         image = source.read(row)
-        if n_views == 0:
+        if views is None:
             return self._preprocessing.to_uint8(image)[None]
-        return self._views.make_all(image, source.ids[row], self._preprocessing)
+        return views.make_all(image, source.ids[row], self._preprocessing)
 
 
-def read_ahead(reader: BatchReader, workers: int, *, pin_memory: bool) -> Iterator[ImageBatch]:
-    """The reader's batches in order, decoded ahead of their use.
+def read_ahead(
+    reader: Dataset[Batch | NolbError], workers: int, *, pin_memory: bool
+) -> Iterator[Batch]:
+    """The reader's batches in order, read ahead of their use.
 
     Args:
-        reader: what to read.
+        reader: what to read; it has a length, and errors of ours may be items of it.
         workers: number of processes; 0 reads in this one.
         pin_memory: page-lock the images, for quick asynchronous copies to a GPU.
 
@@ -146,7 +150,7 @@ def read_ahead(reader: BatchReader, workers: int, *, pin_memory: bool) -> Iterat
         num_workers=workers,
         prefetch_factor=BATCHES_AHEAD if workers else None,
         pin_memory=pin_memory,
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        worker_init_fn=leave_interrupts_to_the_parent,
     )
     batches = iter(loader)
     while True:
@@ -207,24 +211,30 @@ def default_workers(device: str, local_size: int = 1) -> int:
     return min(MOST_WORKERS, wanted)
 
 
-def _common_shape(
-    source: ImageSource, decoded: dict[int, NDArray[np.uint8]], n_views: int
-) -> tuple[int, ...]:
-    """(1 + V, H, W, 3), which all the images must have."""
-    if not decoded:
-        return (1 + n_views, 1, 1, 3)  # every image failed: nothing will look at the pixels
-    (first, expected), *others = decoded.items()
-    for row, pixels in others:
-        if pixels.shape != expected.shape:
-            sizes = (f"{a.shape[2]} x {a.shape[1]}" for a in (expected, pixels))
+def common_size(source: ImageSource, sizes: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """(H, W), which all the images of a batch must have.
+
+    Args:
+        source: the images.
+        sizes: (H, W) of those that could be read, by row.
+
+    Raises:
+        DatasetError: if two differ.
+    """
+    if not sizes:
+        return (1, 1)  # every image failed: nothing will look at the pixels
+    (first, expected), *others = sizes.items()
+    for row, size in others:
+        if size != expected:
             raise DatasetError(
-                f"Images differ in size: {source.ids[first]} is {next(sizes)} and "
-                f"{source.ids[row]} is {next(sizes)}; bring them to one with --resize and --crop."
+                f"Images differ in size: {source.ids[first]} is {expected[1]} x {expected[0]} and "
+                f"{source.ids[row]} is {size[1]} x {size[0]}; bring them to one with --resize and "
+                "--crop."
             )
-    return expected.shape
+    return expected
 
 
-def _leave_interrupts_to_the_parent(_worker: int) -> None:
+def leave_interrupts_to_the_parent(_worker: int) -> None:
     """Ctrl-C reaches every process of the terminal; the parent alone decides what it means."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

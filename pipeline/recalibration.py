@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
-from pipeline.datasets import ImageSource, ViewSpec
+from pipeline.datasets import ImageSource
 from pipeline.datasets.splitting import balanced_rows
 from pipeline.errors import CheckpointError, DatasetError
 from pipeline.reading import BatchReader, Rows, default_workers, read_ahead
@@ -97,7 +97,7 @@ def _pass_over(
     size = min(config.batch_size, len(drawn))
     # Batches count alike, so all have one size; the few images of a last short one are left out.
     work = [Rows(SPLIT, start, start + size) for start in range(0, len(drawn) - size + 1, size)]
-    reader = BatchReader({SPLIT: drawn}, model.preprocessing, ViewSpec(), (), work)
+    reader = BatchReader({SPLIT: drawn}, model.preprocessing, {}, work)
     workers = config.workers if config.workers >= 0 else default_workers(device.type)
     seen = 0
     for batch in read_ahead(reader, workers, pin_memory=device.type == "cuda"):

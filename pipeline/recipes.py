@@ -14,6 +14,7 @@ import yaml
 from pipeline.config import (
     ExtractConfig,
     FitConfig,
+    PretrainConfig,
     SweepConfig,
     build_config,
     refuse_unknown,
@@ -31,6 +32,9 @@ class Recipe:
     description: str = ""
     """What it is for and what it reached."""
 
+    pretrain: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `PretrainConfig`."""
+
     extract: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `ExtractConfig`."""
 
@@ -42,6 +46,7 @@ class Recipe:
 
 
 SECTIONS: Mapping[str, type[Any]] = {
+    "pretrain": PretrainConfig,
     "extract": ExtractConfig,
     "fit_head": FitConfig,
     "sweep_temps": SweepConfig,

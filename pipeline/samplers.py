@@ -1,7 +1,8 @@
 """Samplers: which training rows make up the mini-batches of one epoch.
 
 Every sampler has the form `(labels, batch_size, generator) -> iterator of row indices`; a
-setting of its own is a keyword-only argument named like the field of `FitConfig` that fills it.
+setting of its own is a keyword-only argument named like the field of `FitConfig` that fills it, and
+`progress` is how far the fit has come: 0 in its first epoch, 1 in its last.
 All take ceil(N / batch_size) steps an epoch. Draws come from the CPU generator given, so they are
 the same for any number of threads and leave torch's global generator alone.
 N training rows, C classes, B batch rows.
@@ -50,6 +51,42 @@ def class_balanced(labels: Tensor, batch_size: int, generator: Generator) -> Ite
     yield from table.rows[table.starts[classes] + picks].view(-1, batch_size)
 
 
+def square_root(labels: Tensor, batch_size: int, generator: Generator) -> Iterator[Tensor]:
+    """Rows drawn with replacement: a class in proportion to the root of its rows, then one of them.
+
+    Half way between the rows' own frequencies and balanced classes: Kang et al. 2020, eq. (1) with
+    q = 1/2.
+
+    Args:
+        labels: (N,) int64; only classes that have rows are drawn.
+        batch_size: B of every batch.
+        generator: CPU generator; advanced by the draw.
+    """
+    table = _rows_by_class(labels)
+    roots = table.counts.double().sqrt()
+    return _drawn(table, roots / roots.sum(), _steps(labels, batch_size), batch_size, generator)
+
+
+def progressive(
+    labels: Tensor, batch_size: int, generator: Generator, *, progress: float
+) -> Iterator[Tensor]:
+    """Rows drawn with replacement: at first each row alike, in the end each class alike.
+
+    Progressively-balanced sampling, Kang et al. 2020, eq. (2): in between, class j is drawn with
+    probability (1 - progress) * N_j / N + progress / C.
+
+    Args:
+        labels: (N,) int64; only classes that have rows are drawn.
+        batch_size: B of every batch.
+        generator: CPU generator; advanced by the draw.
+        progress: 0 in the first epoch to 1 in the last.
+    """
+    table = _rows_by_class(labels)
+    own = table.counts.double() / len(labels)
+    mixed = (1 - progress) * own + progress / len(table.counts)
+    return _drawn(table, mixed, _steps(labels, batch_size), batch_size, generator)
+
+
 def class_aware(
     labels: Tensor, batch_size: int, generator: Generator, *, samples_per_class: int
 ) -> Iterator[Tensor]:
@@ -77,7 +114,13 @@ def class_aware(
 
 
 SAMPLERS: Mapping[str, Callable[..., Iterator[Tensor]]] = MappingProxyType(
-    {"instance": instance, "class-balanced": class_balanced, "class-aware": class_aware}
+    {
+        "instance": instance,
+        "class-balanced": class_balanced,
+        "class-aware": class_aware,
+        "square-root": square_root,
+        "progressive": progressive,
+    }
 )
 """Samplers by the names that `FitConfig.sampler` knows."""
 
@@ -99,6 +142,18 @@ def _rows_by_class(labels: Tensor) -> _RowsByClass:
 def _steps(labels: Tensor, batch_size: int) -> int:
     """Batches of one epoch."""
     return -(-len(labels) // batch_size)
+
+
+def _drawn(
+    table: _RowsByClass, probabilities: Tensor, steps: int, batch_size: int, generator: Generator
+) -> Iterator[Tensor]:
+    """Batches (B,) of a class by its probability, float64, then one of its rows at random."""
+    edges = probabilities.cumsum(0)
+    places = torch.rand(steps * batch_size, generator=generator, dtype=torch.float64)
+    # Rounding may leave the last edge just below a place; the last class takes that too.
+    classes = torch.searchsorted(edges, places, right=True).clamp_max_(len(edges) - 1)
+    picks = _uniform(table.counts[classes], generator)
+    yield from table.rows[table.starts[classes] + picks].view(-1, batch_size)
 
 
 def _uniform(bounds: Tensor, generator: Generator) -> Tensor:

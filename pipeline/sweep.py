@@ -78,6 +78,9 @@ class Sweep:
     n_failed: int
     """Samples left out because their image could not be read."""
 
+    test_views: int = 0
+    """Test views of each image whose mean feature with the clean one was classified."""
+
     chosen: tuple[float, float] = (1.0, 1.0)
     """(t_old, t_new) to use; (1, 1) where nothing was chosen."""
 
@@ -156,6 +159,7 @@ class Sweep:
             "warnings": list(self.warnings),
             "n_samples": self.n_samples,
             "n_failed": self.n_failed,
+            "test_views": self.test_views,
             "t_old": self.t_old.tolist(),
             "t_new": self.t_new.tolist(),
             "cells": self.cells(),

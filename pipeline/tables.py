@@ -42,6 +42,10 @@ class MeasuredGrid(Protocol):
         """Samples left out."""
 
     @property
+    def test_views(self) -> int:
+        """Test views averaged with the clean image."""
+
+    @property
     def chosen(self) -> tuple[float, float]:
         """(t_old, t_new) to use."""
 
@@ -246,7 +250,15 @@ def _footnotes(scores_by_name: Mapping[str, Scores]) -> list[str]:
     if not scores_by_name:
         return []
     first = next(iter(scores_by_name.values()))
-    notes = [_measured(first.split, first.n_samples, first.n_failed)]
+    counts = {scores.test_views for scores in scores_by_name.values()}
+    shared = first.test_views if len(counts) == 1 else 0
+    notes = [_measured(first.split, first.n_samples, first.n_failed, shared)]
+    if not shared:
+        notes += [
+            f"{name}: the mean feature of {1 + scores.test_views} views of each image."
+            for name, scores in scores_by_name.items()
+            if scores.test_views
+        ]
     if first.classes_without_samples:
         notes.append(
             f"{first.classes_without_samples} of {len(first.class_names)} classes have no images "
@@ -258,16 +270,17 @@ def _footnotes(scores_by_name: Mapping[str, Scores]) -> list[str]:
 
 def _grid_notes(sweep: MeasuredGrid, cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Where the grid was measured and whether it may choose."""
-    notes = [_measured(sweep.split, sweep.n_samples, sweep.n_failed)]
+    notes = [_measured(sweep.split, sweep.n_samples, sweep.n_failed, sweep.test_views)]
     if sweep.chosen_on is None:
         notes.append("Nothing was chosen on this split; (1, 1) is kept.")
     return notes + _star_note(any(cell["substituted_zeros"] for cell in cells))
 
 
-def _measured(split: str, n_samples: int, n_failed: int) -> str:
-    """The split and its size."""
+def _measured(split: str, n_samples: int, n_failed: int, test_views: int) -> str:
+    """The split, its size, and what was classified of each image."""
     left_out = f"; {n_failed:,} more could not be read" if n_failed else ""
-    return f"In %, on the {split} split ({n_samples:,} images{left_out})."
+    views = f", mean feature of {1 + test_views} views each" if test_views else ""
+    return f"In %, on the {split} split ({n_samples:,} images{views}{left_out})."
 
 
 def _star_note(zeros: bool) -> list[str]:

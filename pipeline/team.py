@@ -1,7 +1,8 @@
-"""The processes that share one extraction, as `torchrun` starts them.
+"""The processes that share one work, as `torchrun` starts them.
 
-They meet at the key-value store of torch.distributed, at the beginning and at the end; in between
-nobody waits for anybody, and no collective operation runs.
+They meet at the key-value store of torch.distributed. Those of an extraction do so at the beginning
+and at the end; in between nobody waits for anybody, and no collective operation runs. Those of a
+fit add up tensors in every step (`adding_up`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.errors import ExtractionError
+from pipeline.errors import ExtractionError, FitError
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from cache import Shard
 
 _SECONDS_BETWEEN_LOOKS = 0.1
+_LONGEST_WAIT = timedelta(minutes=30)  # for the slowest reader; a death is noticed at once
 _LAST_GREETING = 60.0  # seconds that the first process waits for the others to have read the end
 
 
@@ -56,9 +61,18 @@ class Team:
     store: _KeyValueStore | None = None
     """Where the processes meet; `None` for a team of one."""
 
+    work: str = "extraction"
+    """What they do, for messages."""
+
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Team:
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, work: str = "extraction"
+    ) -> Team:
         """The team that `torchrun` has set up, or a team of one.
+
+        Args:
+            environment: variables of the process; its own where not given.
+            work: what the team does.
 
         Raises:
             ExtractionError: if the processes cannot reach each other.
@@ -77,7 +91,7 @@ class Team:
             ) from None
         return cls(
             rank, size, int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", size)),
-            int(env.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0, store,
+            int(env.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0, store, work,
         )  # fmt: skip
 
     @property
@@ -125,9 +139,10 @@ class Team:
         """Let the others know that this process cannot go on."""
         if self.store is not None:
             reason = str(error) or type(error).__name__
-            message = f"Process {self.rank} of this extraction stopped: {reason}"
+            message = f"Process {self.rank} of this {self.work} stopped: {reason}"
             with suppress(RuntimeError):  # the run has its outcome already
-                self.store.set("nolb/failed", json.dumps(message))
+                if not self.store.check(["nolb/failed"]):  # the first to fail knows why
+                    self.store.set("nolb/failed", json.dumps(message))
 
     def part(self) -> None:
         """Leave together: the first process may keep the place where all of them meet."""
@@ -155,6 +170,53 @@ class Team:
                 own.append(shard)
             begun += cost(shard)
         return own
+
+
+@contextmanager
+def adding_up(team: Team, device: torch.device) -> Iterator[Callable[[Tensor], None]]:
+    """A function that replaces a tensor by its sum over the team, in every process.
+
+    Args:
+        team: two processes or more.
+        device: where the tensors are; decides how they travel.
+
+    Raises:
+        FitError: if another process stopped or cannot be reached, with its reason where it gave
+            one.
+    """
+    from torch import distributed
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # its home is private
+
+    def add_up(values: Tensor) -> None:
+        with _company(team):
+            distributed.all_reduce(values)
+
+    with _company(team):
+        distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=PrefixStore("nolb/sums", team.store),  # type: ignore[arg-type]  # it is one
+            rank=team.rank, world_size=team.size, timeout=_LONGEST_WAIT,
+        )  # fmt: skip
+    try:
+        yield add_up
+    except BaseException as error:
+        team.fail(error)
+        raise
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _company(team: Team) -> Iterator[None]:
+    """Turn the loss of another process into a sentence."""
+    try:
+        yield
+    except RuntimeError:
+        reason = "Another process of this fit has died or cannot be reached any more"
+        with suppress(RuntimeError):  # where they met may be gone too
+            if team.store is not None and team.store.check(["nolb/failed"]):
+                reason = json.loads(team.store.get("nolb/failed")).rstrip(".")
+        raise FitError(f"{reason}. No head was written: start the same command again.") from None
 
 
 @contextmanager

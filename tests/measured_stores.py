@@ -25,14 +25,24 @@ def planted_store(
     failures: Mapping[str, Mapping[int, str]] | None = None,
     shard_rows: int = 8,
     checkpoint: str = "a" * 64,
+    views: Mapping[str, ArrayLike] | None = None,
+    normalized: bool = False,
 ) -> Store:
-    """A finished store; without a weight the old logits are the features themselves (C = D)."""
+    """A finished store; without a weight the old logits are the features themselves (C = D).
+
+    `views` are (V, N, D) by split; `normalized` makes an old head of cosines.
+    """
+    seen = {name: np.asarray(each, np.float32) for name, each in (views or {}).items()}
     splits = tuple(
-        SplitSpec(name, [f"{name}/{i}" for i in range(len(np.asarray(labels)))], np.asarray(labels))
+        SplitSpec(
+            name, [f"{name}/{i}" for i in range(len(np.asarray(labels)))], np.asarray(labels),
+            n_views=len(seen.get(name, ())),
+        )
         for name, (_, labels) in planted.items()
-    )
+    )  # fmt: skip
     width = np.asarray(next(iter(planted.values()))[0]).shape[1]
-    old = Classifier(np.asarray(np.eye(width) if weight is None else weight, np.float32))
+    eye = np.eye(width) if weight is None else weight
+    old = Classifier(np.asarray(eye, np.float32), normalized=normalized)
     names = class_names or [f"c{c}" for c in range(len(old.weight))]
     identity = Identity(
         model="planted", checkpoint=checkpoint, backbone="b" * 64, classifier=old.digest(),
@@ -46,6 +56,7 @@ def planted_store(
             failed = (failures or {}).get(shard.split, {})
             writer.write_shard(
                 shard, features=features, logits=old.logits(features),
+                views=seen[shard.split][:, shard.rows] if shard.split in seen else None,
                 failures={r: why for r, why in failed.items() if shard.start <= r < shard.stop},
             )  # fmt: skip
         return writer.seal()

@@ -134,3 +134,21 @@ def test_extract_needs_a_model(folders: dict[str, Path], tmp_path: Path) -> None
     result = CliRunner().invoke(main, ["extract", *common, "--model", "resnet50"])
     assert result.exit_code == 2
     assert "names no model that has weights of its own" in result.output
+
+
+def test_a_cosine_head_is_adopted_with_its_scale(features: Store, tmp_path: Path) -> None:
+    config = FitConfig(head="cosine", cosine_scale=5, loss="cross-entropy", epochs=3)
+    head = fit_head(features, config).head
+    adopted = adopt_head(features, head, tmp_path / "adopted.zarr")
+    assert adopted.classifier.normalized
+    assert adopted.classifier.scale == pytest.approx(5)
+    rows = adopted["test"].features()
+    np.testing.assert_allclose(adopted["test"].logits(), head.logits(rows), atol=1e-4)
+    assert evaluate(adopted).recalls == evaluate(features, head).recalls
+
+
+def test_a_normalised_head_that_is_no_cosine_is_refused(features: Store, tmp_path: Path) -> None:
+    head = fit_head(features, FitConfig(normalize=True, epochs=3)).head
+    with pytest.raises(HeadError, match=r"different lengths.*--head cosine"):
+        adopt_head(features, head, tmp_path / "adopted.zarr")
+    assert not (tmp_path / "adopted.zarr").exists()

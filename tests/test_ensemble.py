@@ -13,9 +13,11 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline import ensemble
 from pipeline.ensemble import (
+    averaged_views,
     ensemble_predictions,
     ensemble_probabilities,
     logit_blocks,
+    mean_features,
     predict_split,
     score_split,
     softmax,
@@ -123,6 +125,7 @@ class Rows:
     values: np.ndarray
     old: np.ndarray
     name: str = "test"
+    n_views: int = 0
 
     @property
     def n_samples(self) -> int:
@@ -219,3 +222,80 @@ def test_a_missing_split_and_one_without_usable_rows_are_refused(tmp_path: Path)
         predict_split(store, "val")
     with pytest.raises(EvaluationError, match="cannot be scored: all 2 images failed"):
         score_split(store, "test")
+
+
+def store_of_views(folder: Path, views: np.ndarray, **how: Any) -> Any:
+    """53 rows of four classes on `test`, of which three failed, with these views (V, N, D)."""
+    rng = np.random.default_rng(2)
+    features, labels = rng.normal(size=(53, 4)), rng.integers(0, 4, 53)
+    return planted_store(
+        folder, {"train": (np.eye(4), range(4)), "test": (features, labels)},
+        views={"test": features + views}, failures={"test": {0: "a", 17: "b", 52: "c"}}, **how,
+    )  # fmt: skip
+
+
+def all_logits(store: Any, head: Any, test_views: bool | None = None) -> list[np.ndarray]:
+    blocks = list(logit_blocks(store, "test", [None, head], test_views))
+    return [np.concatenate(parts) for parts in zip(*(b.logits for b in blocks), strict=True)]
+
+
+@pytest.mark.parametrize("n_views", [1, 2, 6])  # sums of 2, 3 and 7: powers of two, and others
+def test_the_mean_of_equal_views_is_the_clean_feature_to_the_bit(
+    tmp_path: Path, n_views: int
+) -> None:
+    store = store_of_views(tmp_path, np.zeros((n_views, 53, 4)))
+    head = planted_head(store, np.random.default_rng(3).normal(size=(4, 4)))
+    for clean, mean in zip(all_logits(store, head, False), all_logits(store, head), strict=True):
+        assert clean.tobytes() == mean.tobytes()
+
+
+def test_every_head_sees_the_mean_feature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    weight = rng.normal(size=(4, 4))
+    store = store_of_views(tmp_path, rng.normal(size=(2, 53, 4)), weight=weight)
+    head = planted_head(store, rng.normal(size=(4, 4)))
+    split = store["test"]
+    mean = np.concatenate([split.features()[None], split.views()]).astype(np.float64).mean(axis=0)
+    mean = mean[split.usable]
+    old, new = all_logits(store, head)
+    assert old == pytest.approx(mean @ weight.T, abs=1e-5)
+    assert new == pytest.approx(mean @ head.weight.T, abs=1e-5)
+    clean_old, clean_new = all_logits(store, head, False)
+    assert clean_old == pytest.approx(split.logits()[split.usable], abs=0)
+    assert np.abs(clean_new - new).max() > 0.1
+    monkeypatch.setattr(ensemble, "READ_BYTES", 1)  # blocks of 16 rows
+    for whole, parts in zip((old, new), all_logits(store, head), strict=True):
+        assert parts == pytest.approx(whole, abs=1e-5)
+
+
+def test_cosines_are_to_the_direction_of_the_mean_feature(tmp_path: Path) -> None:
+    views = np.zeros((1, 53, 4))
+    views[0, :, 0] = 100.0  # longer than all others, so the mean points its way
+    store = store_of_views(tmp_path, views, normalized=True)
+    old, _ = all_logits(store, planted_head(store, np.eye(4)))
+    assert (old[:, 0] > 0.99).all()
+    clean, _ = all_logits(store, planted_head(store, np.eye(4)), False)
+    assert not (clean[:, 0] > 0.99).any()
+
+
+def test_scores_say_how_many_views_were_averaged(tmp_path: Path) -> None:
+    store = store_of_views(tmp_path, np.zeros((2, 53, 4)))
+    assert [score_split(store, "test", test_views=how).test_views for how in (None, True, False)] == [2, 2, 0]  # fmt: skip  # noqa: E501
+    assert score_split(store, "test").to_json()["test_views"] == 2
+
+
+def test_views_for_the_fit_are_never_averaged(tmp_path: Path) -> None:
+    planted = {"train": (np.eye(4), range(4)), "test": (np.eye(4), range(4))}
+    store = planted_store(tmp_path, planted, views={"train": np.ones((3, 4, 4))})
+    assert averaged_views(store, "train") == averaged_views(store, "test") == 0
+    assert score_split(store, "train").accuracy == 100
+    for split, remedy in (("train", "those for the fit"), ("test", "extract with --test-views")):
+        with pytest.raises(EvaluationError, match=f"no test views of '{split}'.*{remedy}"):
+            predict_split(store, split, test_views=True)
+
+
+def test_a_half_precision_mean_is_summed_in_full() -> None:
+    # In float16, 2048 + 1 is 2048 again, and the mean of these four would be 512.
+    versions = [np.full((1, 1), value, np.float16) for value in (2048, 1, 1, 1)]
+    mean = mean_features(versions)
+    assert (mean.dtype, mean.item()) == (np.float32, 512.75)

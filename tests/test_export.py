@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,27 @@ def test_unreadable_images_are_counted_and_stop_nothing(small: Small, tmp_path: 
         small.store, small.head, small.checkpoint, tmp_path, format="safetensors", images=images
     )
     assert result.agreement == Agreement(n_images=7, n_different=0, n_unreadable=5)
+
+
+@pytest.mark.parametrize("temperatures", [None, TEMPERATURES])
+@pytest.mark.parametrize("name", ["safetensors", "torch-export"])
+def test_a_head_on_normalised_features_normalises_them(
+    small: Small, tmp_path: Path, name: str, temperatures: tuple[float, float] | None
+) -> None:
+    head = replace(small.head, normalized=True, bias=np.zeros_like(small.head.bias))
+    result = export(
+        small.store, head, small.checkpoint, tmp_path, format=name, temperatures=temperatures,
+        images=small.images, side=small.side,
+    )  # fmt: skip
+    assert result.agreement is not None
+    assert (result.agreement.n_images, result.agreement.n_different) == (12, 0)
+    assert open_export(result.path).description.normalized
+
+
+def test_a_head_on_normalised_features_is_no_linear_layer(small: Small, tmp_path: Path) -> None:
+    head = replace(small.head, normalized=True)
+    with pytest.raises(ExportError, match=r"length 1 first.*Export another format"):
+        export(small.store, head, small.checkpoint, tmp_path / "x.pth", format="checkpoint")
 
 
 def test_a_patched_checkpoint_classifies_with_the_new_head(small: Small, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from cache import Classifier, Identity, SplitSpec, Store, StoreSpec, create_store, samples_digest
 from pipeline.config import FitConfig, build_config
 from pipeline.errors import ConfigError, FitError, HeadError
-from pipeline.heads import require_same_identity
+from pipeline.fitting import store_rows
+from pipeline.heads import load_head, require_same_identity, save_head
 from pipeline.progress import Snapshot
-from pipeline.stages import fit_head as stage
-from pipeline.stages.fit_head import FitResult, fit_head
+from pipeline.stages.fit_head import FitResult, fit_head, fit_heads
 from pipeline.versions import versions
 
 CONFIG = FitConfig(epochs=20, batch_size=16, weight_decay=1e-3)
@@ -39,14 +40,16 @@ def make_store(
     labels: NDArray[np.int64] = LABELS,
     failures: Mapping[int, str] | None = None,
     shard_rows: int = 20,
+    path: Path | None = None,
+    classifier: Classifier | None = None,
     **identity: str,
 ) -> Store:
-    """A finished store in memory; features (1 + V, N, D) are the clean ones and those of views."""
+    """A finished store; features (1 + V, N, D) are the clean ones and those of views."""
     ids = [f"image-{row}.png" for row in range(len(labels))]
     words = dict.fromkeys(
         ("model", "checkpoint", "backbone", "classifier", "preprocessing", "compute", "views"), "x"
     )
-    classifier = Classifier(np.zeros((3, features.shape[2]), np.float32))
+    classifier = classifier or Classifier(np.zeros((3, features.shape[2]), np.float32))
     dtype = str(features.dtype)
     words |= {"dtype": dtype, "device": "cpu", "classifier": classifier.digest()} | identity
     spec = StoreSpec(
@@ -58,7 +61,7 @@ def make_store(
         store_logits=False,
         shard_rows=shard_rows,
     )
-    with create_store(f"store-{next(numbers)}.memory", spec) as writer:
+    with create_store(path or f"store-{next(numbers)}.memory", spec) as writer:
         for shard in writer.missing():
             rows = slice(shard.start, shard.stop)
             failed = {r: t for r, t in (failures or {}).items() if rows.start <= r < rows.stop}
@@ -121,7 +124,7 @@ def test_failed_rows_are_left_out() -> None:
 def test_how_the_store_was_cut_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     features = planted_features(n_views=2)
     whole = fit_head(make_store(features, shard_rows=100), CONFIG)
-    monkeypatch.setattr(stage, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(store_rows, "BLOCK_ROWS", 7)
     assert same_head(fit_head(make_store(features, shard_rows=9), CONFIG), whole)
 
 
@@ -195,7 +198,7 @@ def test_features_that_are_not_finite_are_named(
         return features
 
     monkeypatch.setattr(type(store["train"]), "features", changed)
-    monkeypatch.setattr(stage, "BLOCK_ROWS", 25)
+    monkeypatch.setattr(store_rows, "BLOCK_ROWS", 25)
     with pytest.raises(FitError, match=r"row 30 \(image-30\.png\) are not finite"):
         fit_head(store, CONFIG)
 
@@ -203,3 +206,72 @@ def test_features_that_are_not_finite_are_named(
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="cuda:9"):
         fit_head(make_store(planted_features()), replace(CONFIG, device="cuda:9"))
+
+
+def test_many_heads_of_a_store_are_those_of_single_fits() -> None:
+    store = make_store(planted_features(n_views=2))
+    configs = [
+        replace(CONFIG, epochs=3, seed=seed, lr=lr, views=views)
+        for seed in (0, 1) for lr in (0.1, 0.02) for views in (True, False)
+    ]  # fmt: skip
+    results = fit_heads(store, configs)
+    for config, result in zip(configs, results, strict=True):
+        assert result is not None
+        alone = fit_head(store, config)
+        np.testing.assert_allclose(result.head.weight, alone.head.weight, atol=2e-5)
+        np.testing.assert_allclose(result.losses, alone.losses, atol=2e-5)
+        assert result.head.config == asdict(config)
+        assert result.n_views == alone.n_views == (2 if config.views else 0)
+    assert fit_heads(store, []) == []
+
+
+def test_a_head_that_diverged_is_none_among_the_others() -> None:
+    wild = replace(CONFIG, lr=1e30, weight_decay=1.0)
+    calm, gone = fit_heads(make_store(planted_features()), [CONFIG, wild])
+    assert gone is None
+    assert calm is not None
+    assert np.isfinite(calm.head.weight).all()
+
+
+def test_heads_fitted_together_need_one_memory() -> None:
+    with pytest.raises(ConfigError, match="one device and one memory"):
+        fit_heads(make_store(planted_features()), [CONFIG, replace(CONFIG, memory="4GiB")])
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_the_stores_old_head_is_taken_with_its_scale(normalized: bool, scale: float) -> None:
+    # With the norms left as they are (power 0) and without a bias, a tau-normalised head is the
+    # old one, and its logits are those that the store gives.
+    weight = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+    old = Classifier(weight, scale=scale, normalized=normalized)
+    features = planted_features()
+    store = make_store(features, classifier=old)
+    head = fit_head(store, FitConfig(head="tau-normalised", norm_power=0)).head
+    assert head.normalized is normalized
+    np.testing.assert_allclose(head.logits(features[0]), old.logits(features[0]), atol=1e-5)
+
+
+def test_a_head_that_needs_the_old_one_wants_a_store_with_it() -> None:
+    for settings in ({"loss": "gml+distillation"}, {"head": "learnable-scaling"}):
+        with pytest.raises(FitError, match="nolb adopt-head"):
+            fit_head(make_store(planted_features()), build_config(FitConfig, settings))
+
+
+def test_a_head_on_normalised_features_is_saved_as_one(tmp_path: Path) -> None:
+    features = planted_features()
+    head = fit_head(make_store(features), replace(CONFIG, head="cosine")).head
+    save_head(head, tmp_path / "head.safetensors")
+    loaded = load_head(tmp_path / "head.safetensors")
+    assert loaded.normalized
+    logits = loaded.logits(features[0])
+    np.testing.assert_array_equal(logits, head.logits(features[0]))
+    np.testing.assert_allclose(logits, loaded.logits(3 * features[0]), atol=1e-4)
+    assert abs(logits).max() <= 16 + 1e-3  # the scale of the cosines
+
+
+def test_convergence_is_told() -> None:
+    result = fit_head(make_store(planted_features()), replace(CONFIG, solver="l-bfgs"))
+    assert result.convergence is not None
+    assert result.convergence.iterations == len(result.losses)
+    assert fit_head(make_store(planted_features()), CONFIG).convergence is None

@@ -102,6 +102,23 @@ def test_equal_heads_are_equal_files(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_a_plain_heads_file_does_not_speak_of_normalised_features(tmp_path: Path) -> None:
+    # So that files of plain heads are what they were before there were others.
+    for name, normalized in (("plain", False), ("normalized", True)):
+        save_head(make_head(normalized=normalized), tmp_path / name)
+        with safe_open(tmp_path / name, framework="numpy") as file:
+            provenance = json.loads(file.metadata()[METADATA_KEY])
+        assert ("normalized" in provenance) is normalized
+        assert load_head(tmp_path / name).normalized is normalized
+
+
+def test_a_normalised_heads_logits_are_those_of_unit_features() -> None:
+    head = make_head(normalized=True)
+    # (3, 4) / 5: 0.6 + 0.5, 0.8, -0.6 + 1.6 - 1; a row of zeros has the bias.
+    logits = head.logits(np.array([[3, 4], [0, 0]], np.float64))
+    np.testing.assert_allclose(logits, [[1.1, 0.8, 0], [0.5, 0, -1]], atol=1e-6)
+
+
 def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
     save_head(make_head(), tmp_path / "head.safetensors")
     with safe_open(tmp_path / "head.safetensors", framework="numpy") as file:
@@ -221,6 +238,7 @@ def provenance_with(**changes: Any) -> str:
         ({METADATA_KEY: provenance_with(identity=None)}, "misses"),
         ({METADATA_KEY: provenance_with(identity={"model": "x"})}, "misses"),
         ({METADATA_KEY: provenance_with(class_names=["a", "b"])}, "2 classes"),
+        ({METADATA_KEY: provenance_with(normalized="yes")}, "normalized"),
         ({METADATA_KEY: provenance_with(class_counts=[1, 2, "3"])}, "3 classes"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -21,6 +22,11 @@ def test_rate_and_time_left_count_this_run_alone() -> None:
     assert HALF_WAY.seconds_left == 100
     assert HALF_WAY.shares_text() == "reading 5 %, forward 95 %"
     assert Snapshot(0, 10, 0, 0.0).seconds_left is None
+
+
+def test_time_left_counts_work_where_units_differ() -> None:
+    # Twenty seconds went into a quarter of the work, so sixty are left, however many units.
+    assert dataclasses.replace(HALF_WAY, work_left=3.0).seconds_left == 60
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

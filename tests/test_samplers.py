@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline.config import FitConfig
-from pipeline.samplers import SAMPLERS, class_aware, class_balanced, instance
+from pipeline.samplers import (
+    SAMPLERS,
+    class_aware,
+    class_balanced,
+    instance,
+    progressive,
+    square_root,
+)
 
 # Sorted and unsorted classes of 1 to 40 rows; class 2 has none.
 LABELS = torch.tensor([0] * 40 + [3] * 2 + [1] * 7 + [4] + [3] * 3)
@@ -25,6 +32,13 @@ ALL: list[Callable[[Tensor, int, torch.Generator], Iterator[Tensor]]] = [
     instance,
     class_balanced,
     partial(class_aware, samples_per_class=3),
+    square_root,
+    partial(progressive, progress=0.5),
+]
+WITH_REPLACEMENT = [
+    class_balanced,
+    square_root,
+    *(partial(progressive, progress=progress) for progress in (0.0, 0.5, 1.0)),
 ]
 untimed = settings(deadline=None)  # torch loads parts of itself at their first use
 each_sampler = pytest.mark.parametrize("sampler", ALL)
@@ -56,12 +70,13 @@ def test_a_short_last_batch_is_spread_over_all() -> None:
     assert [len(batch) for batch in batches] == [65, 64]
 
 
+@pytest.mark.parametrize("sampler", WITH_REPLACEMENT)
 @untimed
 @given(labels=label_lists, batch_size=st.integers(1, 70))
-def test_class_balanced_fills_its_batches_with_rows_that_exist(
-    labels: Tensor, batch_size: int
+def test_sampling_with_replacement_fills_its_batches_with_rows_that_exist(
+    sampler: Callable[..., Iterator[Tensor]], labels: Tensor, batch_size: int
 ) -> None:
-    batches = list(class_balanced(labels, batch_size, generator()))
+    batches = list(sampler(labels, batch_size, generator()))
     assert [len(batch) for batch in batches] == [batch_size] * -(-len(labels) // batch_size)
     assert set(torch.cat(batches).tolist()) <= set(range(len(labels)))
 
@@ -79,6 +94,34 @@ def test_class_balanced_draws_classes_evenly_and_rows_within_a_class_evenly() ->
     by_row = Counter(draws[LABELS[draws] == 1].tolist())
     assert len(by_row) == 7
     assert all(abs(n - by_class[1] / 7) < 5 * 18 for n in by_row.values())
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        # LABELS has 40, 7, 5 and 1 rows of the classes 0, 1, 3 and 4, 53 together.
+        # Roots 6.325, 2.646, 2.236 and 1, 12.207 together.
+        (square_root, (0.518, 0.217, 0.183, 0.082)),
+        # 40/53, 7/53, 5/53, 1/53.
+        (partial(progressive, progress=0.0), (0.755, 0.132, 0.094, 0.019)),
+        # 3/4 of these and a quarter of 1/4 = 0.0625.
+        (partial(progressive, progress=0.25), (0.629, 0.162, 0.133, 0.077)),
+        (partial(progressive, progress=1.0), (0.25, 0.25, 0.25, 0.25)),
+    ],
+)
+def test_classes_come_with_their_probability_and_their_rows_evenly(
+    sampler: Callable[..., Iterator[Tensor]], expected: tuple[float, ...]
+) -> None:
+    draws = torch.cat([b for seed in range(200) for b in sampler(LABELS, 53, generator(seed))])
+    # 200 x 53 = 10,600 draws: the standard deviation of a class's share p is
+    # sqrt(p (1 - p) / 10,600), at most 0.0049; five of them, and the rounding of `expected`.
+    by_class = Counter(LABELS[draws].tolist())
+    for c, p in zip((0, 1, 3, 4), expected, strict=True):
+        assert abs(by_class[c] / 10_600 - p) < 5 * (p * (1 - p) / 10_600) ** 0.5 + 0.0005
+    # The 7 rows of class 1 share its n draws: n / 7 each, standard deviation below sqrt(n / 7).
+    by_row = Counter(draws[LABELS[draws] == 1].tolist())
+    assert len(by_row) == 7
+    assert all(abs(n - by_class[1] / 7) < 5 * (by_class[1] / 7) ** 0.5 for n in by_row.values())
 
 
 @untimed

@@ -56,10 +56,10 @@ def is_for_type_checkers(node: ast.AST) -> bool:
 
 
 def level(module: str) -> int:
-    """cli 4 > demo 3 > stages 2 > parts 1 > errors and settings 0."""
+    """cli 4 > demo and reproduction 3 > stages 2 > parts 1 > errors and settings 0."""
     if module.startswith(("pipeline.cli", "pipeline.start", "pipeline.__main__")):
         return 4
-    if module == "pipeline.demo":
+    if module.startswith(("pipeline.demo", "pipeline.reproduction")):
         return 3
     if module.startswith("pipeline.stages."):
         return 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -24,7 +25,7 @@ def scores(hits: list[int], **more: Any) -> Scores:
 class Grid:
     """A sweep over temperatures 1..n, as a table sees it."""
 
-    split, n_samples, n_failed = "test", 30, 0
+    split, n_samples, n_failed, test_views = "test", 30, 0, 0
 
     def __init__(self, n: int, chosen_on: str | None = None, zeros: int = 0) -> None:
         self.n, self.zeros = n, zeros
@@ -79,6 +80,18 @@ def test_failed_images_and_classes_without_images_are_told() -> None:
     text = printed(scores_table({"old": missing}))
     assert "(20 images; 3 more could not be read)" in text
     assert "1 of 3 classes have no images in this split and are in no mean." in text
+
+
+def test_averaged_views_are_told_once_or_by_name() -> None:
+    averaged = replace(scores([8, 6, 4]), test_views=7)
+    text = printed(scores_table({"old": averaged, "new": averaged}))
+    assert "(30 images, mean feature of 8 views each)." in text
+    mixed = printed(scores_table({"old": scores([8, 6, 4]), "old, test views": averaged}))
+    assert "(30 images)." in mixed
+    assert "old, test views: the mean feature of 8 views of each image." in mixed
+    grid = Grid(2)
+    grid.test_views = 7
+    assert "mean feature of 8 views each" in sweep_markdown(grid)
 
 
 def test_shared_last_places_are_counted() -> None:

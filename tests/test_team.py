@@ -27,7 +27,7 @@ from tests.cache.store_making import tree
 from tests.small_data import image_folder, small_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ExtractConfig(device="cpu", workers=0, views=2, batch_size=3, shard_rows=3)
+CONFIG = ExtractConfig(device="cpu", workers=0, views=2, test_views=3, batch_size=3, shard_rows=3)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,8 @@ def test_torchrun_shares_an_extraction(inputs: Path, tmp_path: Path) -> None:
     """The real thing, once: two processes, one store, one voice."""
     arguments = [
         *("--checkpoint", inputs / "m.pth", "--train", inputs / "train"),
-        *("--test", inputs / "test", "--views", 2, "--batch-size", 3, "--shard-rows", 3),
+        *("--test", inputs / "test", "--views", 2, "--test-views", 3),
+        *("--batch-size", 3, "--shard-rows", 3),
         *("--device", "cpu", "--workers", 0),
     ]
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]

@@ -70,6 +70,9 @@ class TrainedModel:
     variant: str = ""
     """Rule and settings that the user named and the file does not hold."""
 
+    class_names: tuple[str, ...] = ()
+    """Names of the classes in the order of the logits, where the file holds them."""
+
     left_out: tuple[str, ...] = ()
     """Weights in the file that only training uses, by their names there."""
 

@@ -18,6 +18,7 @@ from pipeline.checkpoints import (
     ldiffnc,
     ldmlr,
     mislas,
+    own,
     paco,
     plain,
     ride,
@@ -45,6 +46,7 @@ class Family(Protocol):
 
 
 SPECIFIC: tuple[Family, ...] = (
+    own,
     ldmlr,
     ldam_drw,
     balms,

@@ -16,7 +16,9 @@ from pipeline.cli.failures import Group
 from pipeline.cli.fit_head import fit_head
 from pipeline.cli.inspect import inspect
 from pipeline.cli.predict import predict
+from pipeline.cli.pretrain import pretrain
 from pipeline.cli.report import report
+from pipeline.cli.reproduce import reproduce
 from pipeline.cli.store import store
 from pipeline.cli.sweep_temps import sweep_temps
 
@@ -51,5 +53,7 @@ for command in (
     adopt_head,
     store,
     inspect,
+    pretrain,
+    reproduce,
 ):
     main.add_command(command)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 
-from pipeline.cli.options import PATH, file_option, json_option, overwrite_option
+from pipeline.cli.options import PATH, file_option, json_option, overwrite_option, test_views_option
 from pipeline.cli.output import console_for, write_json
 from pipeline.config import parse_grid
 
@@ -24,6 +25,7 @@ from pipeline.config import parse_grid
     "--weights", metavar="W,W[,W...]", help="Weights of the old and each new head in the ensemble."
 )
 @click.option("--split", default="test", show_default=True, help="Split to score.")
+@test_views_option
 @overwrite_option
 @file_option("--figure", "Write a bar plot of the recalls, as PNG, SVG or PDF.")
 @json_option
@@ -34,6 +36,7 @@ def evaluate(
     t_new: str | None,
     weights: str | None,
     split: str,
+    test_views: bool | None,
     overwrite: bool,  # noqa: ARG001  # read by the options that name files
     figure: Path | None,
     json_path: str | None,
@@ -63,14 +66,13 @@ def evaluate(
     shares = None if weights is None else parse_grid(weights, "list of weights")
     together = t_old is not None or t_new is not None or shares is not None or len(heads) > 1
     with open_store(store) as opened:
-        asked = evaluate(
-            opened, heads, t_old=t_old, t_new=temperatures, weights=shares, split=split
-        )  # fmt: skip
-        scores = {"old": evaluate(opened, split=split)} if has_old_head(opened) else {}
+        score = partial(evaluate, opened, split=split, test_views=test_views)
+        asked = score(heads, t_old=t_old, t_new=temperatures, weights=shares)
+        scores = {"old": score()} if has_old_head(opened) else {}
         if len(heads) == 1:
-            scores["new"] = evaluate(opened, heads[0], split=split)
+            scores["new"] = score(heads[0])
         for k, one in enumerate(heads if len(heads) > 1 else []):
-            scores[f"new {k + 1}"] = evaluate(opened, one, split=split)
+            scores[f"new {k + 1}"] = score(one)
         if together:
             scores["ensemble"] = asked
         class_counts = opened.class_counts

@@ -139,4 +139,9 @@ def _summary(result: Export) -> Iterator[str]:
             f"check   {same:,} of {agreement.n_images:,} test images{left_out} get the class that "
             "the store's logits give"
         )
+    if result.views_left_out:
+        yield (
+            f"note    it sees each image alone: its scores are those of nolb evaluate "
+            f"--no-test-views, not of the mean of {1 + result.views_left_out} views"
+        )
     yield f"wrote   {result.path}"

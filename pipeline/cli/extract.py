@@ -20,6 +20,11 @@ from pipeline.config import ExtractConfig
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.console import Console
+
+    from cache import Store
+    from pipeline.checkpoints import TrainedModel
+    from pipeline.datasets import SourceOptions
     from pipeline.stages.extract import Extraction
 
 
@@ -77,69 +82,93 @@ def extract(
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite contradict each other: give one.")
-    if out.suffix == ".memory":
-        raise click.UsageError(
-            f"{out} would be gone when the command ends: name a store .zarr or .h5."
-        )
     config = settings_from("extract", ExtractConfig, recipe, given)
-    if checkpoint is None and config.model == "auto":
-        raise click.UsageError("Give --checkpoint FILE, or --model NAME of a model with weights.")
+    _require_names(checkpoint, config, out)
     console = console_for(json_path)
 
-    from pipeline.datasets import (
-        SourceOptions,
-        open_sources,
-        parse_rewrites,
-        read_class_names,
-        read_class_order,
-    )
-    from pipeline.old_head import has_old_head
+    from pipeline.datasets import open_sources
     from pipeline.progress import ProgressReport
-    from pipeline.stages.evaluate import evaluate
     from pipeline.stages.extract import extract, prepare_model
-    from pipeline.tables import scores_table
     from pipeline.team import Team
 
     team = Team.from_environment()
     console.quiet = not team.leads  # one of several processes speaks
     model = prepare_model(checkpoint, config)
-    console.print(f"model          {model.family}, {model.backbone}, {model.n_classes} classes")
-    console.print(f"preprocessing  {model.preprocessing.describe()}")
-    for note in (*model.notes, *([] if model.rule is None else [model.rule.need])):
-        console.print(f"note           {note}")
+    for line in _about(model):
+        console.print(line)
+    options = _source_options(root, rewrite, class_names, class_order)
     sources = {"train": train, "test": test} | ({"val": val} if val is not None else {})
-    options = SourceOptions(
+    images = open_sources(sources, options, split_seed=split_seed)
+    with ProgressReport("extract", "images") as progress:
+        on_progress = progress.update if team.leads else None
+        result = extract(
+            model, images, out, config,
+            resume=resume, overwrite=overwrite, on_progress=on_progress, team=team,
+        )  # fmt: skip
+    if team.leads:
+        for line in _summary(result):
+            console.print(line)
+        write_json(result.to_json() | _old_scores(result.store, out, console), json_path)
+
+
+def _require_names(checkpoint: Path | None, config: ExtractConfig, out: Path) -> None:
+    """Refuse a store that would not last, and an extraction by no model."""
+    if out.suffix == ".memory":
+        raise click.UsageError(
+            f"{out} would be gone when the command ends: name a store .zarr or .h5."
+        )
+    if checkpoint is None and config.model == "auto":
+        raise click.UsageError("Give --checkpoint FILE, or --model NAME of a model with weights.")
+
+
+def _source_options(
+    root: Path | None,
+    rewrite: tuple[str, ...],
+    class_names: Path | None,
+    class_order: Path | None,
+) -> SourceOptions:
+    """How the sources are to be read."""
+    from pipeline.datasets import SourceOptions, parse_rewrites, read_class_names, read_class_order
+
+    return SourceOptions(
         root=root,
         class_names=read_class_names(class_names) if class_names is not None else None,
         class_order=read_class_order(class_order) if class_order is not None else None,
         rewrites=parse_rewrites(rewrite),
     )
-    images = open_sources(sources, options, split_seed=split_seed)
-    with ProgressReport("extract", "images") as progress:
-        result = extract(
-            model,
-            images,
-            out,
-            config,
-            resume=resume,
-            overwrite=overwrite,
-            on_progress=progress.update if team.leads else None,
-            team=team,
-        )
-    if not team.leads:
-        return
-    for line in _summary(result):
-        console.print(line)
-    if not has_old_head(result.store):
+
+
+def _about(model: TrainedModel) -> Iterator[str]:
+    """What will run over the images, a line each."""
+    yield f"model          {model.family}, {model.backbone}, {model.n_classes} classes"
+    yield f"preprocessing  {model.preprocessing.describe()}"
+    for note in (*model.notes, *([] if model.rule is None else [model.rule.need])):
+        yield f"note           {note}"
+
+
+def _old_scores(store: Store, out: Path, console: Console) -> dict[str, Any]:
+    """Print the old head's scores and the next command; the scores as JSON values.
+
+    Those of the clean images come first: they are what the model is known by.
+    """
+    from pipeline.ensemble import averaged_views
+    from pipeline.old_head import has_old_head
+    from pipeline.stages.evaluate import evaluate
+    from pipeline.tables import scores_table
+
+    if not has_old_head(store):
         console.print("The store holds features and no old head. Make one with:")
         console.print(f"  nolb fit-head {out} --loss cross-entropy --out old.safetensors")
         console.print(f"  nolb adopt-head {out} old.safetensors --out {out.stem}-old{out.suffix}")
-        write_json(result.to_json(), json_path)
-        return
-    scores = evaluate(result.store)
-    console.print(scores_table({"old": scores}))
+        return {}
+    clean = evaluate(store, test_views=False)
+    shown, found = {"old": clean}, {"old": clean.to_json()}
+    if averaged_views(store, "test"):
+        shown["old, test views"] = averaged = evaluate(store)
+        found["old_test_views"] = averaged.to_json()
+    console.print(scores_table(shown))
     console.print(f"Next: nolb fit-head {out} --out {out.with_suffix('.safetensors')}")
-    write_json(result.to_json() | {"old": scores.to_json()}, json_path)
+    return found
 
 
 def _summary(result: Extraction) -> Iterator[str]:

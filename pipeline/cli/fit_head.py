@@ -15,19 +15,28 @@ from pipeline.cli.options import (
     settings_options,
 )
 from pipeline.cli.output import console_for, write_json
+from pipeline.cli.study import run_study, study_options
 from pipeline.config import FitConfig
 
 
 @click.command("fit-head")
 @click.argument("store", type=PATH)
-@click.option("--out", type=PATH, required=True, help="Head to write, NAME.safetensors.")
+@click.option(
+    "--out",
+    type=PATH,
+    required=True,
+    help="Head to write, NAME.safetensors; with --seeds or --sweep a folder (of that name: NAME).",
+)
 @overwrite_option
+@study_options
 @settings_options("fit_head")
 @json_option
 def fit_head(
     store: Path,
     out: Path,
     overwrite: bool,
+    seeds: int | None,
+    sweeps: tuple[str, ...],
     recipe: str | None,
     json_path: str | None,
     **given: Any,
@@ -38,8 +47,23 @@ def fit_head(
     Examples:
       nolb fit-head data.zarr --out head.safetensors
       nolb fit-head data.zarr --out head.safetensors --config cifar100-lt --seed 1
+
+    With --seeds and --sweep it is a study: all heads are fitted together, and the folder gets their
+    mean, spread and intervals as tables and a figure, and the heads seed0.safetensors and so on of
+    the one configuration, or of the best on the split `val`. Without `val` several are measured on
+    the test split, and none is chosen.
+
+    \b
+      nolb fit-head data.zarr --out study --seeds 10
+      nolb fit-head data.zarr --out study --sweep lr=0.05,0.1,0.2 --sweep weight_decay=1e-4,5e-4
+
+    Several processes, on one machine or more, share the rows under torchrun:
+    torchrun --nproc-per-node 4 -m pipeline fit-head ...
     """
     config = settings_from("fit_head", FitConfig, recipe, given)
+    if seeds is not None or sweeps:
+        run_study(store, out, config, seeds, sweeps, overwrite=overwrite, json_path=json_path)
+        return
     console = console_for(json_path)
 
     from cache import open_store
@@ -49,11 +73,16 @@ def fit_head(
     from pipeline.stages.evaluate import evaluate
     from pipeline.stages.fit_head import fit_head
     from pipeline.tables import scores_table
+    from pipeline.team import Team
 
     refuse_existing_head(out, overwrite=overwrite)
+    team = Team.from_environment(work="fit")
     with open_store(store) as opened:
         with ProgressReport("fit-head", "epochs") as progress:
-            result = fit_head(opened, config, on_progress=progress.update)
+            on_progress = progress.update if team.leads else None
+            result = fit_head(opened, config, on_progress=on_progress, team=team)
+        if not team.leads:
+            return  # one of several processes writes and speaks
         save_head(result.head, out, overwrite=overwrite)
         views = f" and {result.n_views} views of each" if result.n_views else ""
         console.print(
@@ -61,9 +90,11 @@ def fit_head(
             f"in {result.seconds:.2f} s -> {out}"
         )
         with_old = has_old_head(opened)
-        scores = {"old": evaluate(opened)} if with_old else {}
-        scores["new"] = evaluate(opened, result.head)
-    console.print(scores_table(scores))
+        heads = [("old", None)] * with_old + [("new", result.head)]
+        has_test = "test" in opened
+        scores = {name: evaluate(opened, head) for name, head in heads if has_test}
+    if scores:
+        console.print(scores_table(scores))
     if not with_old:
         console.print("The store has no old head; this one can become it:")
         console.print(f"Next: nolb adopt-head {store} {out} --out {store.stem}-old{store.suffix}")

@@ -70,6 +70,16 @@ def overwrite_option(command: Command) -> Command:
     )(command)
 
 
+def test_views_option(command: Command) -> Command:
+    """Add `--test-views/--no-test-views`, for commands that score a split."""
+    return click.option(
+        "--test-views/--no-test-views",
+        default=None,
+        help="Classify the mean feature of each image and its test views, or the clean image "
+        "alone.  [default: the mean, where the store has test views]",
+    )(command)
+
+
 def file_option(flag: str, text: str) -> Callable[[Command], Command]:
     """Add an option that names a file to write; what exists is refused before the work."""
     return click.option(flag, type=PATH, callback=_new_file, help=text)

@@ -14,6 +14,7 @@ import click
 
 from pipeline.cli.export import chosen_temperatures
 from pipeline.cli.options import PATH
+from pipeline.config import ExtractConfig, build_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,10 @@ LONGEST_PATH = 36
 @click.option("--classifier", type=click.Choice(("ensemble", "new")), help="Which classifier of a HEAD decides.  [default: ensemble]")  # fmt: skip  # noqa: E501
 @click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
 @click.option("--t-new", type=float, help="Temperature of the new head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
+@click.option("--test-views", type=int, help="Views of each image whose mean feature with the clean one a HEAD classifies, as in extract: 1 is the flip test.  [default: 0]")  # fmt: skip  # noqa: E501
+@click.option("--test-view-shift", type=int, help="Pixels by which test views move.  [default: 2]")
+@click.option("--view-fill", type=click.Choice(("mean", "black")), help="Colour of what a moved image leaves free.  [default: mean]")  # fmt: skip  # noqa: E501
+@click.option("--view-flip/--no-view-flip", default=None, help="Every other test view is mirrored.  [default: yes]")  # fmt: skip  # noqa: E501
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates of an image in CSV and JSON lines.")  # fmt: skip  # noqa: E501
 @click.option("--format", "format_name", type=click.Choice(("table", "csv", "jsonl")), default="table", show_default=True, help="A table for people; CSV or JSON lines for programs.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, help="File for the predictions.  [default: standard output]")
@@ -48,6 +53,7 @@ def predict(
     format_name: str,
     out: Path | None,
     model: str,
+    **views: Any,
 ) -> None:
     """Classify images and folders of images, with the probabilities of both heads.
 
@@ -57,16 +63,19 @@ def predict(
     \b
     Examples:
       nolb predict head.safetensors photos/ --checkpoint model.pth --t-old 2
+      nolb predict head.safetensors photos/ --checkpoint model.pth --test-views 7
       nolb predict model.onnx photo.jpg --format jsonl
     """
     temperatures = chosen_temperatures(classifier, t_old, t_new)
+    chosen_views = build_config(ExtractConfig, **views)
 
     from pipeline.stages.predict import find_images, predict
 
-    fixed = classifier is not None or t_old is not None or t_new is not None
+    given = (classifier, t_old, t_new, *views.values())
+    fixed = any(value is not None for value in given)
     found = find_images(images)
     predictions = predict(
-        _open(head, checkpoint, temperatures, fixed=fixed, model=model), found, top
+        _open(head, checkpoint, temperatures, chosen_views, fixed=fixed, model=model), found, top
     )
     target: Any = nullcontext(sys.stdout)
     if out is not None:
@@ -87,11 +96,13 @@ def _open(
     head: Path,
     checkpoint: Path | None,
     temperatures: tuple[float, float] | None,
+    views: ExtractConfig,
     *,
     fixed: bool,
     model: str,
 ) -> Classifier:
     """A head with its checkpoint, or an exported file."""
+    from pipeline.datasets import ShiftedViews
     from pipeline.errors import ExportError, HeadError
     from pipeline.exporting import open_export
     from pipeline.heads import load_head
@@ -106,8 +117,9 @@ def _open(
             raise
         if fixed:
             raise ExportError(
-                f"{head} is an exported classifier, whose heads and temperatures are fixed: leave "
-                "--classifier, --t-old and --t-new out, or export it again with others."
+                f"{head} is an exported classifier, whose heads and temperatures are fixed and "
+                "which sees the clean image alone: leave --classifier, --t-old, --t-new and the "
+                "options of test views out, or give a head and its --checkpoint."
             ) from None
         trained = None
         if checkpoint is not None:
@@ -117,7 +129,9 @@ def _open(
         return classifier_of_export(open_export(head, trained))
     if checkpoint is None:
         raise click.UsageError(f"{head} is a head: give the --checkpoint that it was fitted on.")
-    return classifier_of_head(loaded, checkpoint, temperatures, model=model)
+    return classifier_of_head(
+        loaded, checkpoint, temperatures, model=model, views=ShiftedViews.of(views)
+    )
 
 
 def _written(

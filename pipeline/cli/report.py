@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import PATH, json_option, overwrite_option
+from pipeline.cli.options import PATH, json_option, overwrite_option, test_views_option
 from pipeline.cli.output import console_for, write_json
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--t-new", type=float, help="Temperature of the new head in the ensemble, likewise.")
 @click.option("--images", metavar="SRC", help="Where the images of the split are, to show those of the worst classes.")  # fmt: skip  # noqa: E501
 @click.option("--split", default="test", show_default=True, help="Split to report.")
+@test_views_option
 @click.option("--worst", type=click.IntRange(min=0), default=6, show_default=True, help="Lowest classes, before and after each, whose confusions are shown.")  # fmt: skip  # noqa: E501
 @click.option("--also", type=PATH, help="Folder for the same as PNG, SVG, CSV and Markdown.")
 @overwrite_option
@@ -39,6 +40,7 @@ def report(
     t_new: float | None,
     images: str | None,
     split: str,
+    test_views: bool | None,
     worst: int,
     also: Path | None,
     overwrite: bool,
@@ -72,10 +74,10 @@ def report(
     with open_store(store) as opened:
         plane: Any = sweep
         if sweep is None and not no_plane:
-            plane = _measured(opened, new_head)
+            plane = _measured(opened, new_head, test_views)
         result = make_report(
             opened, new_head, sweep=plane, temperatures=temperatures, images=images, split=split,
-            n_worst=worst,
+            n_worst=worst, test_views=test_views,
         )  # fmt: skip
     save_report(result, out, overwrite=overwrite)
     console.print(scores_table({k.key: k.scores for k in result.content.contenders}))
@@ -93,10 +95,12 @@ def report(
     write_json(result.to_json() | {"report": str(out)}, json_path)
 
 
-def _measured(store: Store, head: Head) -> dict[str, Any]:
+def _measured(store: Store, head: Head, test_views: bool | None) -> dict[str, Any]:
     """The plane over the default grid."""
+    from pipeline.config import SweepConfig
     from pipeline.progress import ProgressReport
     from pipeline.stages.sweep_temps import sweep_temps
 
     with ProgressReport("sweep-temps", "rows") as progress:
-        return sweep_temps(store, head, on_progress=progress.update).to_json()
+        config = SweepConfig(test_views=test_views)
+        return sweep_temps(store, head, config, on_progress=progress.update).to_json()

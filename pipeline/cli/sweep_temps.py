@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,10 @@ def sweep_temps(
         written = save_sweep(sweep, out, overwrite=overwrite)
         console.print(sweep_table(sweep))
         if sweep.test_scores is not None:
-            scores = {"old": evaluate(opened)}
+            score = partial(evaluate, opened, test_views=config.test_views)
+            scores = {"old": score()}
             for k, one in enumerate(heads):
-                scores[f"new {k + 1}" if len(heads) > 1 else "new"] = evaluate(opened, one)
+                scores[f"new {k + 1}" if len(heads) > 1 else "new"] = score(one)
             console.print(scores_table(scores | {"ensemble": sweep.test_scores}))
     if sweep.bootstrap is not None:
         console.print(bootstrap_table(sweep.bootstrap))

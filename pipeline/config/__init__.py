@@ -11,6 +11,7 @@ from pipeline.config.checks import value_type
 from pipeline.config.extract import ExtractConfig
 from pipeline.config.fit import FitConfig
 from pipeline.config.parsing import LARGEST_GRID, Grid, parse_grid, parse_size
+from pipeline.config.pretrain import PretrainConfig
 from pipeline.config.sweep import DEFAULT_GRID, SweepConfig
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ExtractConfig",
     "FitConfig",
     "Grid",
+    "PretrainConfig",
     "SweepConfig",
     "build_config",
     "field_help",

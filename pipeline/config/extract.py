@@ -10,6 +10,9 @@ from pipeline.config.checks import check_channels, check_choices, check_device, 
 Channels = tuple[float, float, float]
 """One number each for red, green and blue."""
 
+MOST_TEST_VIEWS = {True: 17, False: 8}
+"""Nine places, the clean image's among them, with and without a mirror image at each."""
+
 
 @dataclass(frozen=True)
 class ExtractConfig:
@@ -60,7 +63,21 @@ class ExtractConfig:
     """Colour of that padding: the normalisation's mean, or black as in most training code."""
 
     view_flip: bool = True
-    """Mirror a view left to right with probability one half."""
+    """Mirror a view left to right with probability one half; every other test view is mirrored."""
+
+    view_colour: float = 0.0
+    """Change brightness, contrast and saturation of a view by up to this share, as 0.4."""
+
+    view_erase: int = 0
+    """Hide a square of a view, of so many pixels a side; with --view-colour, views take turns."""
+
+    test_views: int = 0
+    """Fixed views stored for each image of every other split: the mirror image, then both moved in
+    all directions. 1 is the flip test; 7 make eight images with the clean one. Scores are then
+    those of the mean feature."""
+
+    test_view_shift: int = 2
+    """Pixels by which test views move."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored features; float16 halves the store, logits stay float32."""
@@ -79,6 +96,12 @@ class ExtractConfig:
 
     workers: int = -1
     """Processes that read images; 0 reads in the main process, -1 chooses by the machine."""
+
+    decode: Literal["cpu", "device"] = "cpu"
+    """Where JPEG files are decoded, resized and cropped: by the reading processes, or on a CUDA
+    device, which takes its share of the GPU and leaves the readers little to do. Pixels differ by
+    a few grey levels between the two, so that stores tell; other files stay with the readers, and
+    views need `cpu`."""
 
     channels_last: bool = False
     """Run convolutions in the channels-last memory format."""
@@ -100,7 +123,18 @@ class ExtractConfig:
         require("recalibrate_bn", self.recalibrate_bn, self.recalibrate_bn >= 0, "0 or more")
         require("views", self.views, self.views >= 0, "0 or more")
         require("view_padding", self.view_padding, self.view_padding >= 0, "0 or more")
+        require("view_colour", self.view_colour, 0 <= self.view_colour <= 1, "from 0 to 1")
+        require("view_erase", self.view_erase, self.view_erase >= 0, "0 or more")
+        most = MOST_TEST_VIEWS[self.view_flip]
+        mirrored = "" if self.view_flip else " without mirror images (view_flip)"
+        fits = 0 <= self.test_views <= most
+        require("test_views", self.test_views, fits, f"0 to {most}{mirrored}")
+        require("test_view_shift", self.test_view_shift, self.test_view_shift >= 1, "1 or more")
         require("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
         require("shard_rows", self.shard_rows, self.shard_rows >= 1, "1 or more")
         require("workers", self.workers, self.workers >= -1, "0 or more, or -1 to choose")
         check_device(self.device)
+        here = self.decode == "cpu"
+        viewless = not (self.views or self.test_views)
+        require("decode", self.decode, here or viewless, "cpu where views or test_views are made")
+        require("decode", self.decode, here or self.device != "cpu", "cpu where the device is cpu")

@@ -14,35 +14,132 @@ from pipeline.config.parsing import parse_size
 class FitConfig:
     """How `fit-head` re-trains the linear head; the defaults suit features without views."""
 
-    loss: Literal["gml", "cross-entropy", "balanced-softmax"] = "gml"
-    """Geometric Mean Loss, or one of the two losses to compare it with."""
+    loss: Literal[
+        "gml",
+        "cross-entropy",
+        "balanced-softmax",
+        "label-aware-smoothing",
+        "gml+label-aware-smoothing",
+        "ldam",
+        "focal",
+        "class-balanced",
+        "vs",
+        "lade",
+        "gml+distillation",
+    ] = "gml"
+    """Geometric Mean Loss, or one to compare or to combine it with."""
 
-    sampler: Literal["instance", "class-balanced", "class-aware"] = "instance"
+    reweight: bool = True
+    """Weigh probabilities with the training counts in GML, eq. (3); Table 8 is about going
+    without."""
+
+    power: float = 1.0
+    """Exponent p of GML's mean over classes, (mean of (-log recall)^p)^(1/p); 1 is eq. (1), larger
+    ones look more at the worst classes."""
+
+    tau: float = 1.0
+    """Strength of the training prior in balanced-softmax (logit adjustment) and vs."""
+
+    smooth_head: float = 0.4
+    """Label smoothing of the largest class, for label-aware smoothing."""
+
+    smooth_tail: float = 0.1
+    """Label smoothing of the smallest class, for label-aware smoothing."""
+
+    max_margin: float = 0.5
+    """Margin of the smallest class in ldam."""
+
+    margin_scale: float = 30.0
+    """Factor of the logits in ldam; 30 suits a cosine head."""
+
+    focal_gamma: float = 2.0
+    """Exponent of focal: how much rows that are right already lose weight."""
+
+    beta: float = 0.9999
+    """Of class-balanced: a class of n rows counts as (1 - beta^n) / (1 - beta) samples."""
+
+    vs_gamma: float = 0.05
+    """Of vs: logits of a class of n rows are multiplied by (n / largest n)^gamma."""
+
+    lade_weight: float = 0.1
+    """Weight of LADE's regulariser beside the balanced softmax."""
+
+    distill_weight: float = 0.5
+    """Weight of the old head's probabilities in gml+distillation, from 0 to 1."""
+
+    distill_temperature: float = 2.0
+    """Temperature of old and new head in gml+distillation."""
+
+    head: Literal["linear", "cosine", "learnable-scaling", "tau-normalised", "nearest-mean"] = (
+        "linear"
+    )
+    """Form of the head. The last three are not drawn anew: they re-scale the old head's classes by
+    learning, by the norm of their weights, or take the classes' mean features."""
+
+    cosine_scale: float = 16.0
+    """Factor of a cosine head's cosines."""
+
+    norm_power: float = 1.0
+    """Of tau-normalised: a class's weight is divided by its norm to this power."""
+
+    normalize: bool = False
+    """Bring every feature vector to length 1 (times the root of the width) before the head."""
+
+    standardize: bool = False
+    """Bring every feature to mean 0 and deviation 1 for the fit of a linear head, which then is
+    folded back: one lr and one weight decay suit features of any scale."""
+
+    sampler: Literal["instance", "class-balanced", "class-aware", "square-root", "progressive"] = (
+        "instance"
+    )
     """How mini-batches are drawn from the training rows."""
 
     samples_per_class: int = 4
     """Rows of each chosen class in a class-aware mini-batch."""
 
+    solver: Literal["sgd", "adamw", "l-bfgs"] = "sgd"
+    """Mini-batches by SGD or AdamW, or all rows at once by L-BFGS until it converges."""
+
     epochs: int = 10
-    """Passes over the training rows (or as many steps, for the other samplers)."""
+    """Passes over the training rows (or as many steps, for the other samplers); of l-bfgs ten times
+    as many iterations at most."""
 
     batch_size: int = 128
     """Rows in one step."""
 
     lr: float = 0.1
-    """Learning rate of the first step; it falls to 0 along a cosine."""
+    """Learning rate of the first step; 0.001 suits adamw."""
+
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate goes on: falls to 0 along a cosine or a line, or stays."""
 
     momentum: float = 0.9
     """Momentum of SGD."""
 
     weight_decay: float = 2e-4
-    """Weight decay of SGD, on weight and bias."""
+    """Weight decay, on weight and bias."""
 
     views: bool = True
     """Draw each row's features at random from its clean image and its stored views."""
 
+    feature_dropout: float = 0.0
+    """Share of the features that is set to 0 at random in each step, the others scaled up."""
+
+    feature_noise: float = 0.0
+    """Noise on the features in each step, with the covariance that rows have within their classes,
+    times this factor."""
+
+    average_last: float = 0.0
+    """Share of the steps, the last ones, over which the head is averaged; 0 takes the last."""
+
+    average_seeds: int = 1
+    """Heads of as many consecutive seeds, averaged into one."""
+
     seed: int = 0
     """Seed of the initial head, of the mini-batches and of the drawn views."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the factors of the matrix products; sums are in float32."""
 
     memory: str | None = None
     """Most memory of the whole process, as 2GiB; larger features are read from a scratch file in
@@ -54,18 +151,30 @@ class FitConfig:
     def __post_init__(self) -> None:
         """Refuse values that no fit could use."""
         check_choices(self)
-        require("epochs", self.epochs, self.epochs >= 1, "1 or more")
-        require("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
-        require(
-            "samples_per_class", self.samples_per_class, self.samples_per_class >= 1, "1 or more"
-        )
-        require("lr", self.lr, 0 < self.lr < math.inf, "above 0")
-        require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
-        require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
+        for name in ("epochs", "batch_size", "samples_per_class", "average_seeds"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        for name in (
+            "lr", "margin_scale", "cosine_scale", "distill_temperature",
+        ):  # fmt: skip
+            require(name, getattr(self, name), 0 < getattr(self, name) < math.inf, "above 0")
+        for name in (
+            "weight_decay", "tau", "max_margin", "focal_gamma", "vs_gamma", "lade_weight",
+            "norm_power", "feature_noise",
+        ):  # fmt: skip
+            require(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "0 or more")
+        for name in ("smooth_head", "smooth_tail", "momentum", "beta", "feature_dropout"):
+            require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 to below 1")
+        for name in ("distill_weight", "average_last"):
+            require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        require("power", self.power, 1 <= self.power < math.inf, "1 or more")
         require("seed", self.seed, 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         if self.memory is not None:
             parse_size(self.memory)
         check_device(self.device)
+        if self.standardize:
+            fits = self.head == "linear" and not self.normalize
+            require("standardize", self.standardize, fits, "off but for a linear head without "
+                    "normalize")  # fmt: skip
         if self.sampler == "class-aware":
             require(
                 "samples_per_class", self.samples_per_class,

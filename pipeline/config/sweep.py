@@ -26,6 +26,10 @@ class SweepConfig:
     split: str = "auto"
     """Split to measure on; `auto` is `val` where the store has it, else `test`."""
 
+    test_views: bool | None = None
+    """Classify the mean feature of each image and its test views, or the clean image alone; not
+    set: the mean, where the store has test views."""
+
     choose: Literal["harmonic-mean", "nll"] = "harmonic-mean"
     """Choose the best cell of the plane, or calibrate each head on its own by its likelihood."""
 

@@ -21,7 +21,7 @@ from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.datasets.sources import ArraySource, ImageSource, RelabelledSource
 from pipeline.datasets.splitting import SubsetSource, split_source
 from pipeline.datasets.tables import TableSource
-from pipeline.datasets.views import ViewSpec
+from pipeline.datasets.views import ShiftedViews, Views, ViewSpec
 
 __all__ = [
     "NAMED_SOURCES",
@@ -33,11 +33,13 @@ __all__ = [
     "ListSource",
     "Preprocessing",
     "RelabelledSource",
+    "ShiftedViews",
     "SourceOptions",
     "SubsetSource",
     "TableSource",
     "TarSource",
     "ViewSpec",
+    "Views",
     "cifar_source",
     "digits_longtail",
     "exponential_counts",

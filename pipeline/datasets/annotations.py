@@ -60,7 +60,11 @@ class AnnotationSource(ImageSource):
 
     def read(self, i: int) -> Image.Image:
         """Decode image i."""
-        return read_rgb(f"{self._root}/{self.ids[i]}")
+        return read_rgb(self.file(i))
+
+    def file(self, i: int) -> str:
+        """Path of image i."""
+        return f"{self._root}/{self.ids[i]}"
 
 
 def _distinct(named: Sequence[tuple[str, object]]) -> list[str]:

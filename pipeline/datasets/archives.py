@@ -81,6 +81,14 @@ class TarSource(ImageSource):
 
     def read(self, i: int) -> Image.Image:
         """Decode image i."""
+        return read_rgb(self.file(i))
+
+    def file(self, i: int) -> BytesIO:
+        """Image i's part of its shard.
+
+        Raises:
+            UnreadableImageError: if the shard cannot be read.
+        """
         shard, offset, size = self._places[i]
         try:
             with Path(shard).open("rb") as file:
@@ -88,7 +96,7 @@ class TarSource(ImageSource):
                 content = file.read(size)
         except OSError as error:
             raise UnreadableImageError(f"{shard}: {error.strerror}") from None
-        return read_rgb(BytesIO(content))
+        return BytesIO(content)
 
 
 def shard_files(pattern: str) -> list[str]:

@@ -6,7 +6,7 @@ What may follow behind a comma are settings of that one source: `table.parquet,l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -88,6 +88,7 @@ def open_sources(
     options: SourceOptions | None = None,
     *,
     split_seed: int = 0,
+    required: Collection[str] = ("train", "test"),
 ) -> dict[str, ImageSource]:
     """Every split; the training images name the classes.
 
@@ -96,15 +97,16 @@ def open_sources(
             fraction such as 0.2, which takes that share of every class out of `train`.
         options: root, class names and the like.
         split_seed: of that choice, see `split_source`.
+        required: splits that must be given, `train` among them.
 
     Raises:
-        DatasetError: if `train` or `test` is missing, or a source is missing, empty or contradicts
+        DatasetError: if a required split is missing, or a source is missing, empty or contradicts
             the training images.
     """
     options = options or SourceOptions()
-    missing = {"train", "test"} - set(sources)
+    missing = set(required) - set(sources)
     if missing:
-        raise DatasetError(f"An extraction needs images for {' and '.join(sorted(missing))}.")
+        raise DatasetError(f"This needs images for {' and '.join(sorted(missing))}.")
     train = _as_source(sources["train"], replace(options, class_order=None))
     shares = {
         name: share

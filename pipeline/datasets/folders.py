@@ -56,7 +56,11 @@ class FolderSource(ImageSource):
 
     def read(self, i: int) -> Image.Image:
         """Decode image i."""
-        return read_rgb(f"{self._folder}/{self.ids[i]}")
+        return read_rgb(self.file(i))
+
+    def file(self, i: int) -> str:
+        """Path of image i."""
+        return f"{self._folder}/{self.ids[i]}"
 
 
 def _class_folders(folder: Path) -> list[str]:

@@ -66,12 +66,20 @@ class HubSource(ImageSource):
 
     def read(self, i: int) -> Image.Image:
         """Decode image i."""
+        return read_rgb(self.file(i))
+
+    def file(self, i: int) -> str | BytesIO:
+        """Path or content of image i.
+
+        Raises:
+            UnreadableImageError: if neither is stored.
+        """
         stored = self._rows[i][self._image]
         if stored.get("bytes") is not None:
-            return read_rgb(BytesIO(stored["bytes"]))
+            return BytesIO(stored["bytes"])
         if stored.get("path") is None:
             raise UnreadableImageError("neither bytes nor a path are stored")
-        return read_rgb(stored["path"])
+        return str(stored["path"])
 
 
 def _load(name: str, split: str, config: str | None) -> Any:

@@ -63,7 +63,11 @@ class ListSource(ImageSource):
 
     def read(self, i: int) -> Image.Image:
         """Decode image i."""
-        return read_rgb(f"{self._root}/{self.ids[i]}")
+        return read_rgb(self.file(i))
+
+    def file(self, i: int) -> str:
+        """Path of image i."""
+        return f"{self._root}/{self.ids[i]}"
 
 
 def _lines(list_file: Path) -> Iterator[tuple[int, str]]:

@@ -95,16 +95,26 @@ class Preprocessing:
 
     def resized(self, image: Image.Image) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB: resized alone, from which views and centre are cut."""
-        if self.resize is not None:
-            width, height = image.size
-            shorter = min(width, height)
-            # The longer side is truncated, not rounded, as in torchvision.
-            size = (int(self.resize * width / shorter), int(self.resize * height / shorter))
-            if self.squash:
-                size = (self.resize, self.resize)
-            if size != image.size:
-                image = image.resize(size, RESAMPLING[self.interpolation])
+        height, width = self.resized_size(image.height, image.width)
+        if (width, height) != image.size:
+            image = image.resize((width, height), RESAMPLING[self.interpolation])
         return np.asarray(image)
+
+    def resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of what `resized` makes of an image of that height and width."""
+        if self.resize is None:
+            return height, width
+        if self.squash:
+            return self.resize, self.resize
+        shorter = min(width, height)
+        # The longer side is truncated, not rounded, as in torchvision.
+        return int(self.resize * height / shorter), int(self.resize * width / shorter)
+
+    def final_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of what `to_uint8` makes of an image of that height and width."""
+        if self.crop is not None:
+            return self.crop, self.crop
+        return self.resized_size(height, width)
 
     def centre(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3): the centre crop of resized pixels."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,6 +60,14 @@ class ImageSource(ABC):
         Raises:
             UnreadableImageError: with the reason, if the image cannot be decoded.
         """
+
+    def file(self, i: int) -> str | BytesIO | None:  # noqa: ARG002  # sources of files need it
+        """The file that `read` decodes, by path or content; `None` for a source without files.
+
+        Raises:
+            UnreadableImageError: if the file cannot be had.
+        """
+        return None
 
     def _check(self, name: str) -> None:
         if not self.ids:
@@ -139,6 +148,10 @@ class RelabelledSource(ImageSource):
     def read(self, i: int) -> Image.Image:
         """Sample i of the other source."""
         return self._source.read(i)
+
+    def file(self, i: int) -> str | BytesIO | None:
+        """File of sample i of the other source."""
+        return self._source.file(i)
 
 
 def listed(names: Sequence[object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +35,10 @@ class SubsetSource(ImageSource):
     def read(self, i: int) -> Image.Image:
         """Sample i of the part."""
         return self._source.read(int(self._rows[i]))
+
+    def file(self, i: int) -> str | BytesIO | None:
+        """File of sample i of the part."""
+        return self._source.file(int(self._rows[i]))
 
 
 def split_source(

@@ -2,7 +2,7 @@
 
 from pipeline.exporting.description import Description, image_side
 from pipeline.exporting.formats import FORMATS, Exported, open_export, write_export
-from pipeline.exporting.inputs import as_input
+from pipeline.exporting.inputs import as_input, as_inputs
 from pipeline.exporting.network import ImageClassifier, build_classifier
 from pipeline.exporting.origin import model_of_identity
 from pipeline.exporting.patching import patch_checkpoint
@@ -13,6 +13,7 @@ __all__ = [
     "Exported",
     "ImageClassifier",
     "as_input",
+    "as_inputs",
     "build_classifier",
     "image_side",
     "model_of_identity",

@@ -58,6 +58,9 @@ class Description:
     origin: Mapping[str, JSON]
     """Identity of the store, settings of the head and versions."""
 
+    normalized: bool = False
+    """Whether the new head brings features to length 1 first."""
+
     def input_text(self) -> str:
         """The input in one line."""
         side = "H, W" if self.side is None else f"{self.side}, {self.side}"
@@ -105,6 +108,7 @@ class Description:
                 f"reads version {VERSION}."
             )
         words: dict[str, Any] = {each.name: content.get(each.name) for each in fields(cls)}
+        words["normalized"] = bool(words["normalized"])  # absent in files of before there were such
         try:
             words["preprocessing"] = Preprocessing(**words["preprocessing"])
             words["class_names"] = tuple(words["class_names"])

@@ -29,7 +29,7 @@ from pipeline.checkpoints.model import put_module
 from pipeline.datasets.preprocessing import N_CHANNELS
 from pipeline.errors import ExportError
 from pipeline.exporting.description import METADATA_KEY, Description
-from pipeline.exporting.network import ImageClassifier, TwoHeads
+from pipeline.exporting.network import ImageClassifier, NormalizedLinear, TwoHeads
 
 EXTRA_FILE = f"{METADATA_KEY}.json"
 """Where a torch.export program carries its description."""
@@ -152,7 +152,8 @@ def _empty_network(
     if f"{layer}.weight" not in state:
         raise ExportError(f"{path} lacks the head {layer}.weight: export again.")
     width = state[f"{layer}.weight"].shape[1]
-    part: nn.Module = nn.Linear(width, n_classes)
+    kind = NormalizedLinear if description.normalized else nn.Linear
+    part: nn.Module = kind(width, n_classes)
     if description.temperatures is not None:
         old: nn.Module = nn.Linear(width, n_classes, bias=f"{name}.old.bias" in state)
         if description.cosine_scale is not None:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.datasets.views import ShiftedViews
 from pipeline.errors import UnreadableImageError
 from pipeline.exporting.description import Description
 
@@ -19,13 +20,24 @@ def as_input(image: Image.Image, description: Description) -> NDArray[np.float32
     Raises:
         UnreadableImageError: if the image has another size than the program was made for.
     """
-    pixels = description.preprocessing.to_uint8(image)
+    (alone,) = as_inputs(image, description, ShiftedViews())
+    return cast("NDArray[np.float32]", alone)
+
+
+def as_inputs(
+    image: Image.Image, description: Description, views: ShiftedViews
+) -> NDArray[np.float32]:
+    """(1 + V, 3, S, S) float32: the image and its test views, likewise.
+
+    Raises:
+        UnreadableImageError: if the image has another size than the program was made for.
+    """
+    pixels = views.make_all(image, "", description.preprocessing)
     side = description.side
-    if side is not None and pixels.shape[:2] != (side, side):
-        height, width = pixels.shape[:2]
+    if side is not None and pixels.shape[1:3] != (side, side):
+        height, width = pixels.shape[1:3]
         raise UnreadableImageError(f"is {width} x {height}, but the model takes {side} x {side}")
     if description.normalization == "inside":
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(255)
-    batch = torch.from_numpy(np.array(pixels)[None])
-    normalized = description.preprocessing.normalize(batch)[0]
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+    normalized = description.preprocessing.normalize(torch.from_numpy(pixels))
     return cast("NDArray[np.float32]", normalized.numpy())

@@ -115,10 +115,18 @@ def build_classifier(
     return network.eval().requires_grad_(False)
 
 
+class NormalizedLinear(nn.Linear):
+    """A linear layer that brings features to length 1 first."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, C)."""
+        return super().forward(nn.functional.normalize(features, dim=-1))
+
+
 def linear(head: Head) -> nn.Linear:
     """The head as a layer."""
     n_classes, width = head.weight.shape
-    layer = nn.Linear(width, n_classes)
+    layer = (NormalizedLinear if head.normalized else nn.Linear)(width, n_classes)
     state = {"weight": torch.tensor(head.weight), "bias": torch.tensor(head.bias)}
     layer.load_state_dict(state)
     return layer.requires_grad_(False)

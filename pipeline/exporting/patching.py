@@ -35,10 +35,16 @@ def patch_checkpoint(model: TrainedModel, head: Head, path: Path) -> tuple[str, 
         Names of the tensors that were replaced, as `state_dict.model.fc.weight`.
 
     Raises:
-        ExportError: if the classifier is not an ordinary linear layer with a bias in the file.
+        ExportError: if the classifier is not an ordinary linear layer with a bias in the file, or
+            the new head is none.
         CheckpointError: if the file cannot be read.
     """
     _require_linear(model)
+    if head.normalized:
+        raise ExportError(
+            "The new head brings features to length 1 first, which the linear layer of "
+            f"{model.source} does not. Export another format: safetensors, torch-export or onnx."
+        )
     payload = read_payload(model.source)
     if payload.foreign:
         raise ExportError(

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import Store
-from pipeline.ensemble import predict_split
+from pipeline.ensemble import averaged_views, predict_split
 from pipeline.heads import Head, require_same_identity
 from pipeline.metrics import GROUPS, Ints, Scores, count_hits, group_masks, score, wilson_interval
 from pipeline.versions import versions
@@ -92,6 +92,11 @@ class Content:
     """Sections of names and values."""
 
     @property
+    def test_views(self) -> int:
+        """Test views of each image that were averaged with the clean one."""
+        return self.old.scores.test_views
+
+    @property
     def contenders(self) -> tuple[Contender, ...]:
         """In the order of all tables."""
         return (self.old, self.new, self.ensemble)
@@ -121,6 +126,7 @@ def gather(
     temperatures_from: str,
     trusts_ensemble: bool,
     split: str = "test",
+    test_views: bool | None = None,
 ) -> Content:
     """Predict one split with the old head, the new head and both.
 
@@ -131,15 +137,14 @@ def gather(
         temperatures_from: who set them, as "chosen on val".
         trusts_ensemble: whether the ensemble is what the old head is compared with.
         split: name of the split.
+        test_views: average test views, as in `averaged_views`.
 
     Raises:
         EvaluationError: if the split is missing, has no usable row or holds NaN.
         HeadError: if the head belongs to another store.
     """
     require_same_identity(head, store)
-    old = _contender(store, split, OLD, "Old head", None, None)
-    new = _contender(store, split, NEW, "New head", head, None)
-    both = _contender(store, split, ENSEMBLE, "Ensemble", head, temperatures)
+    of = partial(_contender, store, split, test_views)
     rows = np.flatnonzero(store[split].usable)
     ids = store[split].ids
     return Content(
@@ -149,9 +154,9 @@ def gather(
         ids=tuple(ids[row] for row in rows),
         class_names=tuple(store.class_names),
         class_counts=np.asarray(store.class_counts),
-        old=old,
-        new=new,
-        ensemble=both,
+        old=of(OLD, "Old head", None, None),
+        new=of(NEW, "New head", head, None),
+        ensemble=of(ENSEMBLE, "Ensemble", head, temperatures),
         temperatures=temperatures,
         temperatures_from=temperatures_from,
         trusts_ensemble=trusts_ensemble,
@@ -162,17 +167,19 @@ def gather(
 def _contender(
     store: Store,
     split: str,
+    test_views: bool | None,
     key: str,
     name: str,
     head: Head | None,
     temperatures: tuple[float, float] | None,
 ) -> Contender:
-    predictions, labels = predict_split(store, split, head, temperatures)
+    predictions, labels = predict_split(store, split, head, temperatures, test_views=test_views)
     failed = store[split].n_samples - len(labels)
     scores = score(
         predictions, labels, store.class_counts, store.class_names, split, n_failed=failed
     )
-    scores = replace(scores, predictor=key, temperatures=temperatures)
+    averaged = averaged_views(store, split, test_views)
+    scores = replace(scores, predictor=key, temperatures=temperatures, test_views=averaged)
     hits = count_hits(predictions, labels, len(store.class_names))
     return Contender(key, name, predictions, scores, hits)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cache import Identity, Store
-from pipeline.ensemble import logit_blocks
+from pipeline.ensemble import averaged_views, logit_blocks
 from pipeline.errors import EvaluationError, NolbError
 from pipeline.heads import Head
 from pipeline.metrics import Floats, Ints, count_per_class
@@ -88,6 +88,9 @@ class Grid:
     n_failed: int
     """Samples left out."""
 
+    test_views: int
+    """Test views of each image that were averaged with the clean one."""
+
     rows: tuple[Mapping[str, Any], ...]
     """The cells as the sweep lists them, t_old slowest."""
 
@@ -135,17 +138,21 @@ class Grid:
         return [dict(row) for row in self.rows]
 
 
-def grid_of_sweep(sweep: Mapping[str, Any] | Path, store: Store, head: Head) -> Grid:
+def grid_of_sweep(
+    sweep: Mapping[str, Any] | Path, store: Store, head: Head, test_views: bool | None = None
+) -> Grid:
     """The plane of a sweep: of the folder it was saved in, or of its JSON form.
 
     Raises:
-        EvaluationError: if there is none, it is damaged, or was measured on another store or head.
+        EvaluationError: if there is none, it is damaged, or was measured on another store or head,
+            or with other test views.
     """
     where = f"{sweep}/sweep.json" if isinstance(sweep, Path) else "The sweep"
     content = _read(sweep) if isinstance(sweep, Path) else sweep
     try:
         grid = _parsed(content, store.class_names)
         _require_same(content["provenance"], store, head, where)
+        _require_same_views(grid, store, test_views, where)
     except EvaluationError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, NolbError) as error:
@@ -174,7 +181,8 @@ def _count(store: Store, grid: Grid, head: Head) -> Ints:
     """Correct samples (To, Tn, C)."""
     n_classes = len(store.class_names)
     members = plane_members(grid.t_old, grid.t_new)
-    plane = collect_hits(logit_blocks(store, grid.split, [None, head]), members, n_classes)
+    blocks = logit_blocks(store, grid.split, [None, head], grid.test_views > 0)
+    plane = collect_hits(blocks, members, n_classes)
     hits = np.empty((plane.n_cells, n_classes), np.int64)
     for cells, counts in plane.counts():
         hits[cells] = counts
@@ -228,6 +236,7 @@ def _parsed(content: Mapping[str, Any], class_names: tuple[str, ...]) -> Grid:
         warnings=tuple(map(str, content["warnings"])),
         n_samples=int(content["n_samples"]),
         n_failed=int(content["n_failed"]),
+        test_views=int(content.get("test_views", 0)),
         rows=rows,
         noise=_noise(content.get("noise"), shape),
         leads=_leads(content.get("bootstrap")),
@@ -272,4 +281,19 @@ def _require_same(provenance: Mapping[str, Any], store: Store, head: Head, where
         raise EvaluationError(
             f"{where} was measured on something else ({'; '.join(differences)}): run nolb "
             "sweep-temps with this store and head, or leave --sweep out."
+        )
+
+
+def _require_same_views(grid: Grid, store: Store, test_views: bool | None, where: str) -> None:
+    """Refuse a sweep of clean images in a report of averaged views, and the other way round."""
+    if grid.split not in store:
+        return
+    averaged = averaged_views(store, grid.split, test_views)
+    if grid.test_views != averaged:
+        has, wants = ("the clean image alone" if not n else f"the mean of {1 + n} views"
+                      for n in (grid.test_views, averaged))  # fmt: skip
+        switch = "--test-views" if averaged else "--no-test-views"
+        raise EvaluationError(
+            f"{where} was measured on {has} of each image, and this report is of {wants}: run nolb "
+            f"sweep-temps again with {switch}, or give both commands the same."
         )

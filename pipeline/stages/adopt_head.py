@@ -6,9 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from cache import Classifier, SplitSpec, Store, StoreSpec, create_store
+from pipeline.errors import HeadError
 from pipeline.heads import Head, require_same_identity
 from pipeline.progress import Clock, Snapshot
+
+SAME_LENGTH = 1e-5
+"""Relative difference of lengths that float32 leaves of equal ones."""
 
 
 def adopt_head(
@@ -33,11 +39,12 @@ def adopt_head(
         on_progress: called after every shard.
 
     Raises:
-        HeadError: if the head belongs to another store.
+        HeadError: if the head belongs to another store, or no classifier of a store gives its
+            logits.
         StoreError: if `out` exists or cannot be written.
     """
     require_same_identity(head, store)
-    classifier = Classifier(weight=head.weight, bias=head.bias)
+    classifier = _classifier(head)
     spec = StoreSpec(
         identity=replace(store.identity, classifier=classifier.digest()),
         class_names=store.class_names,
@@ -69,6 +76,26 @@ def adopt_head(
             if on_progress is not None:
                 on_progress(Snapshot(done, total, done, clock.seconds))
         return writer.seal()
+
+
+def _classifier(head: Head) -> Classifier:
+    """The head as a store keeps it, which for normalised features also normalises the weight.
+
+    Raises:
+        HeadError: if the classes' weights have different lengths, so that this would change logits.
+    """
+    if not head.normalized:
+        return Classifier(weight=head.weight, bias=head.bias)
+    lengths = np.linalg.norm(head.weight.astype(np.float64), axis=1)
+    if lengths.max() - lengths.min() > SAME_LENGTH * lengths.max():
+        raise HeadError(
+            "The head normalises features, and its classes' weights have different lengths: a "
+            "store keeps normalising classifiers only as cosines. Adopt one that was fitted with "
+            "--head cosine, or without --normalize."
+        )
+    return Classifier(
+        weight=head.weight, bias=head.bias, scale=float(lengths.mean()), normalized=True
+    )
 
 
 def _split_spec(store: Store, name: str) -> SplitSpec:

@@ -19,6 +19,7 @@ def evaluate(
     t_new: float | Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
     split: str = "test",
+    test_views: bool | None = None,
 ) -> Scores:
     """Score one classifier on one split; rows whose image failed are counted and left out.
 
@@ -34,13 +35,16 @@ def evaluate(
         t_new: temperature of the new head in the ensemble, above 0; one for all heads or for each.
         weights: of the old and of each new head in the ensemble; equal where not given.
         split: name of the split to score.
+        test_views: classify the mean feature of the clean image and its test views; None does
+            where the store has them.
 
     Returns:
         Metrics in percent, Sec. 4.3.
 
     Raises:
         EvaluationError: if the split is missing, has no usable row or holds NaN, if a temperature
-            is given without a head or is not above 0, or numbers of heads disagree.
+            is given without a head or is not above 0, numbers of heads disagree, or test
+            views are asked for that are not there.
         HeadError: if the head belongs to another store.
     """
     heads = heads_of(head)
@@ -48,14 +52,14 @@ def evaluate(
         require_same_identity(one, store)
     together = t_old is not None or t_new is not None or weights is not None or len(heads) > 1
     if not together:
-        return score_split(store, split, heads[0] if heads else None)
+        return score_split(store, split, heads[0] if heads else None, test_views=test_views)
     if not heads:
         raise EvaluationError(
             "Temperatures combine the old classifier with a re-trained head: give a head too, "
             "or no temperature to score the old classifier alone."
         )
     temperatures = (1.0 if t_old is None else t_old, *_each(t_new, len(heads)))
-    return score_split(store, split, heads, temperatures, weights)
+    return score_split(store, split, heads, temperatures, weights, test_views)
 
 
 def _each(t_new: float | Sequence[float] | None, n_heads: int) -> tuple[float, ...]:

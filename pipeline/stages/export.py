@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache import Store
 from pipeline.checkpoints import TrainedModel
-from pipeline.ensemble import predict_split
+from pipeline.ensemble import averaged_views, predict_split
 from pipeline.errors import ExportError, OutputExistsError, UnreadableImageError
 from pipeline.exporting import (
     FORMATS,
@@ -72,6 +72,9 @@ class Export:
     agreement: Agreement | None
     """Its predictions on real images; None where no images were given."""
 
+    views_left_out: int = 0
+    """Test views of each test image in the store; the file classifies the clean image alone."""
+
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON values."""
         described, agreement = self.description, self.agreement
@@ -84,6 +87,7 @@ class Export:
             "output": described and described.output_text(),
             "replaced": list(self.replaced),
             "checked": agreement and vars(agreement),
+            "views_left_out": self.views_left_out,
         }
 
 
@@ -104,6 +108,9 @@ def export(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Export:
     """Write the ensemble, or the new head alone, as one classifier in place of the old one.
+
+    The file classifies one image as it is. Where the store has test views, its scores are those of
+    `evaluate` with `test_views=False`; `predict` averages views.
 
     Args:
         store: the extraction of the checkpoint.
@@ -138,10 +145,11 @@ def export(
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists: name another file, or replace it by --overwrite.")
     lookup = None if images is None else ImageLookup(images)
+    left_out = averaged_views(store, "test") if "test" in store else 0
     with _appearing(path) as unfinished:
         if format == CHECKPOINT:
             replaced = patch_checkpoint(trained, head, unfinished)
-            return Export(path, format, None, replaced, None)
+            return Export(path, format, None, replaced, None, left_out)
         seen = None if lookup is None else _side_of_images(store, lookup, trained)
         if format != "safetensors" or seen is not None or side is not None:
             side = image_side(trained.preprocessing, side, seen)
@@ -154,7 +162,7 @@ def export(
             agreement = _agreement(
                 exported, store, head, temperatures, lookup, n_checked, on_progress
             )
-    return Export(path, format, description, (), agreement)
+    return Export(path, format, description, (), agreement, left_out)
 
 
 def _describe(
@@ -183,6 +191,7 @@ def _describe(
             "class_counts": list(head.class_counts),
             "versions": versions(),
         },
+        normalized=head.normalized,
     )
 
 
@@ -253,7 +262,7 @@ def _agreement(
     A subset is spread evenly over the split, which is usually sorted by class.
     """
     split = store["test"]
-    predictions, _ = predict_split(store, "test", head, temperatures)
+    predictions, _ = predict_split(store, "test", head, temperatures, test_views=False)
     usable = np.flatnonzero(split.usable)
     n = len(usable) if n_checked is None else min(n_checked, len(usable))
     picked = np.linspace(0, len(usable) - 1, n).round().astype(np.int64)

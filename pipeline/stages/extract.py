@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,15 @@ from cache.errors import StoreExistsError, StoreNotFoundError
 from cache.identity import samples_digest
 from pipeline.checkpoints import TrainedModel, load_checkpoint
 from pipeline.config import ExtractConfig
-from pipeline.datasets import ImageSource, SourceOptions, ViewSpec, open_sources
+from pipeline.datasets import (
+    ImageSource,
+    ShiftedViews,
+    SourceOptions,
+    Views,
+    ViewSpec,
+    open_sources,
+)
+from pipeline.device_decoding import jpeg_decoder
 from pipeline.devices import choose_device, describe_arithmetic
 from pipeline.errors import DatasetError
 from pipeline.forward import ForwardPass
@@ -36,9 +44,6 @@ from pipeline.recalibration import describe as describe_recalibration
 from pipeline.recalibration import recalibrate
 from pipeline.team import Team
 from pipeline.versions import versions
-
-VIEW_SPLITS = ("train",)
-"""Splits of which views are stored: heads are fitted on these."""
 
 
 @dataclass(frozen=True)
@@ -145,37 +150,19 @@ def extract(
     """
     config = config or ExtractConfig()
     team = team or Team.from_environment()
-    model = checkpoint
-    if not isinstance(model, TrainedModel):
-        model = prepare_model(model, config)
+    loaded = checkpoint
+    if not isinstance(loaded, TrainedModel):
+        loaded = prepare_model(loaded, config)
     images = open_sources(sources, SourceOptions(Path(root) if root is not None else None))
-    _require_classes(model, images["train"], config)
-    if not config.features_only:  # some old heads are complete only with the class counts
-        model = model.for_training_labels(images["train"].labels)
     device = choose_device(_device_name(config.device, team))
-    model = recalibrate(model, images["train"], config, device)
-    views = ViewSpec(
-        count=config.views,
-        seed=config.view_seed,
-        padding=config.view_padding,
-        fill=config.view_fill,
-        flip=config.view_flip,
-    )
+    decoder = jpeg_decoder(config, device)
+    model = _ready_model(loaded, images["train"], config, device)
+    views = _views(config, images)
     spec = _store_spec(model, images, views, config, device.type)
     forward = ForwardPass(
-        model, images, views, VIEW_SPLITS, config, device, on_progress, team.local_size
+        model, images, views, config, device, on_progress, team.local_size, decoder
     )
-    try:
-        if team.leads:
-            # Processes that were started again by torchrun go on with what they have begun.
-            resume = resume or team.restarted
-            store = _lead(forward, out, spec, team, resume=resume, overwrite=overwrite)
-        else:
-            store = _follow(forward, out, spec, team)
-    except BaseException as error:
-        team.fail(error)
-        raise
-    team.part()
+    store = _fill(forward, out, spec, team, resume=resume, overwrite=overwrite)
     return Extraction(
         store=store,
         model=model,
@@ -186,9 +173,35 @@ def extract(
     )
 
 
+def _ready_model(
+    model: TrainedModel, train: ImageSource, config: ExtractConfig, device: torch.device
+) -> TrainedModel:
+    """The model as it runs over the images, complete and recalibrated."""
+    _require_classes(model, train, config)
+    if not config.features_only:  # some old heads are complete only with the class counts
+        model = model.for_training_labels(train.labels)
+    return recalibrate(model, train, config, device)
+
+
+def _views(config: ExtractConfig, splits: Iterable[str]) -> dict[str, Views]:
+    """The views of each split that has any: heads are fitted on `train`, the others are scored."""
+    own, others = ViewSpec.of(config), ShiftedViews.of(config)
+    views: dict[str, Views] = {split: own if split == "train" else others for split in splits}
+    return {split: each for split, each in views.items() if each.count}
+
+
 def _require_classes(model: TrainedModel, train: ImageSource, config: ExtractConfig) -> None:
-    """Refuse a head for another number of classes, unless no old head is to be kept."""
-    if config.features_only or len(train.class_names) == model.n_classes:
+    """Refuse a head for other classes than the images', unless no old head is to be kept."""
+    if config.features_only:
+        return
+    names = train.class_names
+    # Names in no common order are another matter: lists number what folders name.
+    if names != model.class_names and sorted(names) == sorted(model.class_names):
+        raise DatasetError(
+            f"{model.source} was trained on the same classes in another order, beginning with "
+            f"{model.class_names[0]!r} instead of {names[0]!r}: give its order with --class-order."
+        )
+    if len(names) == model.n_classes:
         return
     raise DatasetError(
         f"{model.source} has a head for {model.n_classes} classes, but the training images have "
@@ -200,7 +213,7 @@ def _require_classes(model: TrainedModel, train: ImageSource, config: ExtractCon
 def _store_spec(
     model: TrainedModel,
     images: Mapping[str, ImageSource],
-    views: ViewSpec,
+    views: Mapping[str, Views],
     config: ExtractConfig,
     device_kind: str,
 ) -> StoreSpec:
@@ -218,11 +231,11 @@ def _store_spec(
         compute=describe_arithmetic(config),
         dtype=config.dtype,
         device=device_kind,
-        views=views.describe() if views.count else "",
+        views=_describe_views(views),
         samples={name: samples_digest(s.ids, s.labels) for name, s in images.items()},
     )
     splits = tuple(
-        SplitSpec(name, source.ids, source.labels, views.count if name in VIEW_SPLITS else 0)
+        SplitSpec(name, source.ids, source.labels, views[name].count if name in views else 0)
         for name, source in images.items()
     )
     return StoreSpec(
@@ -240,6 +253,36 @@ def _store_spec(
             "versions": versions(),
         },
     )
+
+
+def _describe_views(views: Mapping[str, Views]) -> str:
+    """The views of all splits in one line, those of `train` first; empty where there are none."""
+    lines = {split != "train": each.describe() for split, each in views.items()}
+    return "; ".join(lines[key] for key in sorted(lines))
+
+
+def _fill(
+    forward: ForwardPass,
+    out: Path | str,
+    spec: StoreSpec,
+    team: Team,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Store:
+    """The finished store, to which every process of the team has contributed its share."""
+    try:
+        if team.leads:
+            # Processes that were started again by torchrun go on with what they have begun.
+            resume = resume or team.restarted
+            store = _lead(forward, out, spec, team, resume=resume, overwrite=overwrite)
+        else:
+            store = _follow(forward, out, spec, team)
+    except BaseException as error:
+        team.fail(error)
+        raise
+    team.part()
+    return store
 
 
 def _lead(

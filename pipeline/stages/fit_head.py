@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-
-from cache import Split, Store
-from pipeline.config import FitConfig, parse_size
-from pipeline.devices import choose_device
-from pipeline.errors import FitError
+from cache import Store
+from pipeline.config import FitConfig
+from pipeline.fitting import Convergence, LinearFit, fit_head_on_rows
+from pipeline.fitting.store_heads import fit_linear_heads, head_of_fit
+from pipeline.fitting.store_rows import training_rows
 from pipeline.heads import Head
 from pipeline.progress import Snapshot
-from pipeline.solvers import LinearFit, TrainingRows, fit_sgd, fit_sgd_batches
-from pipeline.streaming import COPIES, SPARE_BYTES, ScratchRows, buffer_rows, resident_bytes
-from pipeline.versions import versions
+from pipeline.team import Team
 
-BLOCK_ROWS = 8192
-"""Rows read from the store at a time: beside the features kept, memory holds these only."""
+Report = Callable[[Snapshot], None]
 
 
 @dataclass(frozen=True)
@@ -40,131 +35,90 @@ class FitResult:
     """Stored views used beside the clean features."""
 
     seconds: float
-    """Seconds of the fit, the reading of the features included."""
+    """Seconds of the fit, the reading of the features included; shared by heads of one pass."""
+
+    convergence: Convergence | None = None
+    """Of a solver that runs until it converges."""
 
 
 def fit_head(
     store: Store,
     config: FitConfig | None = None,
     *,
-    on_progress: Callable[[Snapshot], None] | None = None,
+    on_progress: Report | None = None,
+    team: Team | None = None,
 ) -> FitResult:
     """Re-initialise the linear head and re-train it on the split `train`, Algorithm 1 steps 3-4.
 
     The features of all usable rows, with their views where `config.views` asks for them, are read
     once and kept in memory as float32: 4 * (1 + V) * N * D bytes. Where that is more than
     `config.memory` allows the process, they are read from a scratch file as they are drawn
-    (`pipeline.streaming`), with the same head as the result.
+    (`pipeline.fitting.scratch`), with the same head as the result.
 
     On a CPU, the same store, settings and version of torch give the same head to the bit, whatever
     the state of torch's global random generator. The draws do not depend on the number of threads
     either; the matrix products of wide heads may, in their last bits, as torch shares them out.
 
+    Processes of a team each read a part of the rows, and all get the head of a single process, up
+    to the rounding of float32.
+
     Args:
         store: features (N, D), and views (V, N, D) where it has them.
         config: settings; the defaults where not given.
         on_progress: called after each epoch.
+        team: processes that fit together; this one alone where not given.
 
     Raises:
         ConfigError: if the device is not there.
-        FitError: if a class has no usable training row, features are not finite, or the fit
-            diverges.
+        FitError: if a class has no usable training row, features are not finite, the fit diverges,
+            it needs an old head or memory that is not there, or another process stopped.
     """
     config = config or FitConfig()
     begun = time.perf_counter()
-    device = choose_device(config.device)
-
-    def report(epochs: int) -> None:
-        if on_progress is not None:
-            on_progress(Snapshot(epochs, config.epochs, epochs, time.perf_counter() - begun))
-
-    split = store["train"]
-    n_views = split.n_views if config.views else 0
-    class_counts = torch.from_numpy(np.array(store.class_counts))
-    _require_every_class(class_counts, store.class_names)
-    if config.memory is not None and not _fits(store, n_views, parse_size(config.memory)):
-        fit = _fit_streamed(store, n_views, config, device, report)
-    else:
-        fit = fit_sgd(_training_rows(split, n_views, class_counts, device), config, report)
-    head = Head(
-        weight=fit.weight.cpu().numpy(),
-        bias=fit.bias.cpu().numpy(),
-        identity=store.identity,
-        class_names=store.class_names,
-        class_counts=tuple(class_counts.tolist()),
-        config=asdict(config),
-        versions=versions(),
-    )
-    n_samples = int(class_counts.sum())
-    return FitResult(head, fit.losses, n_samples, n_views, time.perf_counter() - begun)
+    with training_rows(store, config, team=team) as rows:
+        fit = fit_head_on_rows(rows, config, _as_snapshots(on_progress, begun))
+    return _result(store, config, fit, begun)
 
 
-def _fits(store: Store, n_views: int, budget: int) -> bool:
-    """Whether all features can be in memory within a budget for the whole process."""
-    split = store["train"]
-    whole = 4 * (1 + n_views) * split.n_samples * store.header.feature_width
-    read = COPIES * 4 * (1 + n_views) * BLOCK_ROWS * store.header.feature_width
-    return resident_bytes() + whole + read + SPARE_BYTES <= budget
+def fit_heads(
+    store: Store, configs: Sequence[FitConfig], *, on_progress: Report | None = None
+) -> list[FitResult | None]:
+    """Fit many heads at once, in as few passes over the features as their settings allow.
+
+    Each is the head that `fit_head` gives, up to the rounding of float32; where a fit diverged
+    there is none.
+
+    Args:
+        store: features (N, D), and views (V, N, D) where it has them.
+        configs: K settings of one device and memory budget.
+        on_progress: called after each epoch of each pass.
+
+    Raises:
+        ConfigError: if the settings name several devices or budgets, or the device is not there.
+        FitError: if a class has no usable training row, features are not finite, or a fit needs an
+            old head or memory that is not there.
+    """
+    begun = time.perf_counter()
+    if not configs:
+        return []
+    fits = fit_linear_heads(store, configs, _as_snapshots(on_progress, begun))
+    return [
+        _result(store, config, fit, begun) if fit.finite else None
+        for config, fit in zip(configs, fits, strict=True)
+    ]
 
 
-def _fit_streamed(
-    store: Store,
-    n_views: int,
-    config: FitConfig,
-    device: torch.device,
-    on_epoch: Callable[[int], None],
-) -> LinearFit:
-    """Fit on features in a scratch file: the same head, in less memory."""
-    split, width = store["train"], store.header.feature_width
-    read = min(store.header.shard_rows, split.n_samples) * width * np.dtype(store.dtype).itemsize
-    available = parse_size(config.memory or "") - resident_bytes()
-    buffer = buffer_rows(available, width, config.batch_size, read)
-    counts = torch.from_numpy(np.array(store.class_counts)).to(device)
-    like = torch.empty(0, width, device=device)
-    with ScratchRows(split, n_views, width) as rows:
-        batches = rows.batches(config, buffer, device)
-        return fit_sgd_batches(batches, like, len(rows.labels), counts, config, on_epoch)
+def _result(store: Store, config: FitConfig, fit: LinearFit, begun: float) -> FitResult:
+    """What is told of a fit."""
+    head = head_of_fit(store, config, fit)
+    return FitResult(
+        head, fit.losses, int(store.class_counts.sum()),
+        store["train"].n_views if config.views else 0, time.perf_counter() - begun, fit.convergence,
+    )  # fmt: skip
 
 
-def _training_rows(
-    split: Split, n_views: int, class_counts: torch.Tensor, device: torch.device
-) -> TrainingRows:
-    """Usable rows of the training split, on a device."""
-    labels = torch.from_numpy(split.labels[split.usable])
-    features = _read_features(split, n_views)
-    return TrainingRows(features.to(device), labels.to(device), class_counts.to(device))
-
-
-def _read_features(split: Split, n_views: int) -> torch.Tensor:
-    """Features (1 + V, N, D) float32 of the usable rows: clean, then each view."""
-    n_usable = int(split.usable.sum())
-    width = split.features(0, 1).shape[1]
-    kept = np.empty((1 + n_views, n_usable, width), np.float32)
-    filled = 0
-    for start in range(0, split.n_samples, BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, split.n_samples)
-        usable = split.usable[start:stop]
-        block = kept[:, filled : filled + int(usable.sum())]
-        block[0] = split.features(start, stop)[usable]
-        if n_views:
-            block[1:] = split.views(start, stop)[:, usable]
-        finite = np.isfinite(block).all(axis=(0, 2))
-        if not finite.all():
-            row = start + int(np.flatnonzero(usable)[finite.argmin()])
-            raise FitError(
-                f"The features of training row {row} ({split.ids[row]}) are not finite: "
-                "extract the store again, in float32 if it is a float16 one."
-            )
-        filled += block.shape[1]
-    return torch.from_numpy(kept)
-
-
-def _require_every_class(class_counts: torch.Tensor, class_names: tuple[str, ...]) -> None:
-    """Raise where a head would have nothing to learn a class from."""
-    empty = [name for name, count in zip(class_names, class_counts, strict=True) if count == 0]
-    if empty:
-        others = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
-        raise FitError(
-            f"Class {empty[0]!r}{others} has no usable training row, so no head can learn it: "
-            "extract with readable training images of every class."
-        )
+def _as_snapshots(on_progress: Report | None, begun: float) -> Callable[[int, int], None] | None:
+    """A callback that takes epochs done and to do, and passes a snapshot on."""
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress(Snapshot(done, total, done, time.perf_counter() - begun))

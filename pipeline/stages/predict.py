@@ -1,13 +1,14 @@
 """The stage `predict`: what both heads say about images and folders of images.
 
-Legend: B images, C classes, D feature width.
+Legend: B images, C classes, D feature width, V test views.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from pipeline.backbones import Tap
 from pipeline.checkpoints import TrainedModel
 from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.folders import IMAGE_SUFFIXES
-from pipeline.ensemble import Floats, ensemble_probabilities, softmax
+from pipeline.datasets.views import ShiftedViews
+from pipeline.ensemble import Floats, ensemble_probabilities, mean_features, softmax
 from pipeline.errors import DatasetError, UnreadableImageError
-from pipeline.exporting import Description, Exported, as_input, model_of_identity
+from pipeline.exporting import Description, Exported, as_inputs, model_of_identity
 from pipeline.exporting.network import TwoHeads
 from pipeline.heads import Head
 
@@ -105,7 +107,10 @@ class Classifier:
     """Its classes and its input."""
 
     believe: Callable[[NDArray[np.float32]], Beliefs]
-    """Images (B, 3, H, W), as the description says -> probabilities."""
+    """Versions of images (1 + V, B, 3, H, W), as the description says -> probabilities."""
+
+    views: ShiftedViews = field(default_factory=ShiftedViews)
+    """Test views whose mean feature with the clean image is classified."""
 
 
 def classifier_of_head(
@@ -114,6 +119,7 @@ def classifier_of_head(
     temperatures: tuple[float, float] | None = (1.0, 1.0),
     *,
     model: str = "auto",
+    views: ShiftedViews | None = None,
 ) -> Classifier:
     """The checkpoint with the new head, or with both.
 
@@ -122,6 +128,8 @@ def classifier_of_head(
         checkpoint: the trained classifier that it was fitted on.
         temperatures: (t_old, t_new) of the ensemble; None where the new head decides alone.
         model: checkpoint family, as in `load_checkpoint`.
+        views: test views of each image; as in `ensemble.logit_blocks`, every head then sees the
+            mean of the clean feature and theirs. The clean image alone where not given.
 
     Raises:
         ExportError: if the two do not belong together.
@@ -143,22 +151,29 @@ def classifier_of_head(
     )
 
     def believe(images: NDArray[np.float32]) -> Beliefs:
-        features, old = _features(trained, images)
+        features, old = _features(trained, images[0])
+        if len(images) > 1:
+            others = (_features(trained, view)[0] for view in images[1:])
+            features = mean_features(chain([features], others))
+            old = trained.classifier.logits(features)
         new = head.logits(features)
         decisive = softmax(new)
         if temperatures is not None:
             decisive = ensemble_probabilities(old, new, *temperatures)
         return Beliefs(decisive, softmax(old), softmax(new))
 
-    return Classifier(description, believe)
+    return Classifier(description, believe, views or ShiftedViews())
 
 
 def classifier_of_export(exported: Exported) -> Classifier:
-    """An exported file; one with weights of both heads tells what each says."""
+    """An exported file, which sees the clean image alone.
+
+    One with weights of both heads tells what each says.
+    """
     description = exported.description
 
     def believe(images: NDArray[np.float32]) -> Beliefs:
-        logits = exported.run(images)
+        logits = exported.run(images[0])
         alone = softmax(logits) if description.temperatures is None else None
         return Beliefs(softmax(logits), None, alone)
 
@@ -176,7 +191,7 @@ def classifier_of_export(exported: Exported) -> Classifier:
     part.new.register_forward_hook(note("new"))
 
     def believe_both(images: NDArray[np.float32]) -> Beliefs:
-        decisive = softmax(exported.run(images))
+        decisive = softmax(exported.run(images[0]))
         return Beliefs(decisive, said["old"], said["new"])
 
     return Classifier(description, believe_both)
@@ -234,13 +249,13 @@ def _predict_batch(classifier: Classifier, paths: list[str], top: int) -> Iterat
     by_shape: dict[tuple[int, ...], dict[int, NDArray[np.float32]]] = {}
     for i, path in enumerate(paths):
         try:
-            pixels = as_input(read_rgb(path), classifier.description)
+            pixels = as_inputs(read_rgb(path), classifier.description, classifier.views)
         except UnreadableImageError as error:
             done[i] = Prediction(path, (), error=str(error))
         else:
             by_shape.setdefault(pixels.shape, {})[i] = pixels
     for alike in by_shape.values():
-        beliefs = classifier.believe(np.stack(list(alike.values())))
+        beliefs = classifier.believe(np.stack(list(alike.values()), axis=1))
         for row, i in enumerate(alike):
             done[i] = _prediction(paths[i], beliefs, row, classifier.description.class_names, top)
     yield from (done[i] for i in range(len(paths)))

@@ -50,6 +50,7 @@ class Report:
             "scores": {k.key: k.scores.to_json() for k in self.content.contenders},
             "after": self.content.after.key,
             "temperatures_from": self.content.temperatures_from,
+            "test_views": self.content.test_views,
             "unreadable_images": unreadable,
         }
 
@@ -63,6 +64,7 @@ def make_report(
     images: str | Path | None = None,
     split: str = "test",
     n_worst: int = 6,
+    test_views: bool | None = None,
 ) -> Report:
     """Gather what a report shows.
 
@@ -79,18 +81,22 @@ def make_report(
             named data set; None shows no images.
         split: name of the split.
         n_worst: lowest classes, before and after each, whose confusions are shown.
+        test_views: classify the mean feature of the clean image and its test views; None does
+            where the store has them.
 
     Raises:
-        EvaluationError: if the split cannot be scored, or the sweep is of another store or head.
+        EvaluationError: if the split cannot be scored, or the sweep is of another store or head,
+            or of other test views.
         HeadError: if the head belongs to another store.
         DatasetError: if there is nothing at `images`.
     """
     require_same_identity(head, store)
-    grid = None if sweep is None else grid_of_sweep(sweep, store, head)
+    grid = None if sweep is None else grid_of_sweep(sweep, store, head, test_views)
     used, source, trusted = _temperatures(grid, temperatures, split)
     content = gather(
-        store, head, used, temperatures_from=source, trusts_ensemble=trusted, split=split
-    )
+        store, head, used, temperatures_from=source, trusts_ensemble=trusted, split=split,
+        test_views=test_views,
+    )  # fmt: skip
     if grid is not None:
         grid = with_hits(grid, store, head)
     lost = lost_classes(content, n_worst)

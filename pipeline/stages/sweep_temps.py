@@ -18,6 +18,7 @@ from pipeline.calibration import Calibration, fit_temperatures, measure_calibrat
 from pipeline.config import SweepConfig
 from pipeline.ensemble import (
     LogitBlock,
+    averaged_views,
     check_weights,
     heads_of,
     logit_blocks,
@@ -80,8 +81,8 @@ def sweep_temps(
         on_progress: called with a snapshot, in rows, after each block.
 
     Raises:
-        EvaluationError: if the split is missing, has no usable row or holds NaN, or the weights
-            are not those of the heads.
+        EvaluationError: if the split is missing, has no usable row or holds NaN, the weights are
+            not those of the heads, or test views are asked for that are not there.
         HeadError: if a head belongs to another store.
     """
     source = _source(store, heads_of(head), config or SweepConfig())
@@ -135,7 +136,13 @@ class _Source:
 
     def blocks(self, split: str | None = None) -> Iterator[LogitBlock]:
         """Logits of the old and the new heads."""
-        return logit_blocks(self.store, split or self.split, [None, *self.heads])
+        return logit_blocks(
+            self.store, split or self.split, [None, *self.heads], self.config.test_views
+        )
+
+    def views(self, split: str) -> int:
+        """Test views of each image that are averaged."""
+        return averaged_views(self.store, split, self.config.test_views)
 
 
 def _source(store: Store, heads: list[Head], config: SweepConfig) -> _Source:
@@ -148,6 +155,7 @@ def _source(store: Store, heads: list[Head], config: SweepConfig) -> _Source:
     own = "val" if "val" in store and not config.cross_fit else "test"
     split = own if config.split == "auto" else config.split
     scored_split(store, split)
+    averaged_views(store, split, config.test_views)
     return _Source(store, heads, config, split, weights, _arithmetic(config.device))
 
 
@@ -187,7 +195,8 @@ def _measure(
     sweep = Sweep(
         split=source.split, t_old=t_old, t_new=t_new, **measure(hits, store.class_counts),
         class_names=tuple(store.class_names), n_samples=len(hits.labels),
-        n_failed=split.n_samples - len(hits.labels), factors=factors, weights=source.weights,
+        n_failed=split.n_samples - len(hits.labels),
+        test_views=source.views(source.split), factors=factors, weights=source.weights,
         provenance={
             "store": store.identity.to_json(),
             "head": dict(source.heads[0].config),
@@ -266,7 +275,9 @@ def _cross_fitted(source: _Source, sweep: Sweep, hits: HitPlane) -> tuple[CrossF
         count_per_class(hits.labels[right], n_classes), count_per_class(hits.labels, n_classes),
         store.class_counts, store.class_names, source.split, sweep.n_failed,
     )  # fmt: skip
-    scores = dataclasses.replace(scores, predictor="ensemble")
+    scores = dataclasses.replace(
+        scores, predictor="ensemble", test_views=source.views(source.split)
+    )  # fmt: skip
     return CrossFit(tuple(tuple(fold) for fold in chosen.tolist()), scores), right
 
 
@@ -287,7 +298,10 @@ def _test_scores(source: _Source, sweep: Sweep, cross_fit: CrossFit | None) -> S
         return cross_fit.scores
     if "test" not in source.store or not source.store["test"].usable.any():
         return None
-    return score_split(source.store, "test", source.heads, sweep.temperatures, source.weights)
+    return score_split(
+        source.store, "test", source.heads, sweep.temperatures, source.weights,
+        source.config.test_views,
+    )  # fmt: skip
 
 
 def _judging_split(source: _Source, sweep: Sweep) -> str:

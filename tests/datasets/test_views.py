@@ -1,4 +1,4 @@
-"""Views: seeded, independent of everything but seed, sample and number."""
+"""Views: the random ones depend on seed, sample and number alone, the fixed ones on nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.datasets import Preprocessing, ViewSpec
+from pipeline.config import ExtractConfig
+from pipeline.config.extract import MOST_TEST_VIEWS
+from pipeline.datasets import Preprocessing, ShiftedViews, ViewSpec
 from pipeline.errors import ConfigError
 
 PLAIN = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -125,3 +127,140 @@ def test_one_line_tells_every_value() -> None:
 def test_negative_sizes_are_refused(values: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="must be 0 or more; got -1"):
         ViewSpec(**values)  # type: ignore[arg-type]  # a table of cases
+
+
+def places(views: NDArray[np.uint8], shift: int) -> list[tuple[int, int, bool]]:
+    """Where each view of a numbered image has moved to, down and right, and whether mirrored."""
+    size = views.shape[1]
+    found = (offset(view, size, shift) for view in views)
+    return [
+        (shift - top, (left - shift) if mirrored else (shift - left), mirrored)
+        for top, left, mirrored in found
+    ]
+
+
+def test_test_views_move_the_image_and_its_mirror_image_opposite_ways() -> None:
+    views = ShiftedViews(9, shift=2, fill="black").make_all(numbered(8, 8), "x", PLAIN)
+    assert places(views, 2) == [
+        (0, 0, False), (0, 0, True),
+        (0, -2, False), (0, 2, True),
+        (-2, 0, False), (2, 0, True),
+        (0, 2, False), (0, -2, True),
+        (2, 0, False), (-2, 0, True),
+    ]  # fmt: skip
+
+
+def test_a_moved_view_is_the_image_beside_the_colour_of_the_padding() -> None:
+    image = numbered(6, 5)
+    clean, mirror, left, right = ShiftedViews(3, shift=1, fill="black").make_all(image, "x", PLAIN)
+    pixels, black = np.asarray(image), np.zeros((5, 1, 3), np.uint8)
+    assert np.array_equal(clean, pixels)
+    assert np.array_equal(mirror, pixels[:, ::-1])
+    assert np.array_equal(left, np.concatenate([pixels[:, 1:], black], axis=1))
+    assert np.array_equal(right, np.concatenate([black, pixels[:, :0:-1]], axis=1))
+    preprocessing = Preprocessing(mean=(0.2, 0.5, 0.8), std=PLAIN.std)
+    moved = ShiftedViews(3, shift=1).make_all(image, "x", preprocessing)[2]
+    assert np.array_equal(moved[:, -1], np.tile(preprocessing.mean_colour(), (5, 1)))
+
+
+@pytest.mark.parametrize("total", range(2, 19, 2))
+def test_every_even_number_of_images_is_balanced(total: int) -> None:
+    views = ShiftedViews(total - 1, shift=2, fill="black").make_all(numbered(9, 9), "x", PLAIN)
+    found = places(views, 2)
+    assert len(set(found)) == total
+    assert sum(mirrored for _, _, mirrored in found) == total / 2
+    assert np.sum([place[:2] for place in found], axis=0).tolist() == [0, 0]
+
+
+@given(st.integers(4, 12), st.integers(4, 12), st.none() | st.integers(1, 14), st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_the_first_test_view_is_the_mirror_image(w: int, h: int, crop: int | None, k: int) -> None:
+    preprocessing = Preprocessing(PLAIN.mean, PLAIN.std, crop=crop)
+    image = numbered(w, h)
+    clean, mirror, *_ = views = ShiftedViews(17, k).make_all(image, "x", preprocessing)
+    assert np.array_equal(clean, preprocessing.to_uint8(image))
+    assert np.array_equal(mirror, clean[:, ::-1])
+    few = ShiftedViews(4, k).make_all(image, "of another name", preprocessing)
+    assert np.array_equal(few, views[:5])  # the same for every sample, and more only come after
+
+
+def test_the_mirror_view_of_a_symmetric_image_is_the_image() -> None:
+    half = np.asarray(numbered(5, 6))
+    image = Image.fromarray(np.concatenate([half, half[:, ::-1]], axis=1))
+    clean, mirror = ShiftedViews(1).make_all(image, "x", PLAIN)
+    assert np.array_equal(clean, mirror)
+
+
+def test_test_views_of_larger_images_show_what_the_centre_crop_cuts_away() -> None:
+    preprocessing = Preprocessing((1.0, 1.0, 1.0), PLAIN.std, resize=12, crop=8)
+    views = ShiftedViews(17, shift=2).make_all(numbered(12, 12), "x", preprocessing)
+    assert not (views == 255).any()  # the padding is white
+    assert np.array_equal(views[2], np.asarray(numbered(12, 12))[2:10, 4:12])
+
+
+def test_without_flip_no_test_view_is_mirrored() -> None:
+    views = ShiftedViews(8, shift=1, fill="black", flip=False).make_all(numbered(5, 5), "x", PLAIN)
+    found = places(views, 1)
+    assert not any(mirrored for _, _, mirrored in found)
+    assert {place[:2] for place in found} == {(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1)}
+
+
+def test_one_line_tells_every_value_that_matters_to_test_views() -> None:
+    assert ShiftedViews(0).describe() == ""
+    assert ShiftedViews(1, shift=3).describe() == "1 test views, mirror images"
+    assert ShiftedViews(7, fill="black").describe() == (
+        "7 test views, mirror images, moves by 2, black padding"
+    )
+    assert ShiftedViews(2, flip=False).describe() == "2 test views, moves by 2, mean padding"
+
+
+def test_an_image_is_not_moved_out_of_sight() -> None:
+    assert ShiftedViews(1, shift=5).make_all(numbered(9, 5), "x", PLAIN).shape == (2, 5, 9, 3)
+    with pytest.raises(
+        ConfigError, match=r"by 5 pixels, an image of 9 x 5 is out of sight.*--test"
+    ):
+        ShiftedViews(2, shift=5).make_all(numbered(9, 5), "x", PLAIN)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_more_test_views_than_there_are_are_refused(flip: bool) -> None:
+    most = MOST_TEST_VIEWS[flip]
+    config = ExtractConfig(test_views=most, test_view_shift=3, view_fill="black", view_flip=flip)
+    assert ShiftedViews.of(config) == ShiftedViews(most, 3, "black", flip)
+    for wrong in ({"count": most + 1}, {"count": -1}, {"shift": 0}):
+        with pytest.raises(ConfigError, match="not"):
+            ShiftedViews(**{"flip": flip, **wrong})  # type: ignore[arg-type]  # a table of cases
+
+
+def test_colour_and_erased_squares_take_turns() -> None:
+    # Grey that no enhancement of brightness keeps, on a field larger than the crop: no padding.
+    preprocessing = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    image = Image.fromarray(np.full((12, 12, 3), (200, 100, 50), np.uint8))
+    spec = ViewSpec(count=40, padding=0, fill="black", colour=0.5, erase=5)
+    views = spec.make_all(image, "a", preprocessing)[1:]
+    for view, pixels in enumerate(views):
+        colours = np.unique(pixels.reshape(-1, 3), axis=0)
+        if view % 2:  # a square of black, at least its quarter within the image, and the rest
+            assert colours.tolist() == [[0, 0, 0], [200, 100, 50]]
+            rows, columns = np.nonzero((pixels == 0).all(axis=2))
+            assert np.array_equal(np.unique(rows), np.arange(rows.min(), rows.max() + 1))
+            assert 9 <= len(rows) == len(np.unique(rows)) * len(np.unique(columns)) <= 25
+        else:  # one colour, another one
+            assert len(colours) == 1
+            assert colours[0].tolist() != [200, 100, 50]
+    assert len({view.tobytes() for view in views}) > 30
+    assert "colour 0.5 or erased 5" in spec.describe()
+
+
+def test_views_without_changes_of_colour_are_what_they_were() -> None:
+    image = numbered(8, 8)
+    plain, coloured = ViewSpec(count=6), ViewSpec(count=6, erase=1)
+    cut, erased = (spec.make_all(image, "a", PLAIN)[1:] for spec in (plain, coloured))
+    assert ((cut != erased).any(axis=3).sum(axis=(1, 2)) <= 1).all()
+    assert plain.describe() == "6 views, seed 0, mean padding 4, random crop, horizontal flip 1/2"
+
+
+@pytest.mark.parametrize("wrong", [{"erase": -1}, {"colour": 1.5}, {"colour": -0.1}])
+def test_changes_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        ViewSpec(**wrong)  # type: ignore[arg-type]

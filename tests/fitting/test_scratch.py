@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from cache import Classifier, Identity, SplitSpec, Store, StoreSpec, create_store, samples_digest
 from pipeline.config import FitConfig, build_config, parse_size
 from pipeline.errors import ConfigError, FitError
-from pipeline.stages import fit_head as stage
-from pipeline.stages.fit_head import fit_head
-from pipeline.streaming import ScratchRows, buffer_rows
+from pipeline.fitting import store_rows
+from pipeline.fitting.draws import index_batches
+from pipeline.fitting.scratch import ScratchRows, buffer_rows
+from pipeline.stages.fit_head import fit_head, fit_heads
 
 N, D, C, V = 300, 8, 4, 2
 LABELS = np.repeat(np.arange(C), (200, 75, 20, 5))  # class by class, as folders give them
@@ -68,7 +69,7 @@ def made_store(path: Path, features: NDArray[np.float32]) -> Store:
 def test_it_gives_the_head_of_a_fit_in_memory(store, monkeypatch, sampler, views):
     settings = {"epochs": 3, "batch_size": 16, "sampler": sampler, "views": views}
     whole = fit_head(store, build_config(FitConfig, settings))
-    monkeypatch.setattr(stage, "_fits", lambda *_: False)
+    monkeypatch.setattr(store_rows, "_fits", lambda *_: False)
     streamed = fit_head(store, build_config(FitConfig, settings | {"memory": "64GiB"}))
     assert streamed.head.weight.tobytes() == whole.head.weight.tobytes()
     assert streamed.head.bias.tobytes() == whole.head.bias.tobytes()
@@ -76,36 +77,72 @@ def test_it_gives_the_head_of_a_fit_in_memory(store, monkeypatch, sampler, views
     assert (streamed.n_samples, streamed.n_views) == (N - len(FAILED), V if views else 0)
 
 
+def scratch(store: Store, n_views: int = V, buffer: int = 100) -> ScratchRows:
+    counts = torch.from_numpy(np.array(store.class_counts))
+    return ScratchRows(
+        store["train"], range(N), n_views, counts, width=D, device=torch.device("cpu"),
+        buffer=buffer,
+    )  # fmt: skip
+
+
+def test_many_heads_are_those_of_fits_in_memory(store, monkeypatch):
+    base = build_config(FitConfig, epochs=2, batch_size=16, memory="64GiB")
+    configs = [replace(base, seed=seed, lr=lr) for seed in range(3) for lr in (0.1, 0.05)]
+    configs += [replace(base, head="nearest-mean"), replace(base, feature_noise=0.5)]
+    whole = fit_heads(store, configs)
+    monkeypatch.setattr(store_rows, "_fits", lambda *_: False)
+    for one, other in zip(fit_heads(store, configs), whole, strict=True):
+        assert one.head.weight.tobytes() == other.head.weight.tobytes()
+        assert one.head.bias.tobytes() == other.head.bias.tobytes()
+
+
+def test_the_full_batch_solver_wants_all_rows_in_memory(store, monkeypatch):
+    monkeypatch.setattr(store_rows, "_fits", lambda *_: False)
+    with pytest.raises(FitError, match="without --memory"):
+        fit_head(store, build_config(FitConfig, solver="l-bfgs", memory="64GiB"))
+
+
 @pytest.mark.parametrize("buffer", [1, 16, 100, 10_000])
 def test_the_size_of_the_buffer_changes_nothing(store, buffer):
-    config = FitConfig(batch_size=16)
-    with ScratchRows(store["train"], V, D) as rows:
-        expected = list(islice(rows.batches(config, 50, torch.device("cpu")), 60))
-        for (x, y), (a, b) in zip(
-            rows.batches(config, buffer, torch.device("cpu")), expected, strict=False
-        ):
-            assert torch.equal(x, a)
-            assert torch.equal(y, b)
+    config = FitConfig(batch_size=16, epochs=3)
+    with scratch(store) as rows, scratch(store, buffer=buffer) as other:
+        drawn = [
+            list(of.stream(index_batches(of.labels, 1 + V, config, [0, 1]))) for of in (rows, other)
+        ]
+    assert len(drawn[0]) == 3 * -(-(N - len(FAILED)) // 16)
+    for one, two in zip(*drawn, strict=True):
+        assert torch.equal(one.features, two.features)
+        assert torch.equal(one.labels, two.labels)
+
+
+def test_a_part_holds_its_shards_alone(store, features):
+    counts = torch.from_numpy(np.array(store.class_counts))
+    with ScratchRows(
+        store["train"], range(64, 192), V, counts, width=D, device=torch.device("cpu"), buffer=10
+    ) as rows:
+        assert rows.labels.tolist() == LABELS[64:192].tolist()
+        last = np.array([3 * 128 - 1])  # of the last view
+        np.testing.assert_array_equal(rows.gather(last), features[V, 191:192])
 
 
 def test_rows_are_gathered_from_every_version(store, features):
     usable = np.setdiff1d(np.arange(N), list(FAILED))
     whole = features[:, usable].reshape(-1, D)
     chosen = np.random.default_rng(0).integers(0, len(whole), 500)
-    with ScratchRows(store["train"], V, D) as rows:
+    with scratch(store) as rows:
         np.testing.assert_array_equal(rows.gather(chosen), whole[chosen])
         assert rows.gather(chosen[:0]).shape == (0, D)
 
 
 def test_what_fits_is_held_in_memory(store, monkeypatch):
-    monkeypatch.setattr(stage, "_fit_streamed", None)
+    monkeypatch.setattr(store_rows, "ScratchRows", None)
     result = fit_head(store, build_config(FitConfig, epochs=1, memory="64GiB"))
     assert result.head.config["memory"] == "64GiB"
 
 
 def test_nothing_is_left_in_the_temporary_folder(store, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with ScratchRows(store["train"], 0, D):
+    with scratch(store, 0):
         assert list(tmp_path.iterdir()) == []  # it has no name that a crash could leave behind
 
 
@@ -115,7 +152,7 @@ def test_a_full_temporary_folder_is_a_sentence(store, monkeypatch):
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(FitError, match=r"GiB of scratch space in .* \(No space left.*set TMPDIR"):
-        ScratchRows(store["train"], 0, D)
+        scratch(store, 0)
 
 
 def test_a_budget_that_is_too_small_says_how_much_is_missing(store):
@@ -128,12 +165,22 @@ def test_a_buffer_stays_inside_its_budget():
     assert 256 <= rows < (1 << 30) // (2048 * 4)
     with pytest.raises(FitError, match="MiB larger"):
         buffer_rows(200 << 20, 2048, 256, 16 << 20)
+    heads = 64 << 20
+    fewer = buffer_rows(1 << 30, 2048, 256, 16 << 20, heads)
+    assert rows - fewer == pytest.approx(heads / (2 * 4 * 2048), abs=1)
+
+
+def test_heads_that_do_not_fit_the_budget_are_refused(store):
+    # 64 heads of a pass, each with the logits of a batch: 64 * 4 * 4 * 10^6 * 4 bytes = 4 GiB.
+    config = build_config(FitConfig, memory="3GiB", batch_size=10**6, average_seeds=64)
+    with pytest.raises(FitError, match="MiB larger"):
+        fit_head(store, config)
 
 
 def test_resident_bytes_grow_with_what_is_held():
     # In a fresh process: a long test run holds freed pages that 128 MiB more would only reuse.
     code = (
-        "import numpy as np; from pipeline.streaming import resident_bytes; "
+        "import numpy as np; from pipeline.fitting.scratch import resident_bytes; "
         "before = resident_bytes(); held = np.ones(1 << 24); "
         "print((resident_bytes() - before) / held.nbytes)"
     )

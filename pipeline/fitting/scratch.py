@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache import Split
-from pipeline.config import FitConfig
 from pipeline.errors import FitError
-from pipeline.solvers import Batch, epoch_draw
+from pipeline.fitting.rows import LinearMap
+from pipeline.fitting.shares import ALONE, Batch, IndexBatch, Share
 
 SPARE_BYTES = 192 << 20
 """Left for what is neither features nor known before: labels, a step, what torch and zarr load when
@@ -41,7 +41,9 @@ READERS = 8
 """Rows that are asked of the disk at the same time: a solid-state disk answers many at once."""
 
 
-def buffer_rows(available: int, width: int, batch_size: int, read_bytes: int) -> int:
+def buffer_rows(
+    available: int, width: int, batch_size: int, read_bytes: int, head_bytes: int = 0
+) -> int:
     """Rows that may be read ahead of the steps.
 
     Args:
@@ -49,19 +51,20 @@ def buffer_rows(available: int, width: int, batch_size: int, read_bytes: int) ->
         width: D.
         batch_size: B.
         read_bytes: bytes of the largest part of the store that is verified at once.
+        head_bytes: bytes of the heads, of what their optimiser keeps and of a step's logits.
 
     Raises:
         FitError: if the memory does not suffice, saying how much more would.
     """
     row_bytes = 4 * width
-    fixed = SPARE_BYTES + COPIES * read_bytes
+    fixed = SPARE_BYTES + COPIES * read_bytes + head_bytes
     rows = (available - fixed) // (2 * row_bytes)  # as read, and as its mini-batch
     if rows < batch_size:
         short = (fixed + 2 * batch_size * row_bytes - available) / 2**20
         raise FitError(
             f"The memory does not suffice: --memory must be {short:,.0f} MiB larger or more for "
-            "features of this width and shards of this size (smaller ones: nolb store convert "
-            "--shard-rows)."
+            "features of this width, as many heads and shards of this size (smaller ones: nolb "
+            "store convert --shard-rows)."
         )
     return int(rows)
 
@@ -73,22 +76,43 @@ class ScratchRows:
 
     Args:
         split: the split.
+        part: rows of the split that take part, whole shards.
         n_views: stored views that take part beside the clean features.
+        class_counts: (C,) int64.
         width: D.
+        device: where mini-batches are wanted.
+        buffer: rows that are read ahead of the steps.
+        teacher: the old head, where there is one.
 
     Raises:
         FitError: if the temporary folder has no room for (1 + V) * N * D float32.
         CorruptStoreError: if a shard is not what was written.
     """
 
-    def __init__(self, split: Split, n_views: int, width: int) -> None:
-        self.labels = torch.from_numpy(split.labels[split.usable])
+    def __init__(
+        self,
+        split: Split,
+        part: range,
+        n_views: int,
+        class_counts: Tensor,
+        *,
+        width: int,
+        device: torch.device,
+        buffer: int,
+        teacher: LinearMap | None = None,
+    ) -> None:
+        rows = slice(part.start, part.stop)
+        self.labels = torch.from_numpy(split.labels[rows][split.usable[rows]])
         self.n_versions = 1 + n_views
+        self.class_counts = class_counts.to(device)
+        self.like = torch.empty(0, width, device=device)
+        self.teacher = teacher
+        self._buffer = buffer
         self._width = width
         self._file = tempfile.TemporaryFile(prefix="nolb-", buffering=0)  # noqa: SIM115  # see close
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="nolb-scratch")
         try:
-            self._fill(split)
+            self._fill(split, part)
         except OSError as error:
             self.close()
             size = 4 * width * len(self.labels) * self.n_versions / 2**30
@@ -100,10 +124,10 @@ class ScratchRows:
             self.close()
             raise
 
-    def _fill(self, split: Split) -> None:
+    def _fill(self, split: Split, part: range) -> None:
         """Write version after version of each shard's usable rows to their places."""
         filled = 0
-        for record in split.records:
+        for record in (record for record in split.records if record.start in part):
             usable = split.usable[record.start : record.stop]
             for version in range(self.n_versions):
                 rows = split.version(version, record.start, record.stop)[usable]
@@ -135,31 +159,31 @@ class ScratchRows:
         list(self._readers.map(read, parts))
         return values
 
-    def batches(self, config: FitConfig, buffer: int, device: torch.device) -> Iterator[Batch]:
-        """The mini-batches of one epoch after the other, without end.
+    @property
+    def share(self) -> Share:
+        """All rows are here."""
+        return ALONE
 
-        Args:
-            config: settings; they draw what they draw for a fit in memory.
-            buffer: rows that are read at once.
-            device: where the mini-batches are wanted.
-        """
-        draw = epoch_draw(self.labels, self.n_versions, config)
-        while True:
-            waiting: list[Tensor] = []
-            for batch in draw():
-                if waiting and sum(map(len, waiting)) + len(batch) > buffer:
-                    yield from self._read(waiting, device)
-                    waiting = []
-                waiting.append(batch)
-            yield from self._read(waiting, device)
+    def stream(self, batches: Iterator[IndexBatch]) -> Iterator[Batch]:
+        """Features (G, B, D) and labels (G, B) of one step after the other, read ahead."""
+        waiting: list[IndexBatch] = []
+        for batch in batches:
+            if waiting and sum(map(Tensor.numel, waiting)) + batch.numel() > self._buffer:
+                yield from self._read(waiting)
+                waiting = []
+            waiting.append(batch)
+        if waiting:
+            yield from self._read(waiting)
 
-    def _read(self, batches: list[Tensor], device: torch.device) -> Iterator[Batch]:
-        rows = torch.cat(batches)
+    def _read(self, batches: list[IndexBatch]) -> Iterator[Batch]:
+        rows = torch.cat([batch.flatten() for batch in batches])
         features = torch.from_numpy(self.gather(rows.numpy()))
-        labels = self.labels[rows % len(self.labels)]
-        sizes = [len(batch) for batch in batches]
-        for x, y in zip(features.split(sizes), labels.split(sizes), strict=True):
-            yield x.to(device), y.to(device)
+        device = self.like.device
+        parts = features.split([batch.numel() for batch in batches])
+        for batch, x in zip(batches, parts, strict=True):
+            labels = self.labels[batch.remainder(max(1, len(self.labels)))]
+            own = x.view(*batch.shape, self._width)
+            yield Batch(own.to(device), labels.to(device))
 
     def close(self) -> None:
         """Give the room back."""

@@ -1,0 +1,125 @@
+"""`nolb pretrain`: from images to a trained classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import (
+    PATH,
+    json_option,
+    overwrite_option,
+    settings_from,
+    settings_options,
+)
+from pipeline.cli.output import console_for, write_json
+from pipeline.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from pipeline.metrics import Scores
+    from pipeline.training.loop import EpochRecord
+
+
+@click.command()
+@click.option("--train", metavar="SRC", required=True, help="Training images, as for `nolb extract`: a folder of class folders, a list file, a named data set and the like.")  # fmt: skip  # noqa: E501
+@click.option("--val", metavar="SRC|SHARE", help="Validation images, likewise; or a share such as 0.2, which is taken out of every class of --train.")  # fmt: skip  # noqa: E501
+@click.option("--test", metavar="SRC|SHARE", help="Test images, likewise.")
+@click.option("--split-seed", type=int, default=0, show_default=True, help="Seed of the split that shares make.")  # fmt: skip  # noqa: E501
+@click.option("--root", type=PATH, help="Folder that listed paths are relative to, or that holds torchvision's CIFAR.")  # fmt: skip  # noqa: E501
+@click.option("--rewrite", metavar="OLD=NEW", multiple=True, help="Replace the beginning of listed paths; * in OLD is any one folder.")  # fmt: skip  # noqa: E501
+@click.option("--class-names", type=PATH, help="File with one class name a line, in the order of the labels.")  # fmt: skip  # noqa: E501
+@click.option("--from", "start", type=PATH, help="Checkpoint to begin with: its weights before the classifier, and its preprocessing.")  # fmt: skip  # noqa: E501
+@click.option("--out", type=PATH, required=True, help="Checkpoint to write, NAME.pth.")
+@click.option("--resume", is_flag=True, help="Go on after the last whole epoch; begin where there is none.")  # fmt: skip  # noqa: E501
+@overwrite_option
+@settings_options("pretrain")
+@json_option
+def pretrain(
+    train: str,
+    val: str | None,
+    test: str | None,
+    split_seed: int,
+    root: Path | None,
+    rewrite: tuple[str, ...],
+    class_names: Path | None,
+    start: Path | None,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    recipe: str | None,
+    json_path: str | None,
+    **given: Any,
+) -> None:
+    """Train a backbone and its head, for `nolb extract`.
+
+    The weights of the last epoch are saved. Recalls on --val and --test are shown on the way and
+    choose nothing.
+
+    \b
+    Examples:
+      nolb pretrain --train data/train --test data/test --mixup 1 --out model.pth
+      nolb pretrain --train cifar100-lt:train --out ldam.pth --loss ldam --schedule ldam-drw \\
+        --warmup-epochs 5 --weight-decay 2e-4
+    """
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite contradict each other: give one.")
+    config = settings_from("pretrain", PretrainConfig, recipe, given)
+    console = console_for(json_path)
+
+    from pipeline.datasets import SourceOptions, open_sources, parse_rewrites, read_class_names
+    from pipeline.progress import ProgressReport
+    from pipeline.stages.pretrain import Report, pretrain
+    from pipeline.tables import scores_table
+
+    sources = {"train": train}
+    sources |= {k: v for k, v in (("val", val), ("test", test)) if v is not None}
+    options = SourceOptions(
+        root=root,
+        class_names=read_class_names(class_names) if class_names is not None else None,
+        rewrites=parse_rewrites(rewrite),
+    )
+    images = open_sources(sources, options, split_seed=split_seed, required=("train",))
+
+    def say(line: str) -> None:
+        # Not the console: while a bar is shown, its lines must go where the bar puts them.
+        click.echo(line, err=json_path == "-")
+
+    def tell(record: EpochRecord, scores: Mapping[str, Scores]) -> None:
+        say(_epoch_line(record, config.epochs, scores))
+
+    with ProgressReport("pretrain", "images") as progress:
+        report = Report(on_begin=say, on_progress=progress.update, on_epoch=tell)
+        result = pretrain(
+            images, out, config, start=start, resume=resume, overwrite=overwrite, report=report
+        )
+    if result.computed:
+        seconds = f"{result.seconds:,.0f} s"
+        console.print(f"trained        {result.computed} epochs in {seconds} -> {out}")
+    else:
+        console.print(f"trained        nothing, {out} is complete already")
+    if result.scores:
+        console.print(scores_table(result.scores))
+    console.print(
+        f"Next: nolb extract --checkpoint {out} --train {train} --test {test or 'SRC'} "
+        f"--out {out.with_suffix('.zarr')}"
+    )
+    write_json(result.to_json(), json_path)
+
+
+def _epoch_line(record: EpochRecord, epochs: int, scores: Mapping[str, Scores]) -> str:
+    """What an epoch did, in one line."""
+    parts = [
+        f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}",
+        f"loss {record.loss:.4f}",
+        f"lr {record.lr:.3g}",
+        f"train {100 * record.accuracy:.1f} %",
+        f"{record.seconds:.1f} s",
+        *(
+            f"{split} {found.accuracy:.1f} % (lowest recall {found.lowest_recall:.1f})"
+            for split, found in scores.items()
+        ),
+    ]
+    return "  ".join(parts)

@@ -1,0 +1,167 @@
+"""Any number of heads, each by the solver that its settings name, sharing what can be shared.
+
+K heads, G seeds, H variants of the settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+import torch
+
+from pipeline.config import FitConfig
+from pipeline.errors import FitError
+from pipeline.fitting.closed_form import nearest_mean, tau_normalised
+from pipeline.fitting.full_batch import fit_full_batch
+from pipeline.fitting.mini_batches import VARYING, fit_mini_batches
+from pipeline.fitting.rows import LinearFit, Rows
+
+Report = Callable[[int, int], None]
+"""Called with the epochs done and the epochs in all."""
+
+Item = TypeVar("Item")
+
+MOST_HEADS = 64
+"""Heads of one pass: more gain no speed, and take memory for each."""
+
+DEFAULTS = FitConfig()
+
+CLOSED_FORMS: Mapping[str, Callable[[Rows, FitConfig], LinearFit]] = MappingProxyType(
+    {"tau-normalised": tau_normalised, "nearest-mean": nearest_mean}
+)
+"""Heads that nothing has to be learned for, by the names that `FitConfig.head` knows."""
+
+
+def fit_head_on_rows(rows: Rows, config: FitConfig, on_epoch: Report | None = None) -> LinearFit:
+    """Fit one head.
+
+    Args:
+        rows: features (1 + V, N, D) and labels (N,).
+        config: settings.
+        on_epoch: called after each epoch.
+
+    Raises:
+        FitError: if the fit diverges, or needs an old head or memory that is not there.
+    """
+    (fit,) = fit_heads_on_rows(rows, [config], on_epoch)
+    if not fit.finite:
+        diverged = [epoch for epoch, loss in enumerate(fit.losses, 1) if not math.isfinite(loss)]
+        raise FitError(
+            f"The fit diverged in epoch {diverged[0] if diverged else len(fit.losses)}: the steps "
+            f"are too large for these features. Fit with an lr below {config.lr:g}."
+        )
+    return fit
+
+
+def fit_heads_on_rows(
+    rows: Rows, configs: Sequence[FitConfig], on_epoch: Report | None = None
+) -> list[LinearFit]:
+    """Fit many heads, in as few passes over the features as their settings allow.
+
+    Each is the head that `fit_head_on_rows` gives, up to the rounding of float32. One that diverged
+    is not finite, and does not disturb the others.
+
+    Args:
+        rows: features (1 + V, N, D) and labels (N,).
+        configs: K settings.
+        on_epoch: called after each epoch of each pass.
+
+    Raises:
+        FitError: if a fit needs an old head or memory that is not there.
+    """
+    members = {config: _members(config) for config in configs}
+    wanted = list(dict.fromkeys(member for of in members.values() for member in of))
+    passes = _passes(wanted)
+    total, done = sum(p.epochs for p in passes), 0
+
+    def after_epoch() -> None:
+        nonlocal done
+        done += 1
+        if on_epoch is not None:
+            on_epoch(done, total)
+
+    fits: dict[FitConfig, LinearFit] = {}
+    for one in passes:
+        fits |= one.run(rows, after_epoch)
+    return [_mean([fits[member] for member in members[config]]) for config in configs]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Heads that one pass over the features fits: every variant for every seed."""
+
+    variants: tuple[FitConfig, ...]
+    """H settings with the seed 0."""
+
+    seeds: tuple[int, ...]
+    """G seeds."""
+
+    @property
+    def epochs(self) -> int:
+        """Most epochs that the pass reports."""
+        return self.variants[0].epochs
+
+    def run(self, rows: Rows, on_epoch: Callable[[], None]) -> dict[FitConfig, LinearFit]:
+        """The heads by their settings."""
+        config = replace(self.variants[0], seed=self.seeds[0])
+        if config.head in CLOSED_FORMS:
+            return {config: CLOSED_FORMS[config.head](rows, config)}
+        if config.solver == "l-bfgs":
+            return {config: fit_full_batch(rows, config, on_epoch)}
+        fits = fit_mini_batches(rows, self.variants, self.seeds, on_epoch)
+        return {
+            replace(variant, seed=seed): fit
+            for seed, of_seed in zip(self.seeds, fits, strict=True)
+            for variant, fit in zip(self.variants, of_seed, strict=True)
+        }
+
+
+def _members(config: FitConfig) -> list[FitConfig]:
+    """The single heads whose mean the settings ask for."""
+    seeds = range(config.seed, config.seed + config.average_seeds)
+    return [replace(config, seed=seed, average_seeds=1) for seed in seeds]
+
+
+def _passes(configs: Sequence[FitConfig]) -> list[_Pass]:
+    """Few passes that fit all of the settings, each once."""
+    alone = [c for c in configs if c.head in CLOSED_FORMS or c.solver == "l-bfgs"]
+    passes = [_Pass((replace(config, seed=0),), (config.seed,)) for config in alone]
+    # Settings that share mini-batches, then by seed: seeds with the same variants go together.
+    by_kind: dict[FitConfig, dict[int, list[FitConfig]]] = defaultdict(lambda: defaultdict(list))
+    for config in configs:
+        if config not in alone:
+            kind = replace(config, **{name: getattr(DEFAULTS, name) for name in VARYING})
+            by_kind[kind][config.seed].append(replace(config, seed=0))
+    for of_seed in by_kind.values():
+        together: dict[tuple[FitConfig, ...], list[int]] = defaultdict(list)
+        for seed, variants in of_seed.items():
+            together[tuple(variants)].append(seed)
+        for shared, seeds in together.items():
+            for some in _parts(shared, MOST_HEADS):
+                n_seeds = max(1, MOST_HEADS // len(some))
+                passes += [_Pass(some, of) for of in _parts(seeds, n_seeds)]
+    return passes
+
+
+def _mean(fits: Sequence[LinearFit]) -> LinearFit:
+    """One head whose logits are the mean of the heads' logits."""
+    if len(fits) == 1:
+        return fits[0]
+    curves = [fit.losses for fit in fits]
+    return replace(
+        fits[0],
+        weight=torch.stack([fit.weight for fit in fits]).mean(dim=0),
+        bias=torch.stack([fit.bias for fit in fits]).mean(dim=0),
+        losses=tuple(sum(of) / len(fits) for of in zip(*curves, strict=False)),
+    )
+
+
+def _parts(items: Sequence[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """Consecutive parts of at most `size` items."""
+    for start in range(0, len(items), size):
+        yield tuple(items[start : start + size])

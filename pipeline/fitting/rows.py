@@ -1,0 +1,150 @@
+"""What a head is fitted on, and what comes out.
+
+N training rows, C classes, D feature width, V views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.fitting.shares import ALONE, Batch, IndexBatch, Share
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """A fixed linear head, such as the store's old one."""
+
+    weight: Tensor
+    """(C, D)"""
+
+    bias: Tensor
+    """(C,)"""
+
+    normalized: bool = False
+    """Features are brought to length 1 first."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(..., D) -> (..., C)."""
+        rows = functional.normalize(features, dim=-1) if self.normalized else features
+        return rows @ self.weight.T + self.bias
+
+
+class Rows(Protocol):
+    """Training rows, wherever they are; the solvers see no more of them than this."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64 in 0..C-1."""
+
+    @property
+    def class_counts(self) -> Tensor:
+        """(C,) int64, rows of each class; all above 0."""
+
+    @property
+    def n_versions(self) -> int:
+        """1 + V."""
+
+    @property
+    def like(self) -> Tensor:
+        """(0, D), of the features' type and on the device where a fit runs."""
+
+    @property
+    def teacher(self) -> LinearMap | None:
+        """The old head, where there is one."""
+
+    @property
+    def share(self) -> Share:
+        """How this process's rows come together with those of others."""
+
+    def stream(self, batches: Iterator[IndexBatch]) -> Iterator[Batch]:
+        """Features and labels of one step after the other, in order; may read ahead."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """Training rows in memory, all on one device."""
+
+    features: Tensor
+    """(1 + V, N, D) floating point, finite: the clean features, then those of each view."""
+
+    labels: Tensor
+    """(N,) int64 in 0..C-1."""
+
+    class_counts: Tensor
+    """(C,) int64, rows of each class; all above 0."""
+
+    teacher: LinearMap | None = None
+    """The old head, where there is one."""
+
+    @property
+    def n_versions(self) -> int:
+        """1 + V."""
+        return len(self.features)
+
+    @property
+    def like(self) -> Tensor:
+        """(0, D)."""
+        return self.features[0, :0]
+
+    @property
+    def share(self) -> Share:
+        """All rows are here."""
+        return ALONE
+
+    def stream(self, batches: Iterator[IndexBatch]) -> Iterator[Batch]:
+        """Features and labels of one step after the other."""
+        width, n_rows = self.features.shape[2], len(self.labels)
+        features = self.features.reshape(self.n_versions * n_rows, width)
+        for batch in batches:
+            index = batch.to(features.device, non_blocking=True)
+            rows = features.index_select(0, index.flatten()).view(*index.shape, width)
+            # Without views the numbers are rows already: one operation less in a short step.
+            of = index if self.n_versions == 1 else index.remainder(max(1, n_rows))
+            yield Batch(rows, self.labels.index_select(0, of.flatten()).view(of.shape))
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """How a solver that runs until it converges came to its end."""
+
+    converged: bool
+    """Whether the gradient fell below the tolerance."""
+
+    iterations: int
+    """Iterations taken."""
+
+    gradient: float
+    """Largest entry of the objective's gradient at the end."""
+
+    reason: str
+    """The solver's own words."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """A linear head and how its fit went; its logits are features @ weight.T + bias."""
+
+    weight: Tensor
+    """(C, D), of the features' type and on their device."""
+
+    bias: Tensor
+    """(C,), likewise."""
+
+    losses: tuple[float, ...] = ()
+    """Loss of each epoch, the mean over its steps; of each iteration for a full-batch solver."""
+
+    normalized: bool = False
+    """Features are brought to length 1 before the product."""
+
+    convergence: Convergence | None = None
+    """Of a solver that runs until it converges."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the steps have not run away."""
+        return bool(self.weight.isfinite().all() and self.bias.isfinite().all())

@@ -1,0 +1,181 @@
+"""From a store to what every classifier of a table gets right on its test images.
+
+Legend: N test images, K seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from cache import Store
+from pipeline.config import FitConfig, SweepConfig
+from pipeline.ensemble import logit_blocks, predict_split
+from pipeline.errors import FitError
+from pipeline.heads import Head
+from pipeline.plane import collect_hits, plane_members
+from pipeline.reproduction.paper import (
+    PAIRS,
+    label_at,
+    label_ensemble,
+    label_gml,
+    label_old,
+    label_on_val,
+    label_plain,
+    label_resampled,
+)
+from pipeline.reproduction.study import Bools
+from pipeline.stages.fit_head import fit_heads
+from pipeline.stages.sweep_temps import sweep_temps
+
+Variant = Literal["old", "gml", "ensemble", "on-val", "pairs", "plain", "resampled"]
+"""The old head, with GML, both heads at (1, 1), at temperatures of val, at Table 7's pairs, and
+Table 8's two heads."""
+
+SPLIT = "test"
+
+WITH_SMOOTHING = "MiSLAS"
+"""The method that gets its own loss beside GML (note of Table 5)."""
+
+Temperatures = tuple[float, float]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method of the paper, as a store."""
+
+    name: str
+    """CE, PaCo and so on."""
+
+    store: Store
+    """Open, with an old head."""
+
+    @property
+    def has_val(self) -> bool:
+        """Whether temperatures can be chosen on validation images."""
+        return "val" in self.store and bool(self.store["val"].usable.any())
+
+
+def hits_of(
+    contender: Contender,
+    variants: Sequence[Variant],
+    config: FitConfig,
+    n_seeds: int,
+    say: Say = lambda _: None,
+) -> dict[str, Bools]:
+    """Which test images (K, N) each classifier of one method gets right, by its label.
+
+    Args:
+        contender: the method.
+        variants: what is wanted of it; `on-val` is left out where there is no such split.
+        config: settings of the fits; the seeds begin at its own.
+        n_seeds: K, heads of each kind.
+        say: called with a line before each piece of work.
+
+    Raises:
+        FitError: if a fit diverges or cannot be begun.
+    """
+    name, store = contender.name, contender.store
+    hits: dict[str, Bools] = {}
+    if "old" in variants:
+        hits[label_old(name)] = _right(store, None)[None]
+    settings = {
+        label_gml(name): gml_config(config, name),
+        label_plain(name): replace(gml_config(config, name), reweight=False),
+        label_resampled(name): replace(
+            gml_config(config, name), reweight=False, sampler="class-balanced"
+        ),
+    }
+    wanted = [label_gml(name)] if set(variants) - {"old", "plain", "resampled"} else []
+    wanted += [label_plain(name)] if "plain" in variants else []
+    wanted += [label_resampled(name)] if "resampled" in variants else []
+    for label in wanted:
+        say(f"fitting   {n_seeds} heads: {label}")
+        heads = fit_seeds(store, settings[label], n_seeds, label)
+        hits[label] = np.stack([_right(store, head) for head in heads])
+        if label == label_gml(name):
+            hits |= _ensembles(contender, heads, variants, say)
+    return hits
+
+
+def labels_of(store: Store) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """(N,) class of each usable test image, in the order of the hits."""
+    split = store[SPLIT]
+    return np.asarray(split.labels[split.usable], np.int64)
+
+
+def gml_config(config: FitConfig, method: str) -> FitConfig:
+    """Settings with the loss that the paper plugs into a method."""
+    if method == WITH_SMOOTHING:
+        return replace(config, loss="gml+label-aware-smoothing", reweight=True)
+    return replace(config, loss="gml", reweight=True)
+
+
+def fit_seeds(store: Store, config: FitConfig, n_seeds: int, label: str) -> list[Head]:
+    """Heads of K consecutive seeds, fitted together.
+
+    Raises:
+        FitError: if one diverges.
+    """
+    configs = [replace(config, seed=config.seed + k) for k in range(n_seeds)]
+    heads = []
+    for one, result in zip(configs, fit_heads(store, configs), strict=True):
+        if result is None:
+            raise FitError(
+                f"{label}: the fit of seed {one.seed} diverged on {store.path}. Give a recipe with "
+                f"an lr below {one.lr:g}: --config FILE."
+            )
+        heads.append(result.head)
+    return heads
+
+
+def _ensembles(
+    contender: Contender, heads: Sequence[Head], variants: Sequence[Variant], say: Say
+) -> dict[str, Bools]:
+    """Hits (K, N) of old and new heads together."""
+    name, store = contender.name, contender.store
+    places: dict[str, list[Temperatures]] = {}
+    if "ensemble" in variants:
+        places[label_ensemble(name)] = [(1.0, 1.0)] * len(heads)
+    if "on-val" in variants and contender.has_val:
+        say(f"choosing  temperatures of {name} on val")
+        sweep = SweepConfig(split="val", replicates=0)
+        places[label_on_val(name)] = [sweep_temps(store, head, sweep).chosen for head in heads]
+    if "pairs" in variants:
+        say(f"combining {name} and {label_gml(name)} at {len(PAIRS)} pairs of temperatures")
+        places |= {label_at(name, *pair): [pair] * len(heads) for pair in PAIRS}
+    if not places:
+        return {}
+    by_seed = [
+        _right_together(store, head, {chosen[k] for chosen in places.values()})
+        for k, head in enumerate(heads)
+    ]
+    return {
+        label: np.stack([of[pair] for of, pair in zip(by_seed, chosen, strict=True)])
+        for label, chosen in places.items()
+    }
+
+
+def _right(store: Store, head: Head | None) -> Bools:
+    """(N,) which test images one head gets right."""
+    predictions, labels = predict_split(store, SPLIT, head)
+    return np.asarray(predictions == labels)
+
+
+def _right_together(
+    store: Store, head: Head, pairs: set[Temperatures]
+) -> Mapping[Temperatures, Bools]:
+    """(N,) which test images old and new head get right together, for each (t_old, t_new)."""
+    t_old, t_new = (np.unique([pair[axis] for pair in pairs]) for axis in (0, 1))
+    plane = collect_hits(
+        logit_blocks(store, SPLIT, [None, head]), plane_members(t_old, t_new),
+        len(store.class_names),
+    )  # fmt: skip
+    return {
+        pair: plane.rows(int(np.searchsorted(t_old, pair[0])), int(np.searchsorted(t_new, pair[1])))
+        for pair in pairs
+    }

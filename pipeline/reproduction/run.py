@@ -1,0 +1,166 @@
+"""One table or figure of the paper, on the checkpoints that there are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config import ExtractConfig, FitConfig
+from pipeline.ensemble import averaged_views
+from pipeline.errors import ConfigError, OutputExistsError
+from pipeline.files import refuse_existing, write_whole
+from pipeline.reproduction.comparisons import Given
+from pipeline.reproduction.contenders import Inputs, open_contenders
+from pipeline.reproduction.experiments import EXPERIMENTS, Experiment
+from pipeline.reproduction.fits import SPLIT, Contender, hits_of, labels_of
+from pipeline.reproduction.paper import SCRATCH, TABLE_9
+from pipeline.reproduction.printing import markdown
+from pipeline.reproduction.results import Reproduction, find_results, notes_on
+from pipeline.reproduction.study import REPLICATES, Bools, Study
+from pipeline.versions import versions
+
+MAKE_SCRATCH = (
+    "nolb pretrain --loss gml --train SRC --out scratch.pth, and then --checkpoint "
+    "scratch=scratch.pth"
+)
+
+
+def reproduce(
+    what: str,
+    inputs: Inputs,
+    out: Path,
+    fit_config: FitConfig | None = None,
+    extract_config: ExtractConfig | None = None,
+    *,
+    n_seeds: int = 5,
+    replicates: int = REPLICATES,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    show_progress: bool = False,
+) -> Reproduction:
+    """Run a comparison of the paper, write it down, and judge the paper's claims on it.
+
+    Args:
+        what: one of `paper.NAMES`.
+        inputs: checkpoints and stores of the methods to compare.
+        out: folder for `WHAT.md`, `WHAT.json`, a figure's `WHAT.png`, and extracted stores, which
+            later comparisons use again.
+        fit_config: settings of the re-trained heads, but for the loss; seeds begin at its own.
+        extract_config: settings of the extraction of checkpoints.
+        n_seeds: heads fitted of each kind.
+        replicates: of the bootstrap over test images.
+        overwrite: replace an earlier result of the same name.
+        say: called with a line for each step.
+        show_progress: show a bar while images are extracted.
+
+    Raises:
+        ConfigError: if there is no such table, or what it compares is not given.
+        OutputExistsError: if there is a result of that name already.
+        NolbError: as the stages that it runs.
+    """
+    fit_config, extract_config = fit_config or FitConfig(), extract_config or ExtractConfig()
+    experiment = _experiment(what, n_seeds, replicates)
+    files = _prepare(out, what, experiment, overwrite=overwrite)
+    with open_contenders(
+        inputs, out, extract_config, say, show_progress=show_progress
+    ) as contenders:
+        _require_methods(experiment, contenders)
+        study = _study(experiment, contenders, fit_config, n_seeds, say)
+        methods = tuple(one.name for one in contenders)
+        on_val = tuple(one.name for one in contenders if one.has_val)
+        claims = experiment.claims(Given(methods, on_val, study.class_counts, study.class_samples))
+        say("judging   the claims")
+        rows, findings = find_results(
+            experiment, study, methods, claims, replicates=replicates, seed=fit_config.seed
+        )
+        test_views = max(averaged_views(one.store, SPLIT) for one in contenders)
+        result = Reproduction(
+            what, experiment, methods, study, rows, findings,
+            notes_on(experiment, study, methods, n_seeds, test_views), fit_config, n_seeds,
+            {
+                "stores": {one.name: one.store.identity.to_json() for one in contenders},
+                "replicates": replicates,
+                "versions": versions(),
+            },
+            files,
+        )  # fmt: skip
+    _write(result)
+    return result
+
+
+def _experiment(what: str, n_seeds: int, replicates: int) -> Experiment:
+    """The table or figure of that name."""
+    if what not in EXPERIMENTS:
+        raise ConfigError(
+            f"There is nothing called {what!r} to reproduce: name one of {', '.join(EXPERIMENTS)}."
+        )
+    for name, value, least in (("seeds", n_seeds, 1), ("replicates", replicates, 100)):
+        if value < least:
+            raise ConfigError(f"{name} must be {least} or more, not {value}.")
+    return EXPERIMENTS[what]
+
+
+def _prepare(out: Path, what: str, experiment: Experiment, *, overwrite: bool) -> tuple[Path, ...]:
+    """The files to be, for which there is room."""
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out} is a file: name a folder with --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{what}{suffix}" for suffix in (".md", ".json")]
+    files += [out / f"{what}.png"] * experiment.draws
+    for path in files:
+        refuse_existing(path, overwrite=overwrite)
+    return tuple(files)
+
+
+def _require_methods(experiment: Experiment, contenders: list[Contender]) -> None:
+    """Refuse a comparison whose one side is missing."""
+    if experiment.table is not TABLE_9:
+        return
+    names = [one.name for one in contenders]
+    if SCRATCH not in names:
+        raise ConfigError(
+            "Table 9 is about a network trained with GML from scratch, and none is given. Make "
+            f"one with: {MAKE_SCRATCH}."
+        )
+    if len(names) == 1:
+        raise ConfigError(
+            "Table 9 compares GML from scratch with GML on a published method, and none is given: "
+            "add --checkpoint CE=FILE, PaCo=FILE or both."
+        )
+
+
+def _study(
+    experiment: Experiment,
+    contenders: list[Contender],
+    config: FitConfig,
+    n_seeds: int,
+    say: Callable[[str], None],
+) -> Study:
+    """Every classifier's hits on the test images."""
+    store = contenders[0].store
+    hits: dict[str, Bools] = {}
+    for one in contenders:
+        hits |= hits_of(one, experiment.variants_of(one.name), config, n_seeds, say)
+    labels = labels_of(store)
+    n_failed = store[SPLIT].n_samples - len(labels)
+    return Study(labels, store.class_names, store.class_counts, hits, n_failed)
+
+
+def _write(result: Reproduction) -> None:
+    """Markdown, JSON and, of a figure, the picture with the first seed's recalls."""
+    if result.experiment.draws:
+        from pipeline.figures import recall_bars  # matplotlib loads for half a second
+
+        scores = {label: result.study.scores(label) for label in result.study.hits}
+        made = result.files[2].with_name(f".{result.what}.unfinished.png")
+        try:
+            recall_bars(scores, result.study.class_counts, made).replace(result.files[2])
+        finally:
+            made.unlink(missing_ok=True)
+    text = json.dumps(result.to_json(), indent=2, allow_nan=False)
+    write_whole(result.files[0], markdown(result).encode())
+    write_whole(result.files[1], f"{text}\n".encode())
+
+
+__all__ = ["Inputs", "Reproduction", "reproduce"]

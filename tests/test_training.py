@@ -1,0 +1,450 @@
+"""The parts of a training: draws, augmentation, schedules, losses, images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pipeline.backbones import BACKBONES, CosineLinear
+from pipeline.config import PretrainConfig
+from pipeline.datasets import ArraySource, FolderSource, Preprocessing
+from pipeline.errors import ConfigError, DatasetError, TrainingError
+from pipeline.losses import LOSSES
+from pipeline.training.augmentation import Mix, Shift, draw_mix
+from pipeline.training.draws import EpochDraws, derived_seed, global_seed
+from pipeline.training.holding import supply_images
+from pipeline.training.images import Clean, HeldImages, ReadImages, ResizedCrop, stacked
+from pipeline.training.loop import Trainer
+from pipeline.training.network import build_network, preprocessing_for, require_fits
+from pipeline.training.objectives import Objective, ldam_margins
+from pipeline.training.saving import FORMAT, is_ours, read_file, require_same, write_file
+from pipeline.training.schedules import class_weights, learning_rate
+from tests.small_data import image_folder
+
+CPU = torch.device("cpu")
+HALF = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(n: int = 6, side: int = 5, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (n, side, side, 3), generator=generator(seed), dtype=torch.uint8)
+
+
+# Draws
+
+
+def test_the_draws_of_an_epoch_depend_on_seed_and_epoch_alone() -> None:
+    def drawn(seed: int, epoch: int) -> tuple[float, ...]:
+        draws = EpochDraws(seed, epoch)
+        return (
+            torch.rand((), generator=draws.order).item(),
+            torch.rand((), generator=draws.images).item(),
+            draws.shares.random(),
+        )
+
+    assert drawn(3, 5) == drawn(3, 5)
+    assert len({value for seed in (0, 1) for epoch in (0, 1) for value in drawn(seed, epoch)}) == 12
+    # "1/1" and "11/" must not be the same words.
+    assert derived_seed(1, 1) != derived_seed(11, "")
+
+
+def test_the_global_generator_is_left_as_it_was() -> None:
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    with global_seed(0, "test"):
+        inside = torch.rand(3)
+    assert torch.equal(torch.rand(3), wanted)
+    with global_seed(0, "test"):
+        assert torch.equal(torch.rand(3), inside)
+
+
+# Augmentation
+
+
+def test_a_shift_is_a_window_of_the_padded_image_or_its_mirror_image() -> None:
+    images, colour = pictures(n=64), (9, 99, 199)
+    shifted = Shift(padding=2, colour=colour, flip=True)(images, generator())
+    frame = torch.tensor(colour, dtype=torch.uint8).expand(64, 9, 9, 3).clone()
+    frame[:, 2:-2, 2:-2] = images
+    seen = set()
+    for image, canvas in zip(shifted, frame, strict=True):
+        windows = {
+            (top, left, flip): window.flip(1) if flip else window
+            for top in range(5)
+            for left in range(5)
+            for window in [canvas[top : top + 5, left : left + 5]]
+            for flip in (False, True)
+        }
+        fitting = [key for key, window in windows.items() if torch.equal(window, image)]
+        assert len(fitting) == 1
+        seen.add(fitting[0])
+    tops, lefts, flips = (set(values) for values in zip(*seen, strict=True))
+    assert tops == lefts == set(range(5))
+    assert flips == {False, True}
+
+
+def test_without_padding_and_flips_an_image_stays_itself() -> None:
+    images = pictures()
+    assert torch.equal(Shift(0, (0, 0, 0), flip=False)(images, generator()), images)
+
+
+def test_mixup_takes_a_share_of_each_image_and_the_rest_of_its_partner() -> None:
+    x = torch.tensor([[0.0], [10.0], [100.0]])
+    mix = Mix(0.25, torch.tensor([1, 2, 0]))
+    # 0.25 * 0 + 0.75 * 10, 0.25 * 10 + 0.75 * 100, 0.25 * 100 + 0.75 * 0
+    assert mix.images(x).flatten().tolist() == [7.5, 77.5, 25.0]
+
+
+def test_mixup_draws_its_share_from_beta() -> None:
+    shares = np.random.default_rng(0)
+    drawn = [draw_mix(4, 0.4, shares, generator(), CPU) for _ in range(4000)]
+    values = np.array([mix.share for mix in drawn if mix is not None])
+    # Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)) = 0.1389 for a = 0.4; four standard
+    # errors of both are 0.024 and about 0.006.
+    assert len(values) == 4000
+    assert abs(values.mean() - 0.5) < 0.024
+    assert abs(values.var() - 0.1389) < 0.006
+    assert draw_mix(4, 0.0, shares, generator(), CPU) is None
+
+
+# Schedules
+
+
+def test_the_cosine_falls_from_the_rate_to_nothing() -> None:
+    config = PretrainConfig(lr=0.2, epochs=10)
+    assert learning_rate(config, 0, 0.0) == 0.2
+    assert learning_rate(config, 5, 0.0) == pytest.approx(0.1)
+    # cos(pi * 0.25) at epoch 2.5 of 10
+    assert learning_rate(config, 2, 0.5) == pytest.approx(0.1 * (1 + math.sqrt(0.5)))
+    assert learning_rate(config, 9, 0.999) < 1e-6
+
+
+def test_the_steps_are_those_of_ldam_drw_s_code() -> None:
+    config = PretrainConfig(schedule="ldam-drw", loss="ldam", epochs=200, lr=0.1, warmup_epochs=5)
+    rates = {epoch: learning_rate(config, epoch, 0.5) for epoch in range(200)}
+    # 1/5, 2/5, ... of the rate in the first five epochs; 160 and 180 from 0.
+    assert [rates[epoch] for epoch in range(6)] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
+    assert (rates[159], rates[160], rates[179], rates[180]) == pytest.approx(
+        (0.1, 1e-3, 1e-3, 1e-5)
+    )
+    constant = PretrainConfig(schedule="constant", lr=0.3)
+    assert {learning_rate(constant, epoch, 0.5) for epoch in range(200)} == {0.3}
+
+
+def test_classes_are_re_weighted_late_by_their_effective_numbers() -> None:
+    config = PretrainConfig(schedule="ldam-drw", loss="ldam", epochs=10, beta=0.5)
+    counts = torch.tensor([1, 2])
+    assert class_weights(config, 7, counts) is None
+    weights = class_weights(config, 8, counts)
+    # Effective numbers (1 - 0.5) / 0.5 = 1 and (1 - 0.25) / 0.5 = 1.5: inverses 1 and 2/3, over
+    # their mean 5/6.
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([1.2, 0.8])
+    assert class_weights(PretrainConfig(schedule="steps", epochs=10), 9, counts) is None
+
+
+# Losses
+
+
+def objective(counts: torch.Tensor, **settings: object) -> Objective:
+    return Objective(PretrainConfig(**settings), counts)  # type: ignore[arg-type]  # any field
+
+
+COUNTS = torch.tensor([50, 9, 3])
+
+
+def some_logits() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(8, 3, generator=generator()), torch.tensor([0, 1, 2, 0, 0, 1, 0, 2])
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "balanced-softmax", "gml"])
+def test_losses_are_those_by_name(name: str) -> None:
+    logits, labels = some_logits()
+    found = objective(COUNTS, loss=name)(logits, labels, None, None)
+    torch.testing.assert_close(found, LOSSES[name](logits, labels, COUNTS))
+
+
+def test_ldam_takes_the_margin_from_the_true_class() -> None:
+    # N^(-1/4) of 16 and 1 are 1/2 and 1: margins 0.25 and 0.5.
+    assert ldam_margins(torch.tensor([16, 1]), 0.5).tolist() == [0.25, 0.5]
+    cosines = torch.tensor([[0.5, 0.25]])
+    found = objective(torch.tensor([16, 1]), loss="ldam", margin_scale=4.0)(
+        4 * cosines, torch.tensor([1]), None, None
+    )
+    # Logits 4 * 0.5 and 4 * (0.25 - 0.5) = -1; -log of e^-1 / (e^2 + e^-1) = log(1 + e^3).
+    assert found.item() == pytest.approx(math.log(1 + math.exp(3)))
+
+
+def test_ldam_is_the_ldam_of_the_heads() -> None:
+    cosines, labels = some_logits()
+    cosines = cosines.tanh()
+    found = objective(COUNTS, loss="ldam")(30 * cosines, labels, None, None)
+    wanted = LOSSES["ldam"](cosines, labels, COUNTS)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "balanced-softmax", "gml", "ldam"])
+def test_of_mixed_images_the_losses_are_mixed(name: str) -> None:
+    logits, labels = some_logits()
+    each = objective(COUNTS, loss=name)
+    mix = Mix(0.3, torch.tensor([7, 6, 5, 4, 3, 2, 1, 0]))
+    wanted = 0.3 * each(logits, labels, None, None) + 0.7 * each(logits, labels.flip(0), None, None)
+    torch.testing.assert_close(each(logits, labels, None, mix), wanted)
+
+
+def test_class_weights_are_those_of_cross_entropy() -> None:
+    logits, labels = some_logits()
+    weights = torch.tensor([0.5, 1.0, 1.5])
+    found = objective(COUNTS, schedule="ldam-drw")(logits, labels, weights, None)
+    torch.testing.assert_close(found, functional.cross_entropy(logits, labels, weight=weights))
+
+
+# Networks
+
+
+def test_a_network_s_first_weights_depend_on_the_seed_alone() -> None:
+    def first(seed: int) -> torch.Tensor:
+        return build_network(BACKBONES["small-cnn"], 3, PretrainConfig(seed=seed)).conv1.weight  # type: ignore[union-attr, return-value]  # a convolution
+
+    torch.manual_seed(1)
+    before = first(0)
+    assert torch.equal(first(0), before)
+    assert not torch.equal(first(1), before)
+
+
+def test_ldam_has_a_cosine_classifier_with_its_scale() -> None:
+    network = build_network(BACKBONES["small-cnn"], 3, PretrainConfig(loss="ldam", margin_scale=20))
+    classifier = network.linear
+    assert isinstance(classifier, CosineLinear)
+    assert classifier.scale == 20
+    logits = network(torch.randn(4, 3, 8, 8, generator=generator()))
+    assert logits.abs().max() <= 20 * (1 + 1e-6)
+
+
+def test_the_size_of_the_images_can_be_set() -> None:
+    usual = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, resize=256, crop=224)
+    assert preprocessing_for(usual, PretrainConfig()) == usual
+    smaller = preprocessing_for(usual, PretrainConfig(size=112, mean=(0.1, 0.2, 0.3)))
+    assert (smaller.resize, smaller.crop, smaller.mean) == (128, 112, (0.1, 0.2, 0.3))
+
+
+def test_an_image_that_the_network_cannot_take_is_told_at_once() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    with pytest.raises(ConfigError, match="own:net cannot take images of 5 x 5 pixels"):
+        require_fits(network, torch.zeros(1, 3, 5, 5), "own:net")
+    with pytest.raises(ConfigError, match=r"gives \(1, 3, 2, 2\) for an image"):
+        require_fits(nn.Identity(), torch.zeros(1, 3, 2, 2), "own:net")
+    assert network.training
+
+
+# Images
+
+
+def rows_of(*batches: list[int]) -> list[torch.Tensor]:
+    return [torch.tensor(batch) for batch in batches]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_are_the_same_held_or_read(workers: int) -> None:
+    pixels = pictures(n=7).numpy()
+    source = ArraySource(pixels, [0] * 7, ["a"])
+    batches = rows_of([3, 1, 4], [6, 0])
+    held = HeldImages(stacked(source, range(7), Clean(HALF)))
+    read = ReadImages(source, Clean(HALF), workers, CPU)
+    for epoch in range(2):  # the reading processes stay and take each epoch's batches
+        pairs = zip(held.batches(epoch, batches), read.batches(epoch, batches), strict=True)
+        for rows, (a, b) in zip(batches, pairs, strict=True):
+            assert torch.equal(a, torch.from_numpy(pixels)[rows])
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resized_crop_depends_on_seed_epoch_and_row_alone(workers: int) -> None:
+    source = ArraySource(pictures(n=4, side=20).numpy(), [0] * 4, ["a"])
+    images = ReadImages(source, ResizedCrop(8, 0.3, flip=True, seed=5), workers, CPU)
+    alone = ReadImages(source, ResizedCrop(8, 0.3, flip=True, seed=5), 0, CPU)
+    torch.manual_seed(workers)
+    (all_rows,) = images.batches(2, rows_of([0, 1, 2, 3]))
+    assert all_rows.shape == (4, 8, 8, 3)
+    (last,) = alone.batches(2, rows_of([3]))
+    assert torch.equal(last[0], all_rows[3])
+    (other_epoch,) = images.batches(3, rows_of([0, 1, 2, 3]))
+    assert not torch.equal(other_epoch, all_rows)
+
+
+def test_images_of_several_sizes_are_told_with_the_remedy(tmp_path: Path) -> None:
+    image_folder(tmp_path / "a", counts=(2, 1, 1))
+    image_folder(tmp_path / "b", counts=(1, 1, 1), side=12)
+    (tmp_path / "b/ant/0.png").rename(tmp_path / "a/ant/9.png")
+    source = FolderSource(tmp_path / "a")
+    with pytest.raises(DatasetError, match=r"10 x 10 and .*ant/9.png is 12 x 12; .* --size"):
+        stacked(source, range(len(source)), Clean(HALF))
+    small = preprocessing_for(HALF, PretrainConfig(size=7))
+    assert stacked(source, range(len(source)), Clean(small)).shape == (5, 7, 7, 3)
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    (tmp_path / "bee/1.png").write_bytes(b"no image")
+    reader = ReadImages(FolderSource(tmp_path), Clean(HALF), 1, CPU)
+    with pytest.raises(DatasetError, match=r"bee/1.png cannot be read \(.*\): mend it, or take it"):
+        list(reader.batches(0, rows_of(list(range(10)))))
+
+
+def test_more_images_than_memory_may_hold_are_read_anew(tmp_path: Path) -> None:
+    sources = {"train": FolderSource(image_folder(tmp_path / "a"))}
+    sources["test"] = FolderSource(image_folder(tmp_path / "b", (1, 1, 1)))
+    # 13 * 300 bytes of training images and 3 * 300 of test images
+    for memory, held in (("3899B", {"test"}), ("3900B", {"train"}), ("4800B", {"train", "test"})):
+        supply = supply_images(sources, HALF, PretrainConfig(memory=memory, workers=0), CPU)
+        assert {n for n, images in supply.splits.items() if isinstance(images, HeldImages)} == held
+
+
+def test_how_images_are_augmented_follows_the_model(tmp_path: Path) -> None:
+    sources = {"train": FolderSource(image_folder(tmp_path))}
+    large = Preprocessing(mean=(0.2, 0.4, 0.6), std=(0.5,) * 3, resize=8, crop=6)
+    assert supply_images(sources, HALF, PretrainConfig(), CPU).shift == Shift(4, (0, 0, 0), True)
+    assert supply_images(sources, large, PretrainConfig(workers=0), CPU).shift is None
+    shifted = PretrainConfig(augmentation="shift", fill="mean", padding=1, flip=False)
+    supply = supply_images(sources, large, shifted, CPU)
+    assert supply.shift == Shift(1, (51, 102, 153), False)
+    assert supply.sample.shape == (1, 6, 6, 3)
+    with pytest.raises(ConfigError, match="needs the size of its result: set --size"):
+        supply_images(sources, HALF, PretrainConfig(augmentation="resized-crop"), CPU)
+
+
+# Epochs
+
+
+def trainer(config: PretrainConfig, n: int = 33) -> Trainer:
+    labels = torch.arange(n) % 3
+    return Trainer(
+        build_network(BACKBONES["small-cnn"], 3, config),
+        HeldImages(pictures(n, side=8)),
+        labels,
+        labels.bincount(),
+        HALF,
+        Shift(1, (0, 0, 0), flip=True),
+        config,
+        CPU,
+    )
+
+
+def test_one_plain_step_is_that_of_sgd() -> None:
+    config = PretrainConfig(
+        epochs=1, batch_size=33, lr=0.1, padding=0, schedule="constant", channels_last=False
+    )
+    found = trainer(config)
+    found._shift = None  # the images as they are
+    network = build_network(BACKBONES["small-cnn"], 3, config)
+    order = torch.randperm(33, generator=EpochDraws(0, 0).order)
+    logits = network(HALF.normalize(pictures(33, side=8)[order]))
+    loss = functional.cross_entropy(logits, (torch.arange(33) % 3)[order])
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has none there
+    counted: list[int] = []
+    record = found.run_epoch(0, counted.append)
+    assert record.loss == pytest.approx(loss.item(), rel=1e-5)
+    right = (logits.argmax(1) == (torch.arange(33) % 3)[order]).float().mean().item()
+    assert (record.epoch, record.accuracy, record.lr) == (1, pytest.approx(right), 0.1)
+    assert counted == [33]
+    for (name, after), before in zip(
+        found.network.named_parameters(), network.parameters(), strict=True
+    ):
+        assert before.grad is not None
+        # The first step of momentum is the gradient itself, weight decay included.
+        wanted = before - 0.1 * (before.grad + 5e-4 * before)
+        torch.testing.assert_close(after, wanted, msg=name)
+
+
+@pytest.mark.parametrize("settings", [{}, {"mixup": 1.0}, {"autocast": "bfloat16"}])
+def test_an_epoch_is_repeatable_to_the_bit(settings: dict[str, object]) -> None:
+    config = PretrainConfig(epochs=2, batch_size=8, lr=0.05, **settings)  # type: ignore[arg-type]  # any field
+    weights = []
+    for _ in range(2):
+        one = trainer(config)
+        records = [one.run_epoch(epoch, lambda _: None) for epoch in range(2)]
+        weights.append((one.network.state_dict(), [record.loss for record in records]))
+    assert weights[0][1] == weights[1][1]
+    for name, weight in weights[0][0].items():
+        assert torch.equal(weight, weights[1][0][name]), name
+
+
+def test_dropout_is_repeatable_too() -> None:
+    config = PretrainConfig(batch_size=8, lr=0.05)
+    losses = []
+    for outside in range(2):
+        one = trainer(config)
+        one.network.linear = nn.Sequential(nn.Dropout(0.5), one.network.linear)  # type: ignore[arg-type]  # a module
+        torch.manual_seed(outside)
+        losses.append(one.run_epoch(0, lambda _: None).loss)
+    assert losses[0] == losses[1]
+
+
+def test_a_training_learns() -> None:
+    config = PretrainConfig(epochs=30, batch_size=8, lr=0.05, padding=0)
+    one = trainer(config)
+    records = [one.run_epoch(epoch, lambda _: None) for epoch in range(30)]
+    assert records[-1].loss < records[0].loss / 2
+    assert records[-1].accuracy > 0.9
+
+
+def test_no_batch_has_one_image() -> None:
+    # 33 images in batches of 8 would leave one over, of which BatchNorm knows no deviation.
+    one, counted = trainer(PretrainConfig(batch_size=8)), []
+    one.run_epoch(0, counted.append)
+    assert sorted(counted) == [6, 6, 7, 7, 7]
+
+
+def test_a_training_that_diverges_says_what_to_do() -> None:
+    one = trainer(PretrainConfig(batch_size=8, lr=1e6))
+    with pytest.raises(TrainingError, match=r"no number any more in epoch 1.*lr below 1e\+06"):
+        one.run_epoch(0, lambda _: None)
+
+
+# Files
+
+
+def test_files_hold_tensors_and_plain_values_only(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    write_file(path, {"format": FORMAT, "version": 1, "weight": torch.ones(2)})
+    assert read_file(path, FORMAT)["weight"].tolist() == [1, 1]
+    assert is_ours(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pth"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "damaged or no file of nolb pretrain"),
+        (b"not a checkpoint", "damaged or no file of nolb pretrain"),
+        ({"state_dict": {}}, "something else than a file of nolb pretrain"),
+        ({"format": FORMAT, "version": 99}, "written by another version"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: object, message: str) -> None:
+    path = tmp_path / "model.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(TrainingError, match=message):
+        read_file(path, FORMAT)
+    assert not is_ours(path)
+
+
+def test_what_differs_is_named() -> None:
+    require_same(Path("a"), {"lr": 0.1, "seed": 0}, {"lr": 0.1, "seed": 0})
+    with pytest.raises(
+        TrainingError, match=r"lr \(0.1 there, 0.2 now\), new \(None there, 1 now\)"
+    ):
+        require_same(Path("a"), {"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0, "new": 1})
