@@ -1,12 +1,12 @@
 """JPEG files decoded, resized and cropped on the device that runs the model.
 
 Reading processes hand over the files' bytes. A GPU decodes those of the plain kind (see
-`datasets.jpeg`) with nvJPEG and resizes them with PyTorch's antialiased filter, of the same kind
-as Pillow's. All others are decoded by the readers, as without this module, image by image; so are
-files that the device fails at. Rotation tags are ignored here and there.
+`datasets.jpeg`) with nvJPEG and resizes them with PyTorch's antialiased filter. All others are
+decoded by the readers, as without this module, image by image; so are files that the device fails
+at. Rotation tags are ignored here and there.
 
-Pixels are not those of the readers: nvJPEG has its own inverse transform and its own way to spread
-chrominance, and Pillow rounds to whole levels between its two passes. So a store says which it was.
+Pixels are not quite those of the readers: nvJPEG has its own arithmetic, and a resize differs from
+Pillow's by a grey level in few pixels (docs/store.md). So a store says which it was.
 """
 
 from __future__ import annotations
@@ -227,9 +227,9 @@ class BatchDecoder:
         """
         try:
             return list(self._call(files))
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
+        except RuntimeError as error:
+            if lacks_memory(error):
+                raise torch.OutOfMemoryError(str(error)) from None
             if len(files) > 1:
                 return [each for file in files for each in self._decoded([file])]
         self._require_sound()
@@ -275,12 +275,14 @@ def resized_and_cropped(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     # Stages that decode nothing on a device need not wait for torchvision.
     from torchvision.transforms.v2.functional import InterpolationMode, center_crop, resize
 
-    size = preprocessing.resized_size(*pixels.shape[1:])
-    if size != tuple(pixels.shape[1:]):
-        mode = InterpolationMode(preprocessing.interpolation)
-        # In float32 everywhere: a CPU's own arithmetic for uint8 is not that of a GPU.
-        levels = resize(pixels.float(), list(size), interpolation=mode, antialias=True)
-        pixels = levels.round_().clamp_(0, 255).to(torch.uint8)
+    mode = InterpolationMode(preprocessing.interpolation)
+    height, width = preprocessing.resized_size(*pixels.shape[1:])
+    # Columns first and rows after them, whole levels in between and halves up, as Pillow does it.
+    for size in ([pixels.shape[1], width], [height, width]):
+        if size != list(pixels.shape[1:]):
+            # In float32 everywhere: a CPU's own arithmetic for uint8 is not that of a GPU.
+            levels = resize(pixels.float(), size, interpolation=mode, antialias=True)
+            pixels = levels.add_(0.5).floor_().clamp_(0, 255).to(torch.uint8)
     crop = preprocessing.crop
     cropped: Tensor = pixels if crop is None else center_crop(pixels, [crop, crop])
     return cropped
@@ -320,6 +322,20 @@ def torchvision_decoder(device: torch.device) -> Decoder:
         return decoded
 
     return decode
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether a decoder has failed for want of memory, which is not the image's fault.
+
+    The errors of PyTorch's allocator lose their type on the way through torchvision's decoder;
+    NVJPEG_STATUS_ALLOCATOR_FAILURE is 5.
+    """
+    first_line = str(error).partition("\n")[0]
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in first_line
+        or first_line.endswith(": 5")
+    )
 
 
 def trouble_of(decoder: Decoder) -> str | None:

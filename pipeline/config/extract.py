@@ -99,9 +99,8 @@ class ExtractConfig:
 
     decode: Literal["cpu", "device"] = "cpu"
     """Where JPEG files are decoded, resized and cropped: by the reading processes, or on a CUDA
-    device, which takes its share of the GPU and leaves the readers little to do. Pixels differ by
-    a few grey levels between the two, so that stores tell; other files stay with the readers, and
-    views need `cpu`."""
+    device (`device`), which leaves the readers little to do. Pixels differ slightly between the
+    two, so the store says so. Other files stay with the readers; views need `cpu`."""
 
     channels_last: bool = False
     """Run convolutions in the channels-last memory format."""
