@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from pipeline.config import FitConfig
@@ -47,6 +46,8 @@ def fit_full_batch(
     Raises:
         FitError: if the settings need mini-batches, or the rows are not in memory.
     """
+    from scipy.optimize import minimize  # tens of MiB, which other solvers have better use for
+
     objective = _Objective(_in_memory(rows), _without_randomness(config))
     losses: list[float] = []
 
