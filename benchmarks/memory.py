@@ -1,6 +1,6 @@
 """`fit-head --memory` on a store ten times its budget: peak memory, and the metrics that it costs.
 
-    python -m benchmarks.memory [--budget 768MiB] [--times 10] [--seeds 2] [--folder DIR]
+    python -m benchmarks.memory [--budget 832MiB] [--times 10] [--seeds 2] [--folder DIR]
 
 Makes a long-tailed store of random features (class means plus noise, D = 2048, rows in the order
 of the classes, as image folders give them) whose training features take `times` the budget, then
@@ -64,6 +64,18 @@ def make_store(path: Path, n_bytes: int) -> None:
         writer.seal().close()
 
 
+def peak_bytes() -> int:
+    """Largest resident memory of this process, as the system has counted it.
+
+    Not `ru_maxrss`: a process that another one started begins with that one's size there.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def fit(path: Path, settings: dict[str, object]) -> None:
     """Fit one head in this process and print what it took, as JSON."""
     from pipeline.stages.evaluate import evaluate
@@ -71,13 +83,13 @@ def fit(path: Path, settings: dict[str, object]) -> None:
 
     with open_store(path) as store:
         result = fit_head(store, build_config(FitConfig, settings))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_bytes()
         scores = evaluate(store, result.head)
     print(json.dumps([peak, result.seconds, scores.accuracy, scores.harmonic_mean]))
 
 
 @click.command()
-@click.option("--budget", default="768MiB", show_default=True)
+@click.option("--budget", default="832MiB", show_default=True)
 @click.option("--times", default=10.0, show_default=True)
 @click.option("--seeds", default=2, show_default=True)
 @click.option("--epochs", default=2, show_default=True)
