@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from cache import Store
+from cache import Store, open_store
 from pipeline import FitConfig, evaluate, fit_head, grid_configs, load_head, save_study, study
 from pipeline.cli import main
 from pipeline.errors import ConfigError, EvaluationError, FitError, OutputExistsError
@@ -525,3 +525,51 @@ def test_a_study_is_the_work_of_one_process(
     result = nolb("fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2)
     assert result.exit_code == 2
     assert "leave torchrun out" in result.stderr
+
+
+def test_one_fit_says_how_it_ended(store_path: Path, tmp_path: Path) -> None:
+    def fit(name: str, *settings: str | int) -> tuple[str, Any]:
+        out = tmp_path / f"{name}.safetensors"
+        result = nolb(
+            "fit-head", store_path, "--out", out, *settings, "--json", out.with_suffix("")
+        )
+        assert result.exit_code == 0, result.output
+        return result.stdout, json.loads(out.with_suffix("").read_text())["convergence"]
+
+    newton = ("--solver", "l-bfgs", "--standardize", "--weight-decay", "1e-2")
+    text, how = fit("whole", *newton, "--epochs", 50)
+    assert how["converged"]
+    assert f"gml, l-bfgs converged after {how['iterations']} iterations over" in text
+    assert "optimum" not in text
+    text, how = fit("cut", *newton, "--epochs", 1)
+    assert not how["converged"]
+    assert "l-bfgs stopped after 10 iterations over" in text
+    assert "give more --epochs, of ten iterations each, or more --weight-decay" in " ".join(
+        text.split()
+    )
+    text, how = fit("means", "--head", "nearest-mean")
+    assert how is None
+    assert "fitted  nearest-mean head over" in text
+
+
+def test_fits_that_stop_too_early_are_told(store_path: Path, tmp_path: Path) -> None:
+    with open_store(store_path) as store:
+        short = FitConfig(solver="l-bfgs", epochs=1, weight_decay=1e-4)
+        found = study(store, short, seeds=2)
+        averaged = fit_head(store, dataclasses.replace(short, average_seeds=2))
+    assert found.warnings == ("2 of 2 fits stopped before they converged: give more epochs.",)
+    assert averaged.convergence is not None
+    assert not averaged.convergence.converged
+
+
+def test_settings_are_whole_in_a_narrow_terminal() -> None:
+    hits = [(30, 40), (31, 45), (36, 42)]
+    found = study_of({1.25e-4: hits, 2.5e-4: hits}, field="weight_decay_of_a_long_name")
+    console = Console(width=80, file=io.StringIO())
+    console.print(study_table(found))
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert "…" not in text
+    # Folded, not cut: each piece of both names stands in the first column.
+    first_column = "".join(line[:12].strip() for line in text.splitlines())
+    assert "=0.000125" in first_column
+    assert "=0.00025" in first_column

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,9 @@ from pipeline.cli.options import (
 from pipeline.cli.output import console_for, write_json
 from pipeline.cli.study import run_study, study_options
 from pipeline.config import FitConfig
+
+if TYPE_CHECKING:
+    from pipeline.stages.fit_head import FitResult
 
 
 @click.command("fit-head")
@@ -84,11 +88,12 @@ def fit_head(
         if not team.leads:
             return  # one of several processes writes and speaks
         save_head(result.head, out, overwrite=overwrite)
-        views = f" and {result.n_views} views of each" if result.n_views else ""
-        console.print(
-            f"fitted  {config.loss}, {config.epochs} epochs over {result.n_samples:,} rows{views} "
-            f"in {result.seconds:.2f} s -> {out}"
-        )
+        console.print(_fitted_line(result, config, out))
+        if result.convergence is not None and not result.convergence.converged:
+            console.print(
+                f"Note: the head is not at its optimum (slope {result.convergence.gradient:.1g}): "
+                "give more --epochs, of ten iterations each, or more --weight-decay."
+            )
         with_old = has_old_head(opened)
         heads = [("old", None)] * with_old + [("new", result.head)]
         has_test = "test" in opened
@@ -100,7 +105,19 @@ def fit_head(
         console.print(f"Next: nolb adopt-head {store} {out} --out {store.stem}-old{store.suffix}")
     else:
         console.print(f"Next: nolb sweep-temps {store} {out} --out {out.with_suffix('')}-sweep")
-    write_json(
-        {"head": str(out), "seconds": result.seconds} | {k: v.to_json() for k, v in scores.items()},
-        json_path,
-    )
+    how = None if result.convergence is None else asdict(result.convergence)
+    told = {"head": str(out), "seconds": result.seconds, "convergence": how}
+    write_json(told | {name: of.to_json() for name, of in scores.items()}, json_path)
+
+
+def _fitted_line(result: FitResult, config: FitConfig, out: Path) -> str:
+    """What was fitted, how far, and to where."""
+    how = f"{config.loss}, {config.epochs} epochs"
+    if result.convergence is not None:
+        end = "converged" if result.convergence.converged else "stopped"
+        how = f"{config.loss}, l-bfgs {end} after {result.convergence.iterations} iterations"
+    elif not result.losses:  # nothing was learned
+        how = f"{config.head} head"
+    views = f" and {result.n_views} views of each" if result.n_views else ""
+    seconds = f"{result.seconds:.2f} s"
+    return f"fitted  {how} over {result.n_samples:,} rows{views} in {seconds} -> {out}"

@@ -129,12 +129,12 @@ def _members(config: FitConfig) -> list[FitConfig]:
 
 def _passes(configs: Sequence[FitConfig]) -> list[_Pass]:
     """Few passes that fit all of the settings, each once."""
-    alone = [c for c in configs if c.head in CLOSED_FORMS or c.solver == "l-bfgs"]
+    alone = [config for config in configs if _is_alone(config)]
     passes = [_Pass((replace(config, seed=0),), (config.seed,)) for config in alone]
     # Settings that share mini-batches, then by seed: seeds with the same variants go together.
     by_kind: dict[FitConfig, dict[int, list[FitConfig]]] = defaultdict(lambda: defaultdict(list))
     for config in configs:
-        if config not in alone:
+        if not _is_alone(config):
             kind = replace(config, **{name: getattr(DEFAULTS, name) for name in VARYING})
             by_kind[kind][config.seed].append(replace(config, seed=0))
     for of_seed in by_kind.values():
@@ -148,6 +148,11 @@ def _passes(configs: Sequence[FitConfig]) -> list[_Pass]:
     return passes
 
 
+def _is_alone(config: FitConfig) -> bool:
+    """Whether a head shares nothing with others."""
+    return config.head in CLOSED_FORMS or config.solver == "l-bfgs"
+
+
 def _mean(fits: Sequence[LinearFit]) -> LinearFit:
     """One head whose logits are the mean of the heads' logits."""
     if len(fits) == 1:
@@ -158,6 +163,7 @@ def _mean(fits: Sequence[LinearFit]) -> LinearFit:
         weight=torch.stack([fit.weight for fit in fits]).mean(dim=0),
         bias=torch.stack([fit.bias for fit in fits]).mean(dim=0),
         losses=tuple(sum(of) / len(fits) for of in zip(*curves, strict=False)),
+        convergence=next((fit for fit in fits if fit.unfinished), fits[0]).convergence,
     )
 
 

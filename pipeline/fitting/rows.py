@@ -145,6 +145,11 @@ class LinearFit:
     """Of a solver that runs until it converges."""
 
     @property
+    def unfinished(self) -> bool:
+        """Whether its solver stopped before it converged."""
+        return self.convergence is not None and not self.convergence.converged
+
+    @property
     def finite(self) -> bool:
         """Whether the steps have not run away."""
         return bool(self.weight.isfinite().all() and self.bias.isfinite().all())

@@ -13,8 +13,8 @@ from cache import Store
 from pipeline.config import FitConfig
 from pipeline.ensemble import score_split, scored_split
 from pipeline.errors import FitError
+from pipeline.fitting import LinearFit
 from pipeline.fitting.store_heads import fit_linear_heads, head_of_fit
-from pipeline.heads import Head
 from pipeline.old_head import has_old_head
 from pipeline.progress import Snapshot
 from pipeline.studying import Measurement, Study, Variant, judged, study_members
@@ -60,7 +60,12 @@ def study(
     members = study_members(given, seeds)
     split = CHOOSES if CHOOSES in store else "test"
     rows = scored_split(store, split)  # told before the work
-    heads = _fitted(store, [config for of in members for config in of], on_progress, begun)
+    configs_of_all = [config for of in members for config in of]
+    fits = _fitted(store, configs_of_all, on_progress, begun)
+    heads = [
+        head_of_fit(store, config, fit) if fit.finite else None
+        for config, fit in zip(configs_of_all, fits, strict=True)
+    ]
     if not any(heads):
         raise FitError(
             "Every fit of the study diverged: its steps are too large. Use smaller values of lr."
@@ -73,6 +78,7 @@ def study(
             seeds=tuple(config.seed for config in of),
             heads=tuple(heads[h * seeds : (h + 1) * seeds]),
             measured=None,
+            n_unfinished=sum(fit.unfinished for fit in fits[h * seeds : (h + 1) * seeds]),
         )
         for h, of in enumerate(members)
     ]
@@ -93,18 +99,14 @@ def study(
 
 def _fitted(
     store: Store, configs: Sequence[FitConfig], on_progress: Report | None, begun: float
-) -> list[Head | None]:
-    """A head for each of the settings; None where the fit diverged."""
+) -> list[LinearFit]:
+    """A fit for each of the settings, with its progress told."""
 
     def report(done: int, total: int) -> None:
         if on_progress is not None:
             on_progress(Snapshot(done, total, done, time.perf_counter() - begun))
 
-    fits = fit_linear_heads(store, configs, report)
-    return [
-        head_of_fit(store, config, fit) if fit.finite else None
-        for config, fit in zip(configs, fits, strict=True)
-    ]
+    return fit_linear_heads(store, configs, report)
 
 
 def _measured(store: Store, split: str, variants: Sequence[Variant]) -> list[Variant]:

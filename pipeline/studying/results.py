@@ -55,6 +55,9 @@ class Variant:
     measured: Measurement | None
     """On the study's split; None where a fit diverged, for a mean over the others would flatter."""
 
+    n_unfinished: int = 0
+    """Fits whose solver stopped before it converged."""
+
     @property
     def n_diverged(self) -> int:
         """Fits whose steps ran away."""
@@ -152,6 +155,12 @@ class Study:
             f"{f' with {variant.label}' if variant.label else ''}: its steps are too large."
             for variant in self.variants
             if variant.n_diverged
+        ]
+        notes += [
+            f"{variant.n_unfinished} of {self.n_seeds} fits stopped before they converged"
+            f"{f' with {variant.label}' if variant.label else ''}: give more epochs."
+            for variant in self.variants
+            if variant.n_unfinished
         ]
         return (*notes, *self._edges())
 

@@ -51,10 +51,10 @@ def _table() -> Table:
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left",
         caption_style="dim",
     )  # fmt: skip
-    table.add_column("")
+    table.add_column("", overflow="fold")  # cut off, configurations would look alike
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     return table
 
 
