@@ -18,7 +18,7 @@ from pipeline.fitting.rows import LinearFit, Rows
 def tau_normalised(rows: Rows, config: FitConfig) -> LinearFit:
     """The old head, each class's weight divided by its norm to a power; its bias is dropped.
 
-    Kang et al. 2020, sec. 4, eq. (3): the norms of a long-tailed head grow with the class sizes.
+    Kang et al. 2020, eq. (3): the norms of a long-tailed head grow with the class sizes.
 
     Raises:
         FitError: if there is no old head.

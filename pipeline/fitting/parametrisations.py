@@ -97,7 +97,9 @@ class Cosine:
 
 
 class LearnableScaling:
-    """The old head, each class's logit times a learned factor: LWS of Kang et al. 2020, sec. 4.
+    """The old head, each class's logit times a learned factor: LWS of Kang et al. 2020, eq. (4).
+
+    The factors begin at 1 and scale the bias too, as in their code.
 
     Raises:
         FitError: if there is no old head.

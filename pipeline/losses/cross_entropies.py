@@ -73,7 +73,7 @@ def class_balanced(
 ) -> Tensor:
     """Cross entropy whose rows weigh the inverse of their class's effective number of samples.
 
-    Cui et al. 2019, eq. (2) and (10): a class of N rows counts as (1 - beta^N) / (1 - beta)
+    Cui et al. 2019, eq. (2) and (8): a class of N rows counts as (1 - beta^N) / (1 - beta)
     samples; the weights are scaled to a mean of 1 over all classes.
 
     Args:

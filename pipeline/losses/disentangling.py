@@ -12,13 +12,14 @@ from pipeline.losses.cross_entropies import balanced_softmax, balanced_softmax_g
 from pipeline.losses.softmax import label_index, row_counts, single
 
 SQUARE_WEIGHT = 0.1
-"""Weight lambda of the square in each class's estimate, as in the authors' experiments."""
+"""Weight lambda of the square in each class's estimate: the default of the authors' code. Their
+experiments have 0.01 on CIFAR-100-LT, 0.1 on Places-LT and 0.5 on ImageNet-LT."""
 
 
 def lade(
     logits: Tensor, labels: Tensor, class_counts: Tensor, *, lade_weight: float = 0.1
 ) -> Tensor:
-    """Balanced softmax plus `lade_weight` times LADER, Hong et al. 2021, sec. 3.3.
+    """Balanced softmax plus `lade_weight` times LADER, Hong et al. 2021, eq. (15), (16) and (20).
 
     The logit of class c is to become log p(x | c) / p(x) under equally frequent classes, whatever
     the training prior: that is where the Donsker-Varadhan bound of their divergence,
@@ -29,9 +30,9 @@ def lade(
         LADER = sum_c N_c / N * (-mean of o_{i,c} over the rows of class c + Z_c + 0.1 Z_c^2)
 
     over the classes present in the batch. The square keeps Z_c near 0, which the bound leaves free.
-    (The authors' code divides by the prior of c in place of that of y_i, which shifts each Z_c by a
-    constant; this is the paper's form.) Finite unless Z_c^2 overflows, at logits of 1e19 in
-    float32.
+    This is the paper's form. (The authors' code divides by the prior of c in place of that of y_i:
+    all rows then count alike, and Z_c is shifted by a constant. It also keeps the terms in Z_c of
+    absent classes.) Finite unless Z_c^2 overflows, at logits of 1e19 in float32.
 
     Args:
         logits: (B, C) floating point.

@@ -23,8 +23,9 @@ def gml_distillation(
     """(1 - w) * `gml` + w * T^2 * divergence of the new head's probabilities from the old head's.
 
     Hinton et al. 2015: Kullback-Leibler divergence of softmax(o / T) from softmax(teacher / T), the
-    mean over rows; T^2 keeps its gradient of one size for all temperatures. The new head's logits
-    enter as they are used at test time, without the counts.
+    mean over rows (their cross entropy, less what does not depend on the new head); T^2 keeps its
+    gradient of one size for all temperatures. The new head's logits enter as they are used at test
+    time, without the counts.
 
     Args:
         logits: (B, C) floating point, of the new head.

@@ -23,9 +23,9 @@ def ldam(
 ) -> Tensor:
     """Cross entropy with a margin on the true class that grows as its class gets smaller.
 
-    Cao et al. 2019, eq. (13): margin_j = max_margin * (N_min / N_j)^(1/4) is taken from the true
-    class's logit, and all logits are multiplied by the scale. Meant for the cosines of a cosine
-    head; on a linear head's larger logits the scale makes it a hard loss.
+    Cao et al. 2019, eq. (12)-(13): margin_j = max_margin * (N_min / N_j)^(1/4) is taken from the
+    true class's logit; then, as in their code, all logits are multiplied by the scale. Meant for
+    the cosines of a cosine head; on a linear head's larger logits the scale makes it a hard loss.
 
     Args:
         logits: (B, C) floating point.
@@ -76,8 +76,8 @@ def vs(
 ) -> Tensor:
     """Vector-scaling loss: cross entropy of (N_j / N_max)^gamma * o_j + tau log(N_j / N).
 
-    Kini et al. 2021, eq. (2), with the parameters of their sec. 5 and equal row weights. The prior
-    moves the decision early in the training, the scales move it once all rows are right.
+    Kini et al. 2021, eq. (2), with scales and prior as in their code and equal row weights. The
+    prior moves the decision early in the training, the scales move it once all rows are right.
 
     Args:
         logits: (B, C) floating point.

@@ -83,7 +83,9 @@ def gml_label_aware_smoothing(
     smooth_head: float = 0.4,
     smooth_tail: float = 0.1,
 ) -> Tensor:
-    """Sum of `gml` and `label_aware_smoothing`, as the paper plugs GML into MiSLAS (Table 5).
+    """Sum of `gml` and `label_aware_smoothing`, which the paper uses together on MiSLAS (Table 5).
+
+    It does not say with which weights; here they are equal.
 
     Args:
         logits: (B, C) floating point.
