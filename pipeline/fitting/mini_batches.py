@@ -41,7 +41,7 @@ millisecond of work gains nothing, and its last bits would depend on the number 
 VARYING = (
     "seed", "lr", "weight_decay", "loss", "reweight", "power", "tau", "smooth_head", "smooth_tail",
     "max_margin", "margin_scale", "focal_gamma", "beta", "vs_gamma", "lade_weight",
-    "distill_weight", "distill_temperature",
+    "lade_square", "distill_weight", "distill_temperature",
 )  # fmt: skip
 """Settings in which heads of one pass may differ."""
 

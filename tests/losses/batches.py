@@ -73,7 +73,7 @@ OWN: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "focal": {"focal_gamma": st.just(0.0) | st.floats(0.1, 5)},
     "class-balanced": {"beta": st.just(0.0) | st.floats(0.5, 0.99999)},
     "vs": {"tau": st.floats(0, 3), "vs_gamma": st.floats(0, 1)},
-    "lade": {"lade_weight": st.floats(0, 2)},
+    "lade": {"lade_weight": st.floats(0, 2), "lade_square": st.floats(0, 1)},
     "gml+distillation": _OF_GML
     | {"distill_weight": st.floats(0, 1), "distill_temperature": st.floats(0.2, 10)},
 }

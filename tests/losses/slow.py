@@ -134,7 +134,14 @@ def vs(
     return cross_entropy(adjusted, labels, counts)
 
 
-def lade(logits: Rows, labels: list[int], counts: list[int], *, lade_weight: float = 0.1) -> float:
+def lade(
+    logits: Rows,
+    labels: list[int],
+    counts: list[int],
+    *,
+    lade_weight: float = 0.1,
+    lade_square: float = 0.1,
+) -> float:
     """Balanced softmax and, for every class present, the regularised bound with weights N_c / N."""
     n_classes, total, regulariser = len(counts), sum(counts), 0.0
     for c, n_rows in Counter(labels).items():
@@ -146,7 +153,7 @@ def lade(logits: Rows, labels: list[int], counts: list[int], *, lade_weight: flo
         ]
         top = max(exponents)
         second = top + math.log(mean([math.exp(e - top) for e in exponents]))
-        regulariser += counts[c] / total * (-first + second + 0.1 * second**2)
+        regulariser += counts[c] / total * (-first + second + lade_square * second**2)
     return balanced_softmax(logits, labels, counts) + lade_weight * regulariser
 
 
