@@ -68,9 +68,20 @@ class ArrayLayout:
         """Return the layout of one view (N, D) of an array (V, N, D)."""
         return ArrayLayout(self.path, self.shape[1:], self.dtype)
 
-    def index(self, rows: slice | npt.NDArray[np.bool_]) -> tuple[Any, ...]:
-        """Return the index that selects ``rows``, a slice or a mask, whatever the row axis."""
+    def index(
+        self, rows: slice | npt.NDArray[np.bool_], view: int | None = None
+    ) -> tuple[Any, ...]:
+        """Return the index that selects ``rows``, a slice or a mask, whatever the row axis.
+
+        With ``view`` it selects them of one view of an array (V, N, D).
+        """
+        if view is not None:
+            return (view, rows)
         return (*(slice(None),) * self.row_axis, rows)
+
+    def shape_of(self, n_rows: int) -> tuple[int, ...]:
+        """Return the shape that the array has for as many rows."""
+        return (*self.shape[: self.row_axis], n_rows, *self.shape[self.row_axis + 1 :])
 
 
 @dataclass(frozen=True)

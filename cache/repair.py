@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,25 +63,18 @@ def reopen_store(
             f"{path}: an extraction or a repair was begun already; finish it with: "
             f"nolb extract ... --out {path} --resume"
         )
-    sealed = _open(backend, path)
-    try:
+    with _open(backend, path) as sealed:
         catalogue = salvage_catalogue(sealed, backend.read_spare(path), path)
-        draft = backend.create_draft(path, catalogue.header, replaces=True)
-        try:
+        with backend.create_draft(path, catalogue.header, replaces=True) as draft:
             return _take_over(draft, sealed, catalogue, on_shard)
-        finally:
-            draft.close()
-    finally:
-        if sealed is not None:
-            sealed.close()
 
 
-def _open(backend: Backend, path: Path) -> Sealed | None:
+def _open(backend: Backend, path: Path) -> AbstractContextManager[Sealed | None]:
     """Open what can be opened; the catalogue decides whether it was a store of ours."""
     try:
         return backend.open_sealed(path)
     except (CorruptStoreError, StoreFormatError):
-        return None
+        return nullcontext()
 
 
 def _take_over(

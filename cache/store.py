@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from cache.backends import backend_for
 from cache.backends.contract import Sealed, damaged
 from cache.catalogue import Catalogue, failures_of
 from cache.classifier import Classifier
+from cache.closable import Closable
 from cache.errors import CorruptStoreError, IncompleteStoreError, StoreError, StoreNotFoundError
 from cache.identity import Identity, ids_digest
 from cache.layout import ArrayLayout, Header
@@ -65,7 +66,7 @@ def unfinished_message(path: Path, shards: tuple[Shard, ...], missing: list[Shar
     return f"{path}: {what}. Finish with: nolb extract ... --out {path} --resume"
 
 
-class Store:
+class Store(Closable):
     """A finished store: complete, and read-only.
 
     ``store["train"]`` is a :class:`Split`, ``"val" in store`` tells whether there is one. Close the
@@ -147,17 +148,6 @@ class Store:
         if self._sealed is not None:
             self._sealed.close()
             self._sealed = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Split:
@@ -306,8 +296,7 @@ class Split:
         if len(touched) == 1:
             return self._read_shard(array, touched[0], rows, view)
         of = array if view is None else array.one_view()
-        shape = list(of.shape)
-        shape[of.row_axis] = rows.stop - rows.start
+        shape = of.shape_of(rows.stop - rows.start)
         try:
             values = np.empty(shape, array.dtype)
         except MemoryError:
@@ -359,10 +348,9 @@ class Split:
             blocks = (sealed.read(array, rows) for _ in range(1))
         else:
             blocks = (sealed.read(array, rows, view) for view in range(array.shape[0]))
-        shape = list(array.shape)
-        shape[array.row_axis] = record.shard.n_rows
+        shape = array.shape_of(record.shard.n_rows)
         why = sealed.lost(array, record.shard)
-        if why or blocks_digest(array.dtype, tuple(shape), blocks) != record.arrays.get(name):
+        if why or blocks_digest(array.dtype, shape, blocks) != record.arrays.get(name):
             raise self._damage(array, record, why)
         self._compared.add((name, record.shard))
 

@@ -6,8 +6,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from cache.backends import backend_for
 from cache.backends.contract import Backend, Contents, Draft
 from cache.catalogue import Catalogue, failures_of, require_ours
+from cache.closable import Closable
 from cache.errors import (
     CorruptStoreError,
     IdentityMismatchError,
@@ -128,11 +128,8 @@ def _as_begun(spec: StoreSpec, draft: Draft) -> StoreSpec:
 def _require_replaceable(backend: Backend, path: Path) -> None:
     """Let only stores be replaced: damaged ones too, but nothing that does not say it is one."""
     try:
-        sealed = backend.open_sealed(path)
-        try:
+        with backend.open_sealed(path) as sealed:
             require_ours(sealed.attributes(), path)
-        finally:
-            sealed.close()
     except CorruptStoreError:
         raise StoreFormatError(
             f"{path} cannot be told to be a store of nolb, so it is not replaced; move it away."
@@ -157,7 +154,7 @@ def _require_same(path: Path, theirs: Header, ours: Header) -> None:
         )
 
 
-class StoreWriter:
+class StoreWriter(Closable):
     """Fills a store shard by shard.
 
     A shard that :meth:`write_shard` has returned for is safe against any crash. One thread may
@@ -271,11 +268,10 @@ class StoreWriter:
         failed: npt.NDArray[np.bool_],
     ) -> npt.NDArray[Any]:
         """Bring an array into its stored type, NaN in failed rows, and check the others."""
-        shape = list(layout.shape)
-        shape[layout.row_axis] = shard.n_rows
-        if array.shape != tuple(shape) or array.dtype.name not in _FLOATS:
+        shape = layout.shape_of(shard.n_rows)
+        if array.shape != shape or array.dtype.name not in _FLOATS:
             raise StoreError(
-                f"{self.path}: '{layout.name}' of {shard} must be {tuple(shape)} of float32 or "
+                f"{self.path}: '{layout.name}' of {shard} must be {shape} of float32 or "
                 f"float16, not {array.shape} of {array.dtype}."
             )
         with np.errstate(over="ignore"):  # an overflow becomes infinity and is named below
@@ -317,11 +313,8 @@ class StoreWriter:
                 raise IncompleteStoreError(unfinished_message(self.path, shards, unfinished))
             labels = next(split.labels for split in self.spec.splits if split.name == "train")
             catalogue = Catalogue.of(self._draft.header, labels, recorded)
-            sealed = self._draft.assemble(self._contents(catalogue))
-            try:
+            with self._draft.assemble(self._contents(catalogue)) as sealed:
                 problems = verify_sealed(sealed, self.path)
-            finally:
-                sealed.close()
             for problem in problems:
                 if problem.shard is not None:
                     self._trusted.pop(problem.shard, None)
@@ -354,14 +347,3 @@ class StoreWriter:
     def close(self) -> None:
         """Let go of the files; an unfinished store stays and can be resumed."""
         self._draft.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

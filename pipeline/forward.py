@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cache import Shard, ShardRecord, Store, StoreWriter
+from cache.closable import Closable
 from pipeline.backbones.tap import Tap
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
@@ -308,7 +308,7 @@ def _to_host(values: torch.Tensor) -> torch.Tensor:
     return host.copy_(values, non_blocking=True)
 
 
-class _Background:
+class _Background(Closable):
     """Writes finished shards in a thread of its own, while the model goes on.
 
     One thread, because a writer commits one shard after the other. Leaving the block waits for
@@ -320,16 +320,7 @@ class _Background:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nolb-writer")
         self._pending: deque[Future[ShardRecord]] = deque()
 
-    def __enter__(self) -> Self:
-        """Nothing to prepare."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Wait for the shards under way."""
         self._pool.shutdown(wait=True)
 

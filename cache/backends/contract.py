@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from cache.closable import Closable
 from cache.errors import CorruptStoreError, NolbError, StoreError
 from cache.layout import ArrayLayout, Header
 from cache.shards import Shard, ShardRecord
@@ -34,7 +35,7 @@ class Contents:
     """Path from the root -> values, for every small array of the layout."""
 
 
-class Sealed(ABC):
+class Sealed(Closable):
     """A finished store, open for reading.
 
     Whatever cannot be read, or disagrees with its checksum, raises CorruptStoreError.
@@ -82,7 +83,7 @@ class Sealed(ABC):
         """Let go of files."""
 
 
-class Draft(ABC):
+class Draft(Closable):
     """An unfinished store; it survives its process.
 
     Different shards may be written by different processes: no two of them share an object.

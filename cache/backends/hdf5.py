@@ -286,8 +286,7 @@ class Hdf5Sealed(Sealed):
     def read(self, array: ArrayLayout, rows: slice, view: int | None = None) -> Array:
         """See :class:`Sealed`."""
         with reading(self._path, f"rows {rows.start} to {rows.stop - 1} of '{array.path}'"):
-            index = array.index(rows) if view is None else (view, rows)
-            return np.asarray(self._dataset(array.path)[index])
+            return np.asarray(self._dataset(array.path)[array.index(rows, view)])
 
     def read_texts(self, path: str) -> list[str]:
         """See :class:`Sealed`."""
@@ -327,7 +326,7 @@ class Hdf5Backend(FolderBackend):
     def read_spare(self, path: Path) -> str | None:
         """See :class:`Backend`."""
         try:
-            with closing(Hdf5Sealed(path, path)) as sealed:
+            with Hdf5Sealed(path, path) as sealed:
                 return "".join(sealed.read_texts(SPARE))
         except (CorruptStoreError, StoreFormatError):
             return None

@@ -131,8 +131,7 @@ class MemorySealed(Sealed):
 
     def read(self, array: ArrayLayout, rows: slice, view: int | None = None) -> Array:
         """See :class:`Sealed`."""
-        index = array.index(rows) if view is None else (view, rows)
-        return np.array(self._finished.arrays[array.path][index])
+        return np.array(self._finished.arrays[array.path][array.index(rows, view)])
 
     def read_texts(self, path: str) -> list[str]:
         """See :class:`Sealed`."""

@@ -23,9 +23,8 @@ from uuid import uuid4
 import numpy as np
 
 from cache.backends.contract import Array, Backend, Contents, Draft, Sealed, one_line, reading
-from cache.backends.zarr import (
-    Place,
-    ZarrSealed,
+from cache.backends.places import Place
+from cache.backends.zarr_format import (
     make_arrays,
     object_names,
     open_group,
@@ -33,6 +32,7 @@ from cache.backends.zarr import (
     shard_arrays,
     write_small_parts,
 )
+from cache.backends.zarr_sealed import ZarrSealed
 from cache.errors import (
     NolbError,
     StoreError,
@@ -311,7 +311,7 @@ class RemoteBackend(Backend):
             draft = draft_of(path)
             draft.remove("draft.json")
             draft.clear()
-            make_arrays((draft / "store").store(read_only=False), header)
+            make_arrays(draft / "store", header)
             content = canonical({"header": header.to_json(), "replaces": replaces, "token": token})
             draft.write("draft.json", content.encode("utf-8"))
         return RemoteDraft(path, header, replaces=replaces, token=token)

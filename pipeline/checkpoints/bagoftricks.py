@@ -9,9 +9,9 @@ from __future__ import annotations
 from cache import Classifier
 from pipeline.backbones import Backbone
 from pipeline.checkpoints.building import assemble, cosine_head, linear_head
-from pipeline.checkpoints.mapping import StateDict, inner, tensors_of, without_module_prefix
+from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.model import TrainedModel
-from pipeline.checkpoints.payload import Payload
+from pipeline.checkpoints.payload import SAVED_OR_BARE, Payload
 from pipeline.checkpoints.recognition import chosen_backbone
 from pipeline.checkpoints.variants import parse_variant
 from pipeline.errors import CheckpointError
@@ -26,7 +26,7 @@ UNNORMALIZED = "fc"
 
 def detect(payload: Payload) -> str | None:
     """A state dict of `backbone.*` and `classifier.*` alone."""
-    state = _state(payload)
+    state = payload.state(*SAVED_OR_BARE)
     if state is None or not all(any(key.startswith(part) for key in state) for part in PARTS):
         return None
     if any(not key.startswith(PARTS) for key in state):
@@ -41,12 +41,9 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     Raises:
         CheckpointError: if the file lacks the family's parts, or a weight does not fit.
     """
-    state = _state(payload)
+    state = payload.state(*SAVED_OR_BARE)
     if state is None or detect(payload) is None:
-        raise CheckpointError(
-            f"{payload.path}: a file of the family {NAME} keeps backbone.* and classifier.* in "
-            f"state_dict; this one holds {payload.describe()}. Name another family with --model."
-        )
+        raise payload.foreign_to(NAME, "backbone.* and classifier.* in state_dict")
     wish = parse_variant(NAME, variant, rules=(UNNORMALIZED,))
     body, head = inner(state, "backbone"), inner(state, "classifier")
     backbone = chosen_backbone(payload.path, body, wish.backbone, len(head))
@@ -85,8 +82,3 @@ def _classifier(
         f"bias, say --model {NAME}:{UNNORMALIZED}."
     )
     return classifier, "FCNorm (C, D): cosine without a scale", (note,)
-
-
-def _state(payload: Payload) -> StateDict | None:
-    state = tensors_of(payload.mapping("state_dict")) or tensors_of(payload.content)
-    return None if state is None else without_module_prefix(state)

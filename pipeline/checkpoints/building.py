@@ -17,7 +17,7 @@ from pipeline.backbones import Backbone
 from pipeline.backbones.finding import without_memory
 from pipeline.backbones.registry import CIFAR_PREPROCESSING
 from pipeline.backbones.residual import IMAGENET_PREPROCESSING
-from pipeline.checkpoints.mapping import OPTIONAL_SUFFIX, StateDict, load_strictly
+from pipeline.checkpoints.mapping import OPTIONAL_SUFFIX, StateDict, inner, load_strictly
 from pipeline.checkpoints.model import TrainedModel, TrainingRule, head_module, put_module
 from pipeline.checkpoints.payload import Payload
 from pipeline.checkpoints.recognition import is_small
@@ -54,10 +54,8 @@ def split_head(state: StateDict, *names: str) -> Weights | None:
     for name in names:
         weight = state.get(f"{name}.weight")
         if weight is not None and weight.ndim == MATRIX:
-            prefix = f"{name}."
-            head = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            body = {k: v for k, v in state.items() if not k.startswith(prefix)}
-            return Weights(body, head, name)
+            body = {k: v for k, v in state.items() if not k.startswith(f"{name}.")}
+            return Weights(body, inner(state, name), name)
     return None
 
 
@@ -122,6 +120,23 @@ def cosine_head(
             f"{', '.join(f'{name} {tuple(tensor.shape)}' for name, tensor in head.items())}."
         )
     return Classifier(weight.T if transposed else weight, scale=scale, normalized=True)
+
+
+def normed_or_linear_head(source: str, head: StateDict, width: int) -> tuple[Classifier, str]:
+    """The classifier of LDAM's code and what it is: only its NormedLinear (D, C) has no bias.
+
+    Args:
+        source: path for messages.
+        head: `weight`, and `bias` where it has one.
+        width: D, the width of the features.
+
+    Raises:
+        CheckpointError: if the head is neither.
+    """
+    if "bias" in head:
+        return linear_head(source, head), "linear"
+    classifier = cosine_head(source, head, width, transposed=True)
+    return classifier, "NormedLinear (D, C): cosine without a scale"
 
 
 def assemble(

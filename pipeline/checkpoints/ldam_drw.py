@@ -6,19 +6,11 @@ its scale of 30 exists only in the loss. The other losses train an ordinary line
 
 from __future__ import annotations
 
-from pipeline.checkpoints.building import (
-    Weights,
-    assemble,
-    cosine_head,
-    linear_head,
-    split_head,
-)
-from pipeline.checkpoints.mapping import tensors_of, without_module_prefix
+from pipeline.checkpoints.building import Weights, assemble, normed_or_linear_head, split_head
 from pipeline.checkpoints.model import TrainedModel
-from pipeline.checkpoints.payload import Payload
+from pipeline.checkpoints.payload import SAVED_OR_BARE, Payload
 from pipeline.checkpoints.recognition import chosen_backbone, matching_backbone
 from pipeline.checkpoints.variants import parse_variant
-from pipeline.errors import CheckpointError
 
 NAME = "ldam-drw"
 
@@ -45,33 +37,26 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     """
     weights = _weights(payload)
     if weights is None:
-        raise CheckpointError(
-            f"{payload.path}: a file of the family {NAME} keeps its weights in state_dict, the "
-            f"classifier under linear; this one holds {payload.describe()}. "
-            f"Name another family with --model."
-        )
+        raise payload.foreign_to(NAME, "its weights in state_dict, the classifier under linear")
     wish = parse_variant(NAME, variant)
     backbone = chosen_backbone(payload.path, weights.body, wish.backbone)
-    if "bias" in weights.head:
-        classifier = linear_head(payload.path, weights.head)
-        return assemble(payload, weights.body, classifier, backbone, family=NAME)
     width = backbone.feature_width
-    classifier = cosine_head(payload.path, weights.head, width, transposed=True)
+    classifier, words = normed_or_linear_head(payload.path, weights.head, width)
+    cosines = (
+        f"linear.weight {weights.weight_shape} has no bias, so it is LDAM's NormedLinear: the "
+        f"old logits are cosines without a scale, within -1..1."
+    )
     return assemble(
         payload,
         weights.body,
         classifier,
         backbone,
         family=NAME,
-        head="NormedLinear (D, C): cosine without a scale",
-        notes=(
-            f"linear.weight {weights.weight_shape} has no bias, so it is LDAM's NormedLinear: the "
-            f"old logits are cosines without a scale, within -1..1.",
-        ),
+        head=words,
+        notes=(cosines,) if classifier.normalized else (),
     )
 
 
 def _weights(payload: Payload) -> Weights | None:
-    # A bare state dict counts too where the user names the family: people re-save such files.
-    state = tensors_of(payload.mapping("state_dict")) or tensors_of(payload.content)
-    return None if state is None else split_head(without_module_prefix(state), "linear")
+    state = payload.state(*SAVED_OR_BARE)
+    return None if state is None else split_head(state, "linear")

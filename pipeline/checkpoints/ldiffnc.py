@@ -6,13 +6,12 @@ simplex that training pulls the features to. With the LDAM loss the head is a No
 
 from __future__ import annotations
 
-from pipeline.checkpoints.building import assemble, cosine_head, linear_head
-from pipeline.checkpoints.mapping import StateDict, inner, tensors_of, without_module_prefix
+from pipeline.checkpoints.building import assemble, normed_or_linear_head
+from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import Payload
 from pipeline.checkpoints.recognition import chosen_backbone
 from pipeline.checkpoints.variants import parse_variant
-from pipeline.errors import CheckpointError
 
 NAME = "ldiffnc"
 
@@ -36,25 +35,18 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     """
     body, head = _body(payload), _head(payload)
     if not body or "weight" not in head:
-        raise CheckpointError(
-            f"{payload.path}: a file of the family {NAME} keeps the backbone in state_dict and "
-            f"the head in classifier, under fc; this one holds {payload.describe()}. "
-            f"Name another family with --model."
-        )
+        keeps = "the backbone in state_dict and the head in classifier, under fc"
+        raise payload.foreign_to(NAME, keeps)
     wish = parse_variant(NAME, variant)
     backbone = chosen_backbone(payload.path, body, wish.backbone, len(head))
     left_out = (SIMPLEX,) if SIMPLEX in payload.content else ()
-    if "bias" in head:
-        classifier, words = linear_head(payload.path, head), "linear"
-    else:
-        classifier = cosine_head(payload.path, head, backbone.feature_width, transposed=True)
-        words = "NormedLinear (D, C): cosine without a scale"
+    classifier, words = normed_or_linear_head(payload.path, head, backbone.feature_width)
     return assemble(payload, body, classifier, backbone, family=NAME, head=words, left_out=left_out)
 
 
 def _body(payload: Payload) -> StateDict:
-    return without_module_prefix(tensors_of(payload.mapping("state_dict")) or {})
+    return payload.state(("state_dict",)) or {}
 
 
 def _head(payload: Payload) -> StateDict:
-    return inner(without_module_prefix(tensors_of(payload.mapping("classifier")) or {}), "fc")
+    return inner(payload.state(("classifier",)) or {}, "fc")

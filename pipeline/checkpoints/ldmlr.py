@@ -7,13 +7,11 @@ The training script keeps its whole configuration in the file: `train_info`, `da
 from __future__ import annotations
 
 from pipeline.checkpoints.building import Weights, assemble, linear_head, split_head
-from pipeline.checkpoints.mapping import tensors_of, without_module_prefix
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import Payload
 from pipeline.checkpoints.recognition import chosen_backbone, is_small
 from pipeline.checkpoints.variants import parse_variant
 from pipeline.datasets.preprocessing import Preprocessing
-from pipeline.errors import CheckpointError
 
 NAME = "ldmlr"
 
@@ -40,11 +38,7 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     """
     weights = _weights(payload)
     if weights is None:
-        raise CheckpointError(
-            f"{payload.path}: a file of the family {NAME} keeps its weights in state_dict.model, "
-            f"the classifier under fc; this one holds {payload.describe()}. "
-            f"Name another family with --model."
-        )
+        raise payload.foreign_to(NAME, "its weights in state_dict.model, the classifier under fc")
     wish = parse_variant(NAME, variant)
     backbone = chosen_backbone(payload.path, weights.body, wish.backbone)
     counts = _class_counts(payload)
@@ -60,8 +54,8 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
 
 
 def _weights(payload: Payload) -> Weights | None:
-    state = tensors_of(payload.mapping("state_dict", "model"))
-    return None if state is None else split_head(without_module_prefix(state), "fc")
+    state = payload.state(("state_dict", "model"))
+    return None if state is None else split_head(state, "fc")
 
 
 def _class_counts(payload: Payload) -> list[int] | None:

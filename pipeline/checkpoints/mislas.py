@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.checkpoints.building import assemble, linear_head
 from pipeline.checkpoints.class_order import DescendingCounts
-from pipeline.checkpoints.mapping import StateDict, inner, tensors_of, without_module_prefix
+from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import Payload
 from pipeline.checkpoints.recognition import chosen_backbone, is_small
@@ -49,11 +49,7 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     """
     body, head = _part(payload, BODY), inner(_part(payload, HEAD), "fc")
     if not body or "weight" not in head:
-        raise CheckpointError(
-            f"{payload.path}: a file of the family {NAME} keeps its weights in {BODY} and {HEAD}, "
-            f"the latter under fc; this one holds {payload.describe()}. "
-            f"Name another family with --model."
-        )
+        raise payload.foreign_to(NAME, f"its weights in {BODY} and {HEAD}, the latter under fc")
     wish = parse_variant(NAME, variant, rules=(IN_LABEL_ORDER,))
     body = _with_block(payload, body)
     backbone = chosen_backbone(payload.path, body, wish.backbone, len(head))
@@ -75,7 +71,7 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
 
 def _part(payload: Payload, key: str) -> StateDict:
     """One of the file's state dicts, by names without `module.`; empty where it is not there."""
-    return without_module_prefix(tensors_of(payload.mapping(key)) or {})
+    return payload.state((key,)) or {}
 
 
 def _with_block(payload: Payload, body: StateDict) -> StateDict:

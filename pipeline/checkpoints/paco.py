@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.checkpoints.building import assemble, linear_head
-from pipeline.checkpoints.mapping import StateDict, inner, tensors_of, without_module_prefix
+from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.model import TrainedModel
-from pipeline.checkpoints.payload import Payload
+from pipeline.checkpoints.payload import SAVED_OR_BARE, Payload
 from pipeline.checkpoints.recognition import chosen_backbone
 from pipeline.checkpoints.variants import parse_variant
-from pipeline.errors import CheckpointError
 
 NAME = "paco"
 
@@ -60,10 +59,9 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
 
 def query_encoder(payload: Payload) -> QueryEncoder | None:
     """The query encoder and classifier that the file holds, if it is built so."""
-    state = tensors_of(payload.mapping("state_dict")) or tensors_of(payload.content)
+    state = payload.state(*SAVED_OR_BARE)
     if state is None:
         return None
-    state = without_module_prefix(state)
     head = inner(state, "linear")
     if "weight" not in head or not any(key.startswith(QUERY) for key in state):
         return None
@@ -81,10 +79,7 @@ def load_query_encoder(payload: Payload, variant: str | None, family: str) -> Tr
     """
     found = query_encoder(payload)
     if found is None:
-        raise CheckpointError(
-            f"{payload.path}: a file of the family {family} keeps encoder_q and linear in "
-            f"state_dict; this one holds {payload.describe()}. Name another family with --model."
-        )
+        raise payload.foreign_to(family, "encoder_q and linear in state_dict")
     wish = parse_variant(family, variant)
     backbone = chosen_backbone(payload.path, found.body, wish.backbone, len(found.left_out))
     classifier = linear_head(payload.path, found.head)

@@ -13,10 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.checkpoints import unpickling
+from pipeline.checkpoints.mapping import StateDict, tensors_of, without_module_prefix
 from pipeline.errors import CheckpointError
 
 SHOWN = 8
 """Most names that one message lists."""
+
+SAVED_OR_BARE = (("state_dict",), ())
+"""Where scripts put the weights, and where they lie when somebody saved them again alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +48,35 @@ class Payload:
             found = found[key]
         return found if isinstance(found, Mapping) else None
 
+    def state(self, *places: tuple[str, ...]) -> StateDict | None:
+        """The state dict in the first place that holds one, by names without `module.`.
+
+        Args:
+            places: keys that lead there, as `mapping` takes them; () is the top level.
+        """
+        for place in places:
+            found = tensors_of(self.mapping(*place))
+            if found is not None:
+                return without_module_prefix(found)
+        return None
+
     def describe(self) -> str:
         """The names at the top level, and how many weights lie in a state dict there."""
         names = [_summary(key, value) for key, value in self.content.items()]
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         return f"at its top level: {', '.join(names[:SHOWN]) or 'nothing'}{more}"
+
+    def foreign_to(self, family: str, keeps: str) -> CheckpointError:
+        """The error for a file without the parts of the family that the user named.
+
+        Args:
+            family: its name.
+            keeps: the parts that its files have, and where.
+        """
+        return CheckpointError(
+            f"{self.path}: a file of the family {family} keeps {keeps}; this one holds "
+            f"{self.describe()}. Name another family with --model."
+        )
 
 
 def read_payload(path: Path | str) -> Payload:

@@ -17,7 +17,7 @@ from pipeline.checkpoints.building import (
     split_head,
 )
 from pipeline.checkpoints.library import hinted_backbone, load_library, torchvision_backbone
-from pipeline.checkpoints.mapping import StateDict, inner, tensors_of, without_module_prefix
+from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import Payload
 from pipeline.checkpoints.recognition import (
@@ -48,7 +48,7 @@ class Found:
 
 def detect(payload: Payload) -> str | None:
     """A state dict whose keys and shapes are those of a network that is known."""
-    state = _state(payload)
+    state = payload.state(*PLACES)
     found = None if state is None else _found(payload, state)
     if state is None or found is None:
         return None
@@ -67,7 +67,7 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
         CheckpointError: if there is no state dict, no linear classifier in it, or a weight does
             not fit.
     """
-    state = _state(payload)
+    state = payload.state(*PLACES)
     if state is None:
         raise CheckpointError(_nothing_plain(payload))
     name = parse_variant(NAME, variant).backbone
@@ -112,17 +112,9 @@ def _found(payload: Payload, state: StateDict) -> Found | None:
     return None if backbone is None else Found(backbone, None)
 
 
-def _state(payload: Payload) -> StateDict | None:
-    for place in PLACES:
-        state = tensors_of(payload.mapping(*place))
-        if state is not None:
-            return without_module_prefix(state)
-    return None
-
-
 def nearest(payload: Payload) -> str:
     """Which network a file that nobody recognises comes nearest to, in a sentence or not at all."""
-    state = _state(payload)
+    state = payload.state(*PLACES)
     weights = None if state is None else split_head(state, *HEAD_NAMES)
     return "" if weights is None else nearest_backbone(weights.body)
 

@@ -20,9 +20,9 @@ from pipeline.backbones.registry import CIFAR_PREPROCESSING
 from pipeline.backbones.residual import IMAGENET_PREPROCESSING
 from pipeline.backbones.ride_resnet import CLASSIFIER, ExpertNetwork, ExpertPlan
 from pipeline.checkpoints.building import MATRIX, array, assemble
-from pipeline.checkpoints.mapping import StateDict, inner, tensors_of, without_module_prefix
+from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.model import TrainedModel
-from pipeline.checkpoints.payload import Payload
+from pipeline.checkpoints.payload import SAVED_OR_BARE, Payload
 from pipeline.checkpoints.variants import parse_variant
 from pipeline.errors import CheckpointError
 
@@ -58,11 +58,7 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     """
     state = _state(payload)
     if state is None or not _heads(state):
-        raise CheckpointError(
-            f"{payload.path}: a file of the family {NAME} keeps backbone.linears.* in state_dict, "
-            f"one an expert; this one holds {payload.describe()}. "
-            f"Name another family with --model."
-        )
+        raise payload.foreign_to(NAME, "backbone.linears.* in state_dict, one an expert")
     plan = read_plan(payload.path, state)
     # The network is not to be chosen; its name is taken where an identity holds it.
     wish = parse_variant(NAME, variant, rules=(plan.name,), settings=("scale",))
@@ -238,8 +234,7 @@ def _scale(text: str) -> float:
 
 def _state(payload: Payload) -> StateDict | None:
     """The weights under `backbone.`, if there are no others."""
-    state = tensors_of(payload.mapping("state_dict")) or tensors_of(payload.content)
-    found = {} if state is None else without_module_prefix(state)
-    if not found or not all(key.startswith("backbone.") for key in found):
+    state = payload.state(*SAVED_OR_BARE)
+    if state is None or not all(key.startswith("backbone.") for key in state):
         return None
-    return inner(found, "backbone")
+    return inner(state, "backbone")

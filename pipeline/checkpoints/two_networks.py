@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.checkpoints.mapping import StateDict, inner, tensors_of, without_module_prefix
+from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.payload import Payload
 from pipeline.errors import CheckpointError
 
@@ -34,16 +34,15 @@ class TwoNetworks:
 def two_networks(payload: Payload) -> TwoNetworks | None:
     """The feature network and classifier that the file holds, if it is built so."""
     for place in PLACES:
-        body = tensors_of(payload.mapping(place, "feat_model"))
-        head = tensors_of(payload.mapping(place, "classifier"))
+        body = payload.state((place, "feat_model"))
+        head = payload.state((place, "classifier"))
         if body is not None and head is not None:
-            head = without_module_prefix(head)
             named = {
                 key if key == SCALES else f"classifier.{key}": tensor
                 for key, tensor in head.items()
                 if not key.startswith("fc.")
             }
-            return TwoNetworks(without_module_prefix(body), inner(head, "fc") | named)
+            return TwoNetworks(body, inner(head, "fc") | named)
     return None
 
 
@@ -55,11 +54,7 @@ def required(payload: Payload, family: str) -> TwoNetworks:
     """
     found = two_networks(payload)
     if found is None:
-        raise CheckpointError(
-            f"{payload.path}: a file of the family {family} keeps feat_model and classifier in "
-            f"{' or '.join(PLACES)}; this one holds {payload.describe()}. "
-            f"Name another family with --model."
-        )
+        raise payload.foreign_to(family, f"feat_model and classifier in {' or '.join(PLACES)}")
     if "weight" not in found.head:
         raise CheckpointError(
             f"{payload.path}: its classifier holds {', '.join(found.head)} and no fc.weight, so it "

@@ -1,10 +1,11 @@
-"""The trained model that a head belongs to, found again from the checkpoint and the identity."""
+"""What a head belongs to, found again from its identity: the trained model and the test views."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 from cache import Identity
 from pipeline.checkpoints import TrainedModel, load_checkpoint
 from pipeline.datasets.preprocessing import Preprocessing
-from pipeline.errors import CheckpointError, ExportError
+from pipeline.datasets.views import ShiftedViews
+from pipeline.errors import CheckpointError, ConfigError, ExportError
 
 _PRINTED = re.compile(
     r"(?:no resize|resize (?P<resize>\d+)(?P<squash>x\d+)? (?P<interpolation>\w+) antialias), "
@@ -22,6 +24,12 @@ _PRINTED = re.compile(
     r"mean (?P<mean>\([^)]*\)), std (?P<std>\([^)]*\))"
 )
 """The line of `Preprocessing.describe`."""
+
+_PRINTED_VIEWS = re.compile(
+    r"(?P<count>\d+) test views(?P<flip>, mirror images)?"
+    r"(?:, moves by (?P<shift>\d+), (?P<fill>mean|black) padding)?"
+)
+"""The line of `ShiftedViews.describe`."""
 
 
 def model_of_identity(
@@ -65,6 +73,37 @@ def model_of_identity(
     if loaded.preprocessing.describe() == identity.preprocessing:
         return loaded
     return replace(loaded, preprocessing=printed_preprocessing(identity.preprocessing))
+
+
+def views_of_identity(identity: Identity) -> ShiftedViews:
+    """The test views that the extraction of that identity made; none where it made none.
+
+    Raises:
+        ExportError: if it made some that cannot be told from its words.
+    """
+    # Those of `train` come first, and are no test views.
+    lines = [line for line in identity.views.split("; ") if " test views" in line]
+    return printed_views(lines[-1]) if lines else ShiftedViews()
+
+
+def printed_views(line: str) -> ShiftedViews:
+    """The test views that print themselves as this line; what it leaves out changes no pixel.
+
+    Raises:
+        ExportError: if no test views print themselves so.
+    """
+    found = _PRINTED_VIEWS.fullmatch(line)
+    if found is not None:
+        values: dict[str, Any] = {n: int(found[n]) for n in ("count", "shift") if found[n]}
+        values |= {"fill": found["fill"]} if found["fill"] else {}
+        with suppress(ConfigError):  # there are not so many: told below
+            views = ShiftedViews(**values, flip=found["flip"] is not None)
+            if views.describe() == line:
+                return views
+    raise ExportError(
+        f"The test views {line!r} cannot be made again: extract the store again with this nolb, "
+        "and fit the head on it."
+    )
 
 
 def printed_preprocessing(line: str) -> Preprocessing:

@@ -17,8 +17,6 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache import Split
+from cache.closable import Closable
 from pipeline.errors import FitError
 from pipeline.fitting.rows import LinearMap
 from pipeline.fitting.shares import ALONE, Batch, IndexBatch, Share
@@ -69,7 +68,7 @@ def buffer_rows(
     return int(rows)
 
 
-class ScratchRows:
+class ScratchRows(Closable):
     """Usable rows of a training split in a file of their own; a context manager.
 
     The file has no name, so that it is gone with the process, however that ends.
@@ -189,19 +188,6 @@ class ScratchRows:
         """Give the room back."""
         self._readers.shutdown()
         self._file.close()
-
-    def __enter__(self) -> Self:
-        """Nothing to prepare."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give the room back."""
-        self.close()
 
 
 def resident_bytes() -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import Store
+from cache import Split, Store
 from pipeline.checkpoints import TrainedModel
 from pipeline.ensemble import averaged_views, predict_split
 from pipeline.errors import ExportError, OutputExistsError, UnreadableImageError
@@ -34,6 +34,9 @@ from pipeline.versions import versions
 
 CHECKPOINT = "checkpoint"
 """The format that is the user's own."""
+
+WEIGHTS = "safetensors"
+"""The format that is no program, so that its images may be of any side."""
 
 BATCH = 256
 """Images that are checked at once."""
@@ -150,19 +153,28 @@ def export(
         if format == CHECKPOINT:
             replaced = patch_checkpoint(trained, head, unfinished)
             return Export(path, format, None, replaced, None, left_out)
-        seen = None if lookup is None else _side_of_images(store, lookup, trained)
-        if format != "safetensors" or seen is not None or side is not None:
-            side = image_side(trained.preprocessing, side, seen)
+        side = _side(format, store, trained, lookup, side)
         description = _describe(store, head, trained, temperatures, normalization, side)
-        network = build_classifier(trained, head, temperatures)
-        write_export(format, network, description, unfinished)
-        exported = open_export(unfinished, trained)
-        agreement = None
+        write_export(format, build_classifier(trained, head, temperatures), description, unfinished)
+        exported, agreement = open_export(unfinished, trained), None
         if lookup is not None:
-            agreement = _agreement(
-                exported, store, head, temperatures, lookup, n_checked, on_progress
-            )
+            wanted, _ = predict_split(store, "test", head, temperatures, test_views=False)
+            agreement = _agreement(exported, store["test"], wanted, lookup, n_checked, on_progress)
     return Export(path, format, description, (), agreement, left_out)
+
+
+def _side(
+    format: str,  # noqa: A002  as above
+    store: Store,
+    model: TrainedModel,
+    lookup: ImageLookup | None,
+    given: int | None,
+) -> int | None:
+    """Side of the images that the file takes; None where it holds weights and nothing says it."""
+    seen = None if lookup is None else _side_of_images(store["test"], lookup, model)
+    if format == WEIGHTS and seen is None and given is None:
+        return None
+    return image_side(model.preprocessing, given, seen)
 
 
 def _describe(
@@ -226,12 +238,12 @@ def _appearing(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
 
 
-def _side_of_images(store: Store, lookup: ImageLookup, model: TrainedModel) -> int:
+def _side_of_images(split: Split, lookup: ImageLookup, model: TrainedModel) -> int:
     """Side of the first readable test image after its preprocessing."""
     reason = ""
-    for row in range(min(BATCH, store["test"].n_samples)):
+    for row in range(min(BATCH, split.n_samples)):
         try:
-            pixels = model.preprocessing.to_uint8(lookup.read(store["test"].ids[row]))
+            pixels = model.preprocessing.to_uint8(lookup.read(split.ids[row]))
         except UnreadableImageError as error:
             reason = reason or str(error)
             continue
@@ -250,19 +262,24 @@ def _side_of_images(store: Store, lookup: ImageLookup, model: TrainedModel) -> i
 
 def _agreement(
     exported: Exported,
-    store: Store,
-    head: Head,
-    temperatures: tuple[float, float] | None,
+    split: Split,
+    wanted: NDArray[np.intp],
     lookup: ImageLookup,
     n_checked: int | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> Agreement:
-    """Run the file on test images and compare with the store's predictions.
+    """Run the file on images of the split and compare with the store's predictions.
 
     A subset is spread evenly over the split, which is usually sorted by class.
+
+    Args:
+        exported: the file.
+        split: the test split.
+        wanted: (N,) class of each usable row, as the store gives it.
+        lookup: where the images are.
+        n_checked: how many of them; None for all.
+        on_progress: called with images checked and their number.
     """
-    split = store["test"]
-    predictions, _ = predict_split(store, "test", head, temperatures, test_views=False)
     usable = np.flatnonzero(split.usable)
     n = len(usable) if n_checked is None else min(n_checked, len(usable))
     picked = np.linspace(0, len(usable) - 1, n).round().astype(np.int64)
@@ -274,8 +291,8 @@ def _agreement(
         unreadable += len(read) - len(inputs)
         if inputs:
             found = exported.run(np.stack(inputs)).argmax(axis=1)
-            wanted = predictions[part][[pixels is not None for pixels in read]]
-            different += int((found != wanted).sum())
+            readable = [pixels is not None for pixels in read]
+            different += int((found != wanted[part][readable]).sum())
         if on_progress is not None:
             on_progress(min(start + BATCH, n), n)
     return Agreement(n - unreadable, different, unreadable)

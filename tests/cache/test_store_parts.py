@@ -21,6 +21,7 @@ from cache import (
     StoreFormatError,
     samples_digest,
 )
+from cache.closable import Closable
 from cache.layout import Header, chunk_rows
 from cache.shards import array_digest, finite_rows, shards_of, tidy_reason
 from tests.cache.store_making import make_spec
@@ -297,6 +298,18 @@ def test_headers_are_read_strictly(change, words):
         Header.from_json(Header.of(make_spec()).to_json() | change, "x.zarr")
 
 
+def test_an_array_knows_its_rows_along_either_axis():
+    arrays = Header.of(make_spec(n_train=5, n_views=3)).shard_arrays("train")  # D is 4
+    rows = slice(1, 3)
+    for name, shape in (("features", (5, 4)), ("views", (3, 5, 4))):
+        values = np.arange(np.prod(shape)).reshape(shape)
+        part = values[arrays[name].index(rows)]
+        assert arrays[name].shape == shape
+        assert part.shape == arrays[name].shape_of(2)
+        assert np.array_equal(part, values[..., 1:3, :])
+    assert np.array_equal(values[arrays["views"].index(rows, 2)], values[2, 1:3])
+
+
 @given(st.integers(1, 5000), st.integers(1, 1 << 22))
 def test_chunks_part_a_shard(shard_rows, row_bytes):
     rows = chunk_rows(shard_rows, row_bytes)
@@ -312,3 +325,22 @@ def test_chunks_of_the_usual_sizes():
     assert chunk_rows(2048, 256) == 2048
     # A prime number of rows has no divisor but 1: one chunk.
     assert chunk_rows(2047 + 6, 4096) == 2053
+
+
+# Closing
+
+
+class Held(Closable):
+    closed = 0
+
+    def close(self):
+        self.closed += 1
+
+
+def test_a_block_closes_what_it_holds_and_hides_no_error():
+    with Held() as held:
+        assert not held.closed
+    assert held.closed == 1
+    with pytest.raises(ZeroDivisionError), held:
+        _ = 1 / 0
+    assert held.closed == 2

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.checkpoints import FAMILIES, load_checkpoint
-from pipeline.checkpoints.payload import read_payload
+from pipeline.checkpoints.payload import SAVED_OR_BARE, Payload, read_payload
 from pipeline.checkpoints.unpickling import ArrayShell, Placeholder
 from pipeline.errors import CheckpointError
 from tests.checkpoints.peer_files import ONE_EACH as FILES
@@ -231,6 +231,17 @@ def test_reads_safetensors(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"weight": torch.arange(3.0)}, file)
     assert torch.equal(torch.as_tensor(read_payload(file).content["weight"]), torch.arange(3.0))
+
+
+def test_the_first_place_with_a_state_dict_counts() -> None:
+    one, two = {"module.fc.weight": torch.ones(1)}, {"fc.weight": torch.zeros(1)}
+    nested = Payload("x.pth", "", {"state_dict": {"model": one, "epoch": 3}, "model": two})
+    assert nested.state(("state_dict",)) is None  # not tensors alone
+    assert nested.state(("lost",), ("state_dict", "model"), ("model",)) == {"fc.weight": 1}
+    assert nested.state(("model",), ("state_dict", "model")) == {"fc.weight": 0}
+    assert nested.state(*SAVED_OR_BARE) is None
+    assert Payload("x.pth", "", one).state(*SAVED_OR_BARE) == {"fc.weight": 1}
+    assert Payload("x.pth", "", {"state_dict": one}).state(*SAVED_OR_BARE) == {"fc.weight": 1}
 
 
 def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:

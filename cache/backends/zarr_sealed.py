@@ -1,0 +1,122 @@
+"""A finished Zarr store, wherever its objects lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from cache.backends.contract import Array, Sealed, damaged, numpy_name, reading
+from cache.backends.places import Place
+from cache.backends.zarr_format import (
+    METADATA,
+    is_ours,
+    metadata_digest,
+    object_bytes,
+    object_names,
+    open_array,
+    open_group,
+)
+from cache.layout import STRING, ArrayLayout
+from cache.shards import Shard
+from cache.strict_json import JSON, MOST_BYTES
+
+
+class ZarrSealed(Sealed):
+    """A finished store.
+
+    Args:
+        place: where it lies.
+        path: the name that errors give it.
+    """
+
+    def __init__(self, place: Place, path: Path) -> None:
+        self._path = path
+        self._place = place
+        with reading(path, "zarr.json"):
+            self._metadata(".")
+            self._group = open_group(place, read_only=True)
+        self._opened: dict[str, zarr.Array[Any]] = {}
+
+    def _array(self, path: str) -> zarr.Array[Any]:
+        if path not in self._opened:
+            with reading(self._path, f"'{path}'"):
+                self._metadata(path)
+                self._opened[path] = open_array(self._group, path)
+        return self._opened[path]
+
+    def _metadata(self, path: str) -> bytes:
+        """Return a zarr.json, if it is a file of a size that ours can have."""
+        name = "zarr.json" if path == "." else f"{path}/zarr.json"
+        size = self._place.size(name)
+        if size is None or size > MOST_BYTES:
+            raise ValueError(f"{name} is missing or larger than ours")
+        return self._place.read(name)
+
+    def attributes(self, group: str = "") -> dict[str, JSON]:
+        """See :class:`Sealed`."""
+        with reading(self._path, f"the attributes of '{group}'"):
+            self._metadata(group or ".")
+            found = self._group[group] if group else self._group
+            attributes = dict(found.attrs.asdict())
+            if not group:
+                attributes.pop(METADATA, None)
+            return attributes
+
+    def shape_and_dtype(self, path: str) -> tuple[tuple[int, ...], str]:
+        """See :class:`Sealed`."""
+        array = self._array(path)
+        is_text = array.dtype.kind in "OTU"
+        return tuple(array.shape), STRING if is_text else numpy_name(array.dtype)
+
+    def frame_problems(self) -> list[str]:
+        """See :class:`Sealed`."""
+        with reading(self._path, "its zarr.json files"):
+            root = json.loads(self._metadata("."))
+            digest = root["attributes"].get(METADATA)
+            plain = {key: value for key, value in root.items() if key != "attributes"}
+            # Some versions of zarr say that nothing is consolidated, others do not mention it.
+            plain.pop("consolidated_metadata", None)
+        if plain != {"zarr_format": 3, "node_type": "group"}:
+            return ["zarr.json is not what was written"]
+        if digest != metadata_digest(self._place):
+            return ["the zarr.json files of its groups and arrays are not what was written"]
+        return []
+
+    def require_layout(self, array: ArrayLayout) -> None:
+        """See :class:`Sealed`."""
+        with reading(self._path, f"'{array.path}'"):
+            ours = is_ours(json.loads(self._metadata(array.path)), array)
+        if not ours:
+            raise damaged(self._path, f"'{array.path}' is not stored as nolb stores it")
+
+    def lost(self, array: ArrayLayout, shard: Shard) -> str | None:
+        """See :class:`Sealed`."""
+        wanted = object_bytes(array, shard)
+        for name in object_names(array, shard):
+            try:
+                found = self._place.size(name)
+            except ValueError as error:
+                return str(error)
+            if found is None:
+                return f"{name} is missing"
+            if found != wanted:
+                return f"{name} has {found:,} bytes instead of {wanted:,}"
+        return None
+
+    def read(self, array: ArrayLayout, rows: slice, view: int | None = None) -> Array:
+        """See :class:`Sealed`."""
+        with reading(self._path, f"rows {rows.start} to {rows.stop - 1} of '{array.path}'"):
+            return np.asarray(self._array(array.path)[array.index(rows, view)])
+
+    def read_texts(self, path: str) -> list[str]:
+        """See :class:`Sealed`."""
+        with reading(self._path, f"'{path}'"):
+            return [str(text) for text in np.asarray(self._array(path)[...]).tolist()]
+
+    def close(self) -> None:
+        """See :class:`Sealed`."""
+        self._opened.clear()
