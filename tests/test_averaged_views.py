@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -11,19 +12,23 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
 from cache import Store, StoreError, convert_store, open_store, verify_store
 from cache.errors import IdentityMismatchError
 from pipeline.cli import main
-from pipeline.config import ExtractConfig, SweepConfig
+from pipeline.config import ExtractConfig, FitConfig, SweepConfig
 from pipeline.datasets import ShiftedViews, ViewSpec, open_source
 from pipeline.ensemble import logit_blocks, mixture_probabilities
 from pipeline.errors import EvaluationError
-from pipeline.heads import Head, save_head
+from pipeline.heads import Head, load_head, save_head
 from pipeline.progress import Snapshot
+from pipeline.stages import predict as predict_stage
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.extract import extract, prepare_model
+from pipeline.stages.predict import classifier_of_head, predict
 from pipeline.stages.report import make_report
+from pipeline.stages.study import study
 from pipeline.stages.sweep_temps import save_sweep, sweep_temps
 from tests.cache.store_making import tree
 from tests.measured_stores import planted_head, planted_store
@@ -191,6 +196,61 @@ def test_every_command_averages_and_says_so(made: Path, store: Store, tmp_path: 
     assert "no test views of 'train'" in refused.output
 
 
+@pytest.mark.parametrize(("options", "averaged"), [((), True), (("--test-views",), True), (("--no-test-views",), False)])  # fmt: skip  # noqa: E501
+def test_fit_head_and_its_studies_score_as_they_are_told(
+    made: Path,
+    store: Store,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    averaged: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.figures.canvas.DPI", 40)
+    words, n_views = "mean feature of 4 views each", 3 if averaged else 0
+    out = tmp_path / "h.safetensors"
+    common = ("fit-head", made / "s.zarr", "--epochs", 2, "--out", out, *options)
+    done = nolb(*common, "--json", tmp_path / "h.json")
+    assert done.exit_code == 0, done.output
+    assert (words in done.stdout) == averaged
+    content = json.loads((tmp_path / "h.json").read_text())
+    assert content["old"] == evaluate(store, test_views=averaged).to_json()
+    assert content["new"] == evaluate(store, load_head(out), test_views=averaged).to_json()
+    assert content["new"]["test_views"] == n_views
+
+    done = nolb(*common, "--seeds", 2, "--json", tmp_path / "s.json")
+    assert done.exit_code == 0, done.output
+    assert (words in " ".join(done.stdout.split())) == averaged
+    content = json.loads((tmp_path / "s.json").read_text())
+    assert (content["split"], content["test_views"]) == ("val", n_views)
+    for split in ("val", "test"):
+        alone = evaluate(store, split=split, test_views=averaged)
+        assert content["old"][split] == alone.to_json()
+    found = study(store, FitConfig(epochs=2), seeds=2, test_views=averaged)
+    assert found.test is not None
+    heads = [load_head(tmp_path / "h" / f"seed{seed}.safetensors") for seed in (0, 1)]
+    wanted = [evaluate(store, head, test_views=averaged) for head in heads]
+    assert list(found.test.scores) == wanted
+    assert content["test"] == found.test.to_json()
+
+    # The next command, as it is printed, scores in the same way.
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("Next: nolb ")]
+    assert ("--no-test-views" in line) == (not averaged)
+
+
+@pytest.mark.parametrize("more", [(), ("--seeds", 2)])
+def test_test_views_that_are_not_there_stop_a_fit_before_its_work(
+    made: Path, tmp_path: Path, more: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(made, f"none{len(more)}.zarr", dataclasses.replace(CONFIG, test_views=0)).close()
+    monkeypatch.setattr("pipeline.stages.fit_head.training_rows", None)  # nothing is fitted
+    monkeypatch.setattr("pipeline.stages.study.fit_linear_heads", None)
+    out = tmp_path / "h.safetensors"
+    done = nolb("fit-head", made / f"none{len(more)}.zarr", "--out", out, "--test-views", *more)
+    assert done.exit_code == 1
+    assert "leave --test-views out" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_sweep_s_cells_are_those_of_the_mean_feature(store: Store, tmp_path: Path) -> None:
     head = some_head(store)
     for how, n_views in ((None, 3), (False, 0)):
@@ -240,24 +300,115 @@ def test_extract_shows_the_clean_images_first_and_the_views_beside_them(
         assert store.identity.views == "1 test views, mirror images"
 
 
-def test_predict_averages_like_the_store_and_an_export_does_not(
+def predicted(
+    made: Path, folder: Path, store: Store, head: Head, *options: object, form: str = "jsonl"
+) -> Result:
+    """What the command says about the test images, with a head of that store."""
+    path = folder / "h.safetensors"
+    save_head(dataclasses.replace(head, identity=store.identity), path, overwrite=True)
+    done = nolb("predict", path, made / "test", "--checkpoint", made / "m.pth", "--format", form,
+                "--t-old", 2, *options)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def told(done: Result) -> list[str]:
+    """What it says of views, on standard error; the other lines are of the broken image."""
+    return [line for line in done.stderr.splitlines() if "scored" in line]
+
+
+@pytest.mark.parametrize(
+    ("options", "averaged", "words"),
+    [
+        ((), True, "classified by the mean feature of 4 views"),
+        (
+            ("--test-views", 0),
+            False,
+            "predicting with no test views, where the head's store is scored with 3",
+        ),
+        (("--test-views", 3), True, None),
+        (("--test-views", 3, "--test-view-shift", 1), True, None),
+    ],
+)
+def test_a_head_predicts_as_its_store_is_scored(
+    made: Path,
+    store: Store,
+    tmp_path: Path,
+    options: tuple[object, ...],
+    averaged: bool,
+    words: str | None,
+) -> None:
+    head = some_head(store)
+    done = predicted(made, tmp_path, store, head, *options)
+    found = {Path(p["image"]): p for p in map(json.loads, done.stdout.splitlines()) if "class" in p}
+    (block,) = logit_blocks(store, "test", [None, head], averaged)
+    wanted = mixture_probabilities(block.logits, (2.0, 1.0))
+    usable = np.flatnonzero(store["test"].usable)
+    assert len(found) == len(usable)
+    for row, probabilities in zip(usable, wanted, strict=True):
+        best = found[made / "test" / store["test"].ids[row]]
+        assert best["class"] == store.class_names[probabilities.argmax()]
+        assert best["probability"] == pytest.approx(probabilities.max(), abs=1e-5)
+    if words is None:
+        assert told(done) == []
+    else:
+        (line,) = told(done)
+        assert words in line
+        assert "3 test views, mirror images, moves by 1, mean padding" in line
+
+
+def test_what_is_said_of_views_is_no_part_of_the_output(
+    made: Path, store: Store, tmp_path: Path
+) -> None:
+    for form in ("csv", "jsonl", "table"):
+        done = predicted(made, tmp_path, store, some_head(store), form=form)
+        assert len(told(done)) == 1
+        assert "takes up to 4 times as long" in told(done)[0]
+        assert "mean feature" not in done.stdout
+    rows = csv.DictReader(
+        predicted(made, tmp_path, store, some_head(store), form="csv").stdout.splitlines()
+    )
+    assert {row["image"] for row in rows} == {str(each) for each in (made / "test").rglob("*.png")}
+
+
+def test_a_head_of_a_store_without_test_views_sees_the_clean_image_unless_told(
     made: Path, store: Store, tmp_path: Path
 ) -> None:
     head = some_head(store)
-    save_head(head, tmp_path / "h.safetensors")
-    common = ("predict", tmp_path / "h.safetensors", made / "test", "--checkpoint", made / "m.pth",
-              "--format", "jsonl", "--t-old", 2)  # fmt: skip
-    usable = np.flatnonzero(store["test"].usable)
-    for options, averaged in (((), False), (("--test-views", 3, "--test-view-shift", 1), True)):
-        lines = nolb(*common, *options).stdout.splitlines()
-        found = {Path(p["image"]): p for p in map(json.loads, lines) if "class" in p}
-        (block,) = logit_blocks(store, "test", [None, head], averaged)
-        wanted = mixture_probabilities(block.logits, (2.0, 1.0))
-        assert len(found) == len(usable)
-        for row, probabilities in zip(usable, wanted, strict=True):
-            best = found[made / "test" / store["test"].ids[row]]
-            assert best["class"] == store.class_names[probabilities.argmax()]
-            assert best["probability"] == pytest.approx(probabilities.max(), abs=1e-5)
+    plain = run(made, "clean.zarr", dataclasses.replace(CONFIG, test_views=0))
+    clean = predicted(made, tmp_path, plain, head)
+    assert told(clean) == []
+    assert clean.stdout == predicted(made, tmp_path, store, head, "--test-views", 0).stdout
+    asked = predicted(made, tmp_path, plain, head, "--test-views", 3, "--test-view-shift", 1)
+    assert asked.stdout == predicted(made, tmp_path, store, head).stdout
+    (line,) = told(asked)
+    assert "predicting with 3 test views, mirror images, moves by 1, mean padding, where" in line
+    assert "is scored with no test views; leave the options of test views out" in line
+
+
+def test_images_are_read_in_smaller_batches_the_more_views_they_have(
+    made: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[int, ...]] = []
+    classifier = classifier_of_head(some_head(store), made / "m.pth")
+    assert classifier.views == ShiftedViews(3, shift=1)  # not given: those of its store
+    believe = classifier.believe
+
+    def noted(images: NDArray[np.float32]) -> Any:
+        read.append(images.shape[:2])
+        return believe(images)
+
+    monkeypatch.setattr(predict_stage, "HELD", 12)
+    paths = [made / "test/ant/0.png"] * 7
+    alike = list(predict(dataclasses.replace(classifier, believe=noted), paths))
+    assert read == [(4, 3), (4, 3), (4, 1)]
+    assert {each.candidates[0].class_name for each in alike} == {alike[0].candidates[0].class_name}
+
+
+def test_exports_see_the_clean_image_and_views_must_be_there(
+    made: Path, store: Store, tmp_path: Path
+) -> None:
+    save_head(some_head(store), tmp_path / "h.safetensors")
     exported = nolb(
         "export", made / "s.zarr", tmp_path / "h.safetensors", "--checkpoint", made / "m.pth",
         "--format", "safetensors", "--out", tmp_path / "e.safetensors", "--images", made / "test",
@@ -269,6 +420,7 @@ def test_predict_averages_like_the_store_and_an_export_does_not(
     refused = nolb("predict", tmp_path / "e.safetensors", made / "test", "--test-views", 3)
     assert refused.exit_code == 1
     assert "sees the clean image alone" in refused.output
-    wrong = nolb(*common, "--test-views", 18)
+    wrong = nolb("predict", tmp_path / "h.safetensors", made / "test", "--checkpoint",
+                 made / "m.pth", "--test-views", 18)  # fmt: skip
     assert wrong.exit_code == 2
     assert "test_views must be 0 to 17" in wrong.output

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from cache.locks import Lock
 from pipeline.checkpoints import load_checkpoint
 from pipeline.cli import main
 from pipeline.config import ExtractConfig, PretrainConfig
@@ -31,13 +35,17 @@ from pipeline.errors import (
 from pipeline.progress import Snapshot
 from pipeline.stages.extract import extract
 from pipeline.stages.pretrain import Pretraining, Report, pretrain
-from pipeline.training import loop
+from pipeline.training import locking, loop
+from pipeline.training.locking import lock_path, sole_training
 from pipeline.training.saving import unfinished_path
 from tests.small_data import CLASSES, COUNTS, image_folder, small_checkpoint
 
 SMALL = PretrainConfig(
     model="small-cnn", epochs=3, batch_size=4, lr=0.05, padding=1, device="cpu", workers=0
 )
+
+COUNTS_IN_ALL = sum(COUNTS)
+"""Training images, which an epoch shows once each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,6 +369,111 @@ def test_a_file_of_another_kind_is_never_replaced(run: Run, kw: dict[str, object
     with pytest.raises(OutputExistsError, match="something else"):
         run(**kw)
     assert (run.folder / "m.pth").read_bytes() == before
+
+
+# One at a time
+
+
+def train_and_wait(folder: Path, name: str, other: Connection) -> None:
+    """Train in a process of its own, and wait for a word in the midst of the second epoch."""
+    torch.set_num_threads(1)
+
+    def on_progress(snapshot: Snapshot) -> None:
+        if snapshot.fresh == COUNTS_IN_ALL + SMALL.batch_size:
+            other.send(os.getpid())
+            other.recv()
+
+    report = Report(on_progress=on_progress)
+    pretrain({"train": folder / "train"}, folder / name, SMALL, report=report)
+
+
+@contextmanager
+def training_apart(folder: Path, name: str) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Another process in the midst of its second epoch; it goes on once it is told to."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=train_and_wait, args=(folder, name, theirs))
+    process.start()
+    theirs.close()
+    try:
+        assert ours.recv() == process.pid
+        yield process, ours
+    finally:
+        process.kill()
+        process.join()
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_second_training_of_one_checkpoint_is_refused_and_the_first_goes_on(
+    run: Run, how: dict[str, bool]
+) -> None:
+    run("whole.pth")
+    with training_apart(run.folder, "m.pth") as (first, connection):
+        before = {each: each.read_bytes() for each in run.folder.glob("m.pth*")}
+        with pytest.raises(TrainingError, match=f"is being written by process {first.pid} on "):
+            run(**how)
+        command = ["pretrain", "--train", run.folder / "train", "--out", run.folder / "m.pth"]
+        command += [f"--{name}" for name in how]
+        refused = CliRunner().invoke(main, list(map(str, command)))
+        assert refused.exit_code == 1
+        assert "wait until it is finished, or stop that process first" in refused.stderr
+        assert {each: each.read_bytes() for each in run.folder.glob("m.pth*")} == before
+        connection.send("go on")
+        first.join(timeout=300)
+        assert first.exitcode == 0
+    assert_same_weights(run.folder / "whole.pth", run.folder / "m.pth")
+    assert [each.name for each in run.folder.glob("m.pth*")] == ["m.pth"]
+
+
+def test_the_lock_of_a_killed_training_keeps_nobody_out(run: Run) -> None:
+    run("whole.pth")
+    with training_apart(run.folder, "m.pth") as (first, _):
+        first.kill()
+        first.join()
+    assert lock_path(run.folder / "m.pth").exists()
+    assert run(resume=True).computed == 2
+    assert_same_weights(run.folder / "whole.pth", run.folder / "m.pth")
+    assert [each.name for each in run.folder.glob("m.pth*")] == ["m.pth"]
+
+
+def test_trainings_of_two_checkpoints_run_side_by_side(run: Run) -> None:
+    with training_apart(run.folder, "m.pth"):
+        assert run("n.pth").computed == 3
+
+
+def test_a_training_that_fails_leaves_no_lock(run: Run) -> None:
+    with pytest.raises(StopError):
+        run(report=stop_after(6))
+    assert sorted(each.name for each in run.folder.glob("m.pth*")) == ["m.pth.unfinished"]
+    with pytest.raises(OutputExistsError):
+        run()
+    assert not lock_path(run.folder / "m.pth").exists()
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["before", "after"])
+def test_a_lock_is_held_by_its_name_even_if_the_last_holder_ends_just_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: bool
+) -> None:
+    # The last holder removes the file before, or after, this one has opened it.
+    calls = []
+
+    def slow(file: Path, out: Path) -> Lock:
+        calls.append(file)
+        if len(calls) == 1 and not opened:
+            file.unlink()
+        lock = Lock(file, out)
+        if len(calls) == 1:
+            file.unlink()
+        return lock
+
+    monkeypatch.setattr(locking, "Lock", slow)
+    out = tmp_path / "m.pth"
+    with sole_training(out):
+        assert calls == [lock_path(out)] * 2
+        with pytest.raises(TrainingError, match=f"{out} is being written by process {os.getpid()}"):
+            sole_training(out).__enter__()
+    assert list(tmp_path.iterdir()) == []
 
 
 # What it is told and what it tells

@@ -21,7 +21,6 @@ from uuid import uuid4
 
 from cache.backends.contract import Backend, Draft, reading
 from cache.backends.files import fsync, fsync_tree, write_durably, writing
-from cache.backends.locks import Lock
 from cache.errors import (
     StoreError,
     StoreExistsError,
@@ -30,6 +29,7 @@ from cache.errors import (
     StoreNotFoundError,
 )
 from cache.layout import Header
+from cache.locks import Lock
 from cache.shards import Shard, ShardRecord
 from cache.strict_json import Fields, canonical, parse
 

@@ -12,7 +12,6 @@ import numpy as np
 from cache.backends.contract import Array, Contents, Sealed, reading
 from cache.backends.files import fsync, fsync_tree, writing
 from cache.backends.folder import FolderBackend, FolderDraft
-from cache.backends.locks import Lock
 from cache.backends.places import Folder
 from cache.backends.zarr_format import (
     make_arrays,
@@ -25,6 +24,7 @@ from cache.backends.zarr_format import (
 from cache.backends.zarr_sealed import ZarrSealed
 from cache.errors import StoreFormatError
 from cache.layout import Header
+from cache.locks import Lock
 from cache.shards import Shard
 
 

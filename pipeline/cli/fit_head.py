@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,16 @@ from pipeline.cli.options import (
     overwrite_option,
     settings_from,
     settings_options,
+    test_views_option,
 )
 from pipeline.cli.output import console_for, write_json
-from pipeline.cli.study import run_study, study_options
+from pipeline.cli.study import like_these_scores, run_study, study_options
 from pipeline.config import FitConfig
 
 if TYPE_CHECKING:
+    from cache import Store
+    from pipeline.heads import Head
+    from pipeline.metrics import Scores
     from pipeline.stages.fit_head import FitResult
 
 
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
 )
 @overwrite_option
 @study_options
+@test_views_option
 @settings_options("fit_head")
 @json_option
 def fit_head(
@@ -41,6 +47,7 @@ def fit_head(
     overwrite: bool,
     seeds: int | None,
     sweeps: tuple[str, ...],
+    test_views: bool | None,
     recipe: str | None,
     json_path: str | None,
     **given: Any,
@@ -66,48 +73,96 @@ def fit_head(
     """
     config = settings_from("fit_head", FitConfig, recipe, given)
     if seeds is not None or sweeps:
-        run_study(store, out, config, seeds, sweeps, overwrite=overwrite, json_path=json_path)
+        run_study(
+            store, out, config, seeds, sweeps,
+            test_views=test_views, overwrite=overwrite, json_path=json_path,
+        )  # fmt: skip
         return
-    console = console_for(json_path)
+    _run_fit(store, out, config, test_views=test_views, overwrite=overwrite, json_path=json_path)
 
+
+def _run_fit(
+    store: Path,
+    out: Path,
+    config: FitConfig,
+    *,
+    test_views: bool | None,
+    overwrite: bool,
+    json_path: str | None,
+) -> None:
+    """Fit one head, save it, score it and print how it went."""
     from cache import open_store
     from pipeline.heads import refuse_existing_head, save_head
     from pipeline.old_head import has_old_head
     from pipeline.progress import ProgressReport
-    from pipeline.stages.evaluate import evaluate
     from pipeline.stages.fit_head import fit_head
     from pipeline.tables import scores_table
     from pipeline.team import Team
 
+    console = console_for(json_path)
     refuse_existing_head(out, overwrite=overwrite)
     team = Team.from_environment(work="fit")
     with open_store(store) as opened:
+        _require_scorable(opened, test_views)
         with ProgressReport("fit-head", "epochs") as progress:
             on_progress = progress.update if team.leads else None
             result = fit_head(opened, config, on_progress=on_progress, team=team)
         if not team.leads:
             return  # one of several processes writes and speaks
         save_head(result.head, out, overwrite=overwrite)
-        console.print(_fitted_line(result, config, out))
-        if result.convergence is not None and not result.convergence.converged:
-            console.print(
-                f"Note: the head is not at its optimum (slope {result.convergence.gradient:.1g}): "
-                "give more --epochs, of ten iterations each, or more --weight-decay."
-            )
+        for line in _fit_lines(result, config, out):
+            console.print(line)
+        scores = _scores_on_test(opened, result.head, test_views)
         with_old = has_old_head(opened)
-        heads = [("old", None)] * with_old + [("new", result.head)]
-        has_test = "test" in opened
-        scores = {name: evaluate(opened, head) for name, head in heads if has_test}
     if scores:
         console.print(scores_table(scores))
-    if not with_old:
-        console.print("The store has no old head; this one can become it:")
-        console.print(f"Next: nolb adopt-head {store} {out} --out {store.stem}-old{store.suffix}")
-    else:
-        console.print(f"Next: nolb sweep-temps {store} {out} --out {out.with_suffix('')}-sweep")
+    for line in _next_lines(store, out, test_views, with_old=with_old):
+        console.print(line)
     how = None if result.convergence is None else asdict(result.convergence)
     told = {"head": str(out), "seconds": result.seconds, "convergence": how}
     write_json(told | {name: of.to_json() for name, of in scores.items()}, json_path)
+
+
+def _require_scorable(store: Store, test_views: bool | None) -> None:
+    """Refuse, before the work, to score test views that are not there."""
+    from pipeline.ensemble import averaged_views
+
+    if "test" in store:
+        averaged_views(store, "test", test_views)
+
+
+def _scores_on_test(store: Store, head: Head, test_views: bool | None) -> dict[str, Scores]:
+    """Of the old head, where the store has one, and of the new one; none without a test split."""
+    from pipeline.old_head import has_old_head
+    from pipeline.stages.evaluate import evaluate
+
+    if "test" not in store:
+        return {}
+    heads: dict[str, Head | None] = {"old": None} if has_old_head(store) else {}
+    heads["new"] = head
+    return {name: evaluate(store, of, test_views=test_views) for name, of in heads.items()}
+
+
+def _fit_lines(result: FitResult, config: FitConfig, out: Path) -> Iterator[str]:
+    """What was fitted, how far and to where; and what to do where that was not far enough."""
+    yield _fitted_line(result, config, out)
+    if result.convergence is not None and not result.convergence.converged:
+        yield (
+            f"Note: the head is not at its optimum (slope {result.convergence.gradient:.1g}): "
+            "give more --epochs, of ten iterations each, or more --weight-decay."
+        )
+
+
+def _next_lines(
+    store: Path, out: Path, test_views: bool | None, *, with_old: bool
+) -> Iterator[str]:
+    """The command that goes on with the head."""
+    if with_old:
+        sweep = f"nolb sweep-temps {store} {out} --out {out.with_suffix('')}-sweep"
+        yield f"Next: {sweep}{like_these_scores(test_views)}"
+    else:
+        yield "The store has no old head; this one can become it:"
+        yield f"Next: nolb adopt-head {store} {out} --out {store.stem}-old{store.suffix}"
 
 
 def _fitted_line(result: FitResult, config: FitConfig, out: Path) -> str:

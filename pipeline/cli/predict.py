@@ -17,8 +17,10 @@ from pipeline.cli.options import PATH
 from pipeline.config import ExtractConfig, build_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from pipeline.datasets import ShiftedViews
+    from pipeline.heads import Head
     from pipeline.stages.predict import Classifier, Prediction
 
 COLUMNS = ("image", "rank", "class", "probability", "old_probability", "new_probability", "error")
@@ -34,10 +36,10 @@ LONGEST_PATH = 36
 @click.option("--classifier", type=click.Choice(("ensemble", "new")), help="Which classifier of a HEAD decides.  [default: ensemble]")  # fmt: skip  # noqa: E501
 @click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
 @click.option("--t-new", type=float, help="Temperature of the new head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
-@click.option("--test-views", type=int, help="Views of each image whose mean feature with the clean one a HEAD classifies, as in extract: 1 is the flip test.  [default: 0]")  # fmt: skip  # noqa: E501
-@click.option("--test-view-shift", type=int, help="Pixels by which test views move.  [default: 2]")
-@click.option("--view-fill", type=click.Choice(("mean", "black")), help="Colour of what a moved image leaves free.  [default: mean]")  # fmt: skip  # noqa: E501
-@click.option("--view-flip/--no-view-flip", default=None, help="Every other test view is mirrored.  [default: yes]")  # fmt: skip  # noqa: E501
+@click.option("--test-views", type=int, help="Views of each image whose mean feature with the clean one a HEAD classifies, as in extract: 1 is the flip test, 0 leaves them out. V views take 1 + V forward passes.  [default: those of HEAD's store, so that predictions are as good as its scores]")  # fmt: skip  # noqa: E501
+@click.option("--test-view-shift", type=int, help="Pixels by which test views move.  [default: as in HEAD's store, else 2]")  # fmt: skip  # noqa: E501
+@click.option("--view-fill", type=click.Choice(("mean", "black")), help="Colour of what a moved image leaves free.  [default: as in HEAD's store, else mean]")  # fmt: skip  # noqa: E501
+@click.option("--view-flip/--no-view-flip", default=None, help="Every other test view is mirrored.  [default: as in HEAD's store, else yes]")  # fmt: skip  # noqa: E501
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates of an image in CSV and JSON lines.")  # fmt: skip  # noqa: E501
 @click.option("--format", "format_name", type=click.Choice(("table", "csv", "jsonl")), default="table", show_default=True, help="A table for people; CSV or JSON lines for programs.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, help="File for the predictions.  [default: standard output]")
@@ -60,14 +62,16 @@ def predict(
     HEAD is a file of `nolb fit-head` and needs the --checkpoint that was extracted; EXPORT is a
     file of `nolb export` (.safetensors, .pt2, .onnx). Unreadable images are reported and left out.
 
+    A HEAD of a store with test views is scored with them, so it predicts with them too, and says
+    so on standard error; --test-views 0 is quicker. An EXPORT sees the clean image alone.
+
     \b
     Examples:
       nolb predict head.safetensors photos/ --checkpoint model.pth --t-old 2
-      nolb predict head.safetensors photos/ --checkpoint model.pth --test-views 7
+      nolb predict head.safetensors photos/ --checkpoint model.pth --test-views 0
       nolb predict model.onnx photo.jpg --format jsonl
     """
     temperatures = chosen_temperatures(classifier, t_old, t_new)
-    chosen_views = build_config(ExtractConfig, **views)
 
     from pipeline.stages.predict import find_images, predict
 
@@ -75,7 +79,7 @@ def predict(
     fixed = any(value is not None for value in given)
     found = find_images(images)
     predictions = predict(
-        _open(head, checkpoint, temperatures, chosen_views, fixed=fixed, model=model), found, top
+        _open(head, checkpoint, temperatures, views, fixed=fixed, model=model), found, top
     )
     target: Any = nullcontext(sys.stdout)
     if out is not None:
@@ -96,13 +100,12 @@ def _open(
     head: Path,
     checkpoint: Path | None,
     temperatures: tuple[float, float] | None,
-    views: ExtractConfig,
+    views: Mapping[str, Any],
     *,
     fixed: bool,
     model: str,
 ) -> Classifier:
     """A head with its checkpoint, or an exported file."""
-    from pipeline.datasets import ShiftedViews
     from pipeline.errors import ExportError, HeadError
     from pipeline.exporting import open_export
     from pipeline.heads import load_head
@@ -129,9 +132,39 @@ def _open(
         return classifier_of_export(open_export(head, trained))
     if checkpoint is None:
         raise click.UsageError(f"{head} is a head: give the --checkpoint that it was fitted on.")
-    return classifier_of_head(
-        loaded, checkpoint, temperatures, model=model, views=ShiftedViews.of(views)
-    )
+    chosen = _chosen_views(loaded, views)
+    return classifier_of_head(loaded, checkpoint, temperatures, model=model, views=chosen)
+
+
+def _chosen_views(head: Head, given: Mapping[str, Any]) -> ShiftedViews:
+    """The test views of the head's store, but for what options say; told where it matters."""
+    from pipeline.datasets import ShiftedViews
+    from pipeline.exporting import views_of_identity
+
+    scored = views_of_identity(head.identity)
+    like_the_store = {
+        "test_views": scored.count,
+        "test_view_shift": scored.shift,
+        "view_fill": scored.fill,
+        "view_flip": scored.flip,
+    }
+    chosen = ShiftedViews.of(build_config(ExtractConfig, like_the_store, **given))
+    if chosen.describe() != scored.describe():
+        click.echo(
+            f"nolb: predicting with {chosen.describe() or 'no test views'}, where the head's store "
+            f"is scored with {scored.describe() or 'no test views'}; leave the options of test "
+            "views out to predict as it is scored.",
+            err=True,
+        )
+    elif chosen.count and given["test_views"] is None:
+        n = 1 + chosen.count
+        click.echo(
+            f"nolb: each image is classified by the mean feature of {n} views, as the head's store "
+            f"is scored ({chosen.describe()}); that takes up to {n} times as long as the clean "
+            "image alone, --test-views 0.",
+            err=True,
+        )
+    return chosen
 
 
 def _written(

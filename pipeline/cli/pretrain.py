@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,11 @@ from pipeline.cli.output import console_for, write_json
 from pipeline.config import PretrainConfig
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pipeline.metrics import Scores
+    from pipeline.progress import Snapshot
+    from pipeline.stages.pretrain import Pretraining, Report
     from pipeline.training.loop import EpochRecord
 
 
@@ -71,8 +75,7 @@ def pretrain(
 
     from pipeline.datasets import SourceOptions, open_sources, parse_rewrites, read_class_names
     from pipeline.progress import ProgressReport
-    from pipeline.stages.pretrain import Report, pretrain
-    from pipeline.tables import scores_table
+    from pipeline.stages.pretrain import pretrain
 
     sources = {"train": train}
     sources |= {k: v for k, v in (("val", val), ("test", test)) if v is not None}
@@ -82,31 +85,47 @@ def pretrain(
         rewrites=parse_rewrites(rewrite),
     )
     images = open_sources(sources, options, split_seed=split_seed, required=("train",))
-
-    def say(line: str) -> None:
-        # Not the console: while a bar is shown, its lines must go where the bar puts them.
-        click.echo(line, err=json_path == "-")
-
-    def tell(record: EpochRecord, scores: Mapping[str, Scores]) -> None:
-        say(_epoch_line(record, config.epochs, scores))
-
     with ProgressReport("pretrain", "images") as progress:
-        report = Report(on_begin=say, on_progress=progress.update, on_epoch=tell)
+        report = _report_in_lines(progress.update, config.epochs, to_stderr=json_path == "-")
         result = pretrain(
             images, out, config, start=start, resume=resume, overwrite=overwrite, report=report
         )
-    if result.computed:
-        seconds = f"{result.seconds:,.0f} s"
-        console.print(f"trained        {result.computed} epochs in {seconds} -> {out}")
-    else:
-        console.print(f"trained        nothing, {out} is complete already")
-    if result.scores:
-        console.print(scores_table(result.scores))
+    for part in _result_parts(result):
+        console.print(part)
     console.print(
         f"Next: nolb extract --checkpoint {out} --train {train} --test {test or 'SRC'} "
         f"--out {out.with_suffix('.zarr')}"
     )
     write_json(result.to_json(), json_path)
+
+
+def _report_in_lines(
+    on_progress: Callable[[Snapshot], None], epochs: int, *, to_stderr: bool
+) -> Report:
+    """What is trained, and every epoch, as lines while it goes on."""
+    from pipeline.stages.pretrain import Report
+
+    def say(line: str) -> None:
+        # Not the console: while a bar is shown, its lines must go where the bar puts them.
+        click.echo(line, err=to_stderr)
+
+    def tell(record: EpochRecord, scores: Mapping[str, Scores]) -> None:
+        say(_epoch_line(record, epochs, scores))
+
+    return Report(on_begin=say, on_progress=on_progress, on_epoch=tell)
+
+
+def _result_parts(result: Pretraining) -> Iterator[str | Table]:
+    """How long it took, and the scores of the last epoch."""
+    from pipeline.tables import scores_table
+
+    if result.computed:
+        seconds = f"{result.seconds:,.0f} s"
+        yield f"trained        {result.computed} epochs in {seconds} -> {result.checkpoint}"
+    else:
+        yield f"trained        nothing, {result.checkpoint} is complete already"
+    if result.scores:
+        yield scores_table(result.scores)
 
 
 def _epoch_line(record: EpochRecord, epochs: int, scores: Mapping[str, Scores]) -> str:

@@ -11,8 +11,13 @@ from pipeline.cli.options import PATH, json_option, overwrite_option, test_views
 from pipeline.cli.output import console_for, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
     from cache import Store
     from pipeline.heads import Head
+    from pipeline.stages.report import Report
 
 
 @click.command()
@@ -58,16 +63,12 @@ def report(
     """
     if no_plane and sweep is not None:
         raise click.UsageError("--sweep and --no-plane contradict each other: give one.")
-    temperatures = None
-    if t_old is not None or t_new is not None:
-        temperatures = (1.0 if t_old is None else t_old, 1.0 if t_new is None else t_new)
     console = console_for(json_path)
 
     from cache import open_store
     from pipeline.files import refuse_existing
     from pipeline.heads import load_head
     from pipeline.stages.report import make_report, save_for_papers, save_report
-    from pipeline.tables import scores_table
 
     refuse_existing(out, overwrite=overwrite)
     new_head = load_head(head)
@@ -76,23 +77,35 @@ def report(
         if sweep is None and not no_plane:
             plane = _measured(opened, new_head, test_views)
         result = make_report(
-            opened, new_head, sweep=plane, temperatures=temperatures, images=images, split=split,
-            n_worst=worst, test_views=test_views,
+            opened, new_head, sweep=plane, temperatures=_given(t_old, t_new), images=images,
+            split=split, n_worst=worst, test_views=test_views,
         )  # fmt: skip
     save_report(result, out, overwrite=overwrite)
-    console.print(scores_table({k.key: k.scores for k in result.content.contenders}))
-    if result.thumbnails is not None and result.thumbnails.unreadable:
-        first, reason = next(iter(result.thumbnails.unreadable.items()))
-        console.print(
-            f"note   {len(result.thumbnails.unreadable)} images cannot be shown, first {first} "
-            f"({reason})",
-            markup=False,
-        )
-    console.print(f"wrote  {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    for part in _result_parts(result, out):
+        console.print(part)
     if also is not None:
         written = save_for_papers(result, also, overwrite=overwrite)
         console.print(f"wrote  {len(written)} tables and figures to {also}")
     write_json(result.to_json() | {"report": str(out)}, json_path)
+
+
+def _given(t_old: float | None, t_new: float | None) -> tuple[float, float] | None:
+    """Both temperatures if one was given, the other then being 1; None to have them chosen."""
+    if t_old is None and t_new is None:
+        return None
+    return (1.0 if t_old is None else t_old, 1.0 if t_new is None else t_new)
+
+
+def _result_parts(result: Report, out: Path) -> Iterator[str | Table]:
+    """The scores, what could not be shown, and where the report is."""
+    from pipeline.tables import scores_table
+
+    yield scores_table({k.key: k.scores for k in result.content.contenders})
+    if result.thumbnails is not None and result.thumbnails.unreadable:
+        first, reason = next(iter(result.thumbnails.unreadable.items()))
+        n = len(result.thumbnails.unreadable)
+        yield f"note   {n} images cannot be shown, first {first} ({reason})"
+    yield f"wrote  {out} ({out.stat().st_size / 1e6:.1f} MB)"
 
 
 def _measured(store: Store, head: Head, test_views: bool | None) -> dict[str, Any]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from pipeline.cli.output import console_for, write_json
 from pipeline.config import FitConfig
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipeline.studying import Study
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,6 +43,11 @@ def study_options(command: Command) -> Command:
     return seeds(sweep(command))
 
 
+def like_these_scores(test_views: bool | None) -> str:
+    """What makes the next command score as this one was told to."""
+    return " --no-test-views" if test_views is False else ""
+
+
 def run_study(
     store: Path,
     out: Path,
@@ -45,6 +55,7 @@ def run_study(
     seeds: int | None,
     sweeps: Sequence[str],
     *,
+    test_views: bool | None,
     overwrite: bool,
     json_path: str | None,
 ) -> None:
@@ -56,11 +67,13 @@ def run_study(
         config: settings that are not swept, and the first seed.
         seeds: seeds of each configuration.
         sweeps: what `--sweep` was given.
+        test_views: whether test views are averaged; not set: where the store has them.
         overwrite: whether an earlier study may be replaced.
         json_path: what `--json` was given.
 
     Raises:
         ConfigError: if the sweep cannot be read, or several processes were started.
+        EvaluationError: if test views are asked for that are not there.
     """
     from cache import open_store
     from pipeline.progress import ProgressReport
@@ -72,38 +85,48 @@ def run_study(
         save_study,
         study_folder,
     )
-    from pipeline.studying.tables import study_table, table_on_test
-    from pipeline.team import Team
 
-    if Team.from_environment(work="fit").size > 1:
-        raise ConfigError(
-            "--seeds and --sweep share their work in one process: leave torchrun out."
-        )
+    _require_one_process()
     configs = grid_configs(config, parse_sweeps(sweeps))
     folder = study_folder(out)
     refuse_existing_study(folder, overwrite=overwrite)
     console = console_for(json_path)
     n_seeds = seeds or SEEDS_OF_A_SWEEP
     with open_store(store) as opened, ProgressReport("fit-head", "epochs") as progress:
-        found = study(opened, configs, n_seeds, on_progress=progress.update)
+        found = study(opened, configs, n_seeds, test_views=test_views, on_progress=progress.update)
     heads = save_study(found, folder, overwrite=overwrite)
-    what = f"{n_seeds} seeds" if n_seeds > 1 else "1 seed"
-    if len(configs) > 1:
-        what = f"{len(configs)} configurations with {what} each"
-    console.print(
-        f"fitted  {what}, over {found.n_rows:,} rows in {found.seconds:.2f} s -> {folder}"
-    )
-    console.print(study_table(found))
-    on_test = table_on_test(found)
-    if on_test is not None:
-        console.print(on_test)
-    for warning in found.warnings:
-        console.print(f"Note: {warning}")
+    for part in _told(found, folder):
+        console.print(part)
     if heads and found.old:
-        pattern = folder / "seed*.safetensors"
-        console.print(f"Next: nolb sweep-temps {store} {pattern} --out {folder}-sweep")
+        sweep = f"nolb sweep-temps {store} {folder / 'seed*.safetensors'} --out {folder}-sweep"
+        console.print(f"Next: {sweep}{like_these_scores(test_views)}")
     elif not heads:
         console.print(
             "No head was written: fit one configuration alone, or extract a `val` split to choose."
         )
     write_json(found.to_json() | {"heads": [str(path) for path in heads]}, json_path)
+
+
+def _require_one_process() -> None:
+    """Refuse the processes of torchrun, which would all do the same."""
+    from pipeline.team import Team
+
+    if Team.from_environment(work="fit").size > 1:
+        raise ConfigError(
+            "--seeds and --sweep share their work in one process: leave torchrun out."
+        )
+
+
+def _told(found: Study, folder: Path) -> Iterator[str | Table]:
+    """What was fitted, what came of it, and what to know before it is trusted."""
+    from pipeline.studying.tables import study_table, table_on_test
+
+    what = f"{found.n_seeds} seeds" if found.n_seeds > 1 else "1 seed"
+    if len(found.variants) > 1:
+        what = f"{len(found.variants)} configurations with {what} each"
+    yield f"fitted  {what}, over {found.n_rows:,} rows in {found.seconds:.2f} s -> {folder}"
+    yield study_table(found)
+    on_test = table_on_test(found)
+    if on_test is not None:
+        yield on_test
+    yield from (f"Note: {warning}" for warning in found.warnings)

@@ -23,12 +23,21 @@ from pipeline.datasets.folders import IMAGE_SUFFIXES
 from pipeline.datasets.views import ShiftedViews
 from pipeline.ensemble import Floats, ensemble_probabilities, mean_features, softmax
 from pipeline.errors import DatasetError, UnreadableImageError
-from pipeline.exporting import Description, Exported, as_inputs, model_of_identity
+from pipeline.exporting import (
+    Description,
+    Exported,
+    as_inputs,
+    model_of_identity,
+    views_of_identity,
+)
 from pipeline.exporting.network import TwoHeads
 from pipeline.heads import Head
 
 BATCH = 64
-"""Images in one forward pass."""
+"""Images in one forward pass, at most."""
+
+HELD = 256
+"""Images and views of them that are held at once, at most: 147 MiB of 224 x 224 pixels."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +138,17 @@ def classifier_of_head(
         temperatures: (t_old, t_new) of the ensemble; None where the new head decides alone.
         model: checkpoint family, as in `load_checkpoint`.
         views: test views of each image; as in `ensemble.logit_blocks`, every head then sees the
-            mean of the clean feature and theirs. The clean image alone where not given.
+            mean of the clean feature and theirs, for which an image takes 1 + V forward passes.
+            Those of the store that the head was fitted on where not given, so that the head does
+            what its scores say; `ShiftedViews()` for the clean image alone.
 
     Raises:
-        ExportError: if the two do not belong together.
+        ExportError: if the two do not belong together, or the store's test views cannot be made
+            again.
         CheckpointError: if the checkpoint does not load.
     """
+    if views is None:
+        views = views_of_identity(head.identity)
     trained = model_of_identity(checkpoint, head.identity, head.class_counts, model=model)
     description = Description(
         classifier="new" if temperatures is None else "ensemble",
@@ -162,7 +176,7 @@ def classifier_of_head(
             decisive = ensemble_probabilities(old, new, *temperatures)
         return Beliefs(decisive, softmax(old), softmax(new))
 
-    return Classifier(description, believe, views or ShiftedViews())
+    return Classifier(description, believe, views)
 
 
 def classifier_of_export(exported: Exported) -> Classifier:
@@ -209,10 +223,11 @@ def predict(
         images: paths of images.
         top: most candidates of an image.
     """
+    size = min(BATCH, max(1, HELD // (1 + classifier.views.count)))
     batch: list[str] = []
     for image in images:
         batch.append(str(image))
-        if len(batch) == BATCH:
+        if len(batch) == size:
             yield from _predict_batch(classifier, batch, top)
             batch = []
     yield from _predict_batch(classifier, batch, top)

@@ -23,6 +23,7 @@ from pipeline.metrics import Scores
 from pipeline.progress import Snapshot
 from pipeline.training.evaluation import evaluate_network
 from pipeline.training.holding import Supply, supply_images
+from pipeline.training.locking import sole_training
 from pipeline.training.loop import EpochRecord, Trainer
 from pipeline.training.network import (
     build_network,
@@ -164,27 +165,32 @@ def pretrain(
         CheckpointError: if `start` does not hold a model that is known and complete.
         DatasetError: if a source is missing, empty or contradicts the training images.
         OutputExistsError: if `out` exists, or an unfinished training of it.
-        TrainingError: if the training diverges, the device's memory is used up, or an unfinished
-            training was begun with other settings.
+        TrainingError: if another process trains this checkpoint, the training diverges, the
+            device's memory is used up, or an unfinished training was begun with other settings.
         KeyboardInterrupt: on Ctrl-C.
     """
-    begun = time.perf_counter()
-    _refuse(Path(out), resume=resume, overwrite=overwrite)
-    options = SourceOptions(Path(root) if root is not None else None)
-    run = _planned(
-        Path(out),
-        config or PretrainConfig(),
-        open_sources(sources, options, required=("train",)),
-        start,
-        report or Report(),
-    )
-    if overwrite:
-        run.unfinished.unlink(missing_ok=True)
+    begun, out = time.perf_counter(), Path(out)
+    refuse_existing(out, overwrite=True)  # a place where no file can be has no room for a lock
+    with sole_training(out):
+        _refuse(out, resume=resume, overwrite=overwrite)
+        options = SourceOptions(Path(root) if root is not None else None)
+        images = open_sources(sources, options, required=("train",))
+        run = _planned(out, config or PretrainConfig(), images, start, report or Report())
+        if overwrite:
+            run.unfinished.unlink(missing_ok=True)
+        computed = _completed(run, resume=resume)
+    seconds = time.perf_counter() - begun
+    return Pretraining(run.out, tuple(run.history), run.scores, computed, seconds)
+
+
+def _completed(run: _Run, *, resume: bool) -> int:
+    """The number of epochs that it took to complete the training, none where it was complete."""
     if resume and run.out.exists() and not run.unfinished.exists():
-        return Pretraining(run.out, _finished(run), {}, 0, time.perf_counter() - begun)
+        run.history[:] = _finished(run)
+        return 0
     saved = _begun(run)
     try:
-        computed = _train(run, saved)
+        return _train(run, saved)
     except RuntimeError as error:
         # The CPU's allocator has no error of its own.
         is_memory = "can't allocate memory" in str(error)
@@ -194,8 +200,6 @@ def pretrain(
             f"The memory of {run.device} is used up: train with a --batch-size below "
             f"{run.config.batch_size}, or hold fewer images with --memory."
         ) from None
-    seconds = time.perf_counter() - begun
-    return Pretraining(run.out, tuple(run.history), run.scores, computed, seconds)
 
 
 def _planned(

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from cache import Store
 from pipeline.config import FitConfig
-from pipeline.ensemble import score_split, scored_split
+from pipeline.ensemble import averaged_views, score_split, scored_split
 from pipeline.errors import FitError
 from pipeline.fitting import LinearFit
 from pipeline.fitting.store_heads import fit_linear_heads, head_of_fit
@@ -33,6 +33,7 @@ def study(
     configs: FitConfig | Sequence[FitConfig] | None = None,
     seeds: int = SEEDS,
     *,
+    test_views: bool | None = None,
     on_progress: Report | None = None,
 ) -> Study:
     """Fit each configuration with several seeds, all in as few passes as can be, and compare them.
@@ -48,42 +49,28 @@ def study(
         configs: H distinct settings with one first seed, device and memory; the defaults where not
             given.
         seeds: S, the number of seeds of each configuration, from its own on.
+        test_views: classify the mean feature of the clean image and its test views; None does
+            where the store has them.
         on_progress: called after each epoch of each pass.
 
     Raises:
         ConfigError: if the configurations do not make a study, or the device is not there.
-        EvaluationError: if the split has no usable row or holds NaN.
+        EvaluationError: if the split has no usable row or holds NaN, or test views are asked for
+            that are not there.
         FitError: if no head can be fitted, or every one diverged.
     """
     begun = time.perf_counter()
     given = [configs or FitConfig()] if not isinstance(configs, Sequence) else list(configs)
     members = study_members(given, seeds)
     split = CHOOSES if CHOOSES in store else "test"
-    rows = scored_split(store, split)  # told before the work
-    configs_of_all = [config for of in members for config in of]
-    fits = _fitted(store, configs_of_all, on_progress, begun)
-    heads = [
-        head_of_fit(store, config, fit) if fit.finite else None
-        for config, fit in zip(configs_of_all, fits, strict=True)
-    ]
-    if not any(heads):
-        raise FitError(
-            "Every fit of the study diverged: its steps are too large. Use smaller values of lr."
-        )
+    splits = (split, "test") if split == CHOOSES and "test" in store else (split,)
+    # What cannot be scored is told before the work.
+    rows = scored_split(store, split)
+    for name in splits:
+        averaged_views(store, name, test_views)
+    variants = _fitted(store, members, varied_fields(given), on_progress, begun)
     seconds = time.perf_counter() - begun
-    fields = varied_fields(given)
-    variants = [
-        Variant(
-            settings={name: getattr(of[0], name) for name in fields},
-            seeds=tuple(config.seed for config in of),
-            heads=tuple(heads[h * seeds : (h + 1) * seeds]),
-            measured=None,
-            n_unfinished=sum(fit.unfinished for fit in fits[h * seeds : (h + 1) * seeds]),
-        )
-        for h, of in enumerate(members)
-    ]
-    measured = _measured(store, split, variants)
-    splits = {split, "test"} if split == CHOOSES and "test" in store else {split}
+    measured = _measured(store, split, variants, test_views)
     found = Study(
         split=split,
         config=given[0],
@@ -92,27 +79,60 @@ def study(
         n_failed=rows.n_samples - int(rows.usable.sum()),
         n_rows=int(store.class_counts.sum()),
         seconds=seconds,
-        old={name: score_split(store, name) for name in splits} if has_old_head(store) else {},
+        old={
+            name: score_split(store, name, test_views=test_views)
+            for name in splits
+            if has_old_head(store)
+        },
     )
-    return _tested(store, judged(found))
+    return _tested(store, judged(found), test_views)
 
 
 def _fitted(
-    store: Store, configs: Sequence[FitConfig], on_progress: Report | None, begun: float
-) -> list[LinearFit]:
-    """A fit for each of the settings, with its progress told."""
+    store: Store,
+    members: Sequence[Sequence[FitConfig]],
+    fields: Sequence[str],
+    on_progress: Report | None,
+    begun: float,
+) -> list[Variant]:
+    """Each configuration with its heads, which are not measured yet; its progress is told."""
 
     def report(done: int, total: int) -> None:
         if on_progress is not None:
             on_progress(Snapshot(done, total, done, time.perf_counter() - begun))
 
-    return fit_linear_heads(store, configs, report)
+    fits = fit_linear_heads(store, [config for of in members for config in of], report)
+    if not any(fit.finite for fit in fits):
+        raise FitError(
+            "Every fit of the study diverged: its steps are too large. Use smaller values of lr."
+        )
+    remaining = iter(fits)
+    return [_variant(store, of, [next(remaining) for _ in of], fields) for of in members]
 
 
-def _measured(store: Store, split: str, variants: Sequence[Variant]) -> list[Variant]:
+def _variant(
+    store: Store, configs: Sequence[FitConfig], fits: Sequence[LinearFit], fields: Sequence[str]
+) -> Variant:
+    """One configuration over its seeds, with the heads of the fits that did not diverge."""
+    return Variant(
+        settings={name: getattr(configs[0], name) for name in fields},
+        seeds=tuple(config.seed for config in configs),
+        heads=tuple(
+            head_of_fit(store, config, fit) if fit.finite else None
+            for config, fit in zip(configs, fits, strict=True)
+        ),
+        measured=None,
+        n_unfinished=sum(fit.unfinished for fit in fits),
+    )
+
+
+def _measured(
+    store: Store, split: str, variants: Sequence[Variant], test_views: bool | None
+) -> list[Variant]:
     """The same with their scores, for all configurations without a diverged fit."""
     whole = [variant for variant in variants if not variant.n_diverged]
-    scores = iter(score_heads(store, split, [h for v in whole for h in v.heads if h is not None]))
+    heads = [h for v in whole for h in v.heads if h is not None]
+    scores = iter(score_heads(store, split, heads, test_views))
     return [
         variant
         if variant.n_diverged
@@ -121,9 +141,9 @@ def _measured(store: Store, split: str, variants: Sequence[Variant]) -> list[Var
     ]
 
 
-def _tested(store: Store, found: Study) -> Study:
+def _tested(store: Store, found: Study, test_views: bool | None) -> Study:
     """The study with the chosen configuration's scores on `test`, where the store has it."""
     if found.kept is None or found.split != CHOOSES or "test" not in store:
         return found
-    (tested,) = _measured(store, "test", [found.kept])
+    (tested,) = _measured(store, "test", [found.kept], test_views)
     return replace(found, test=tested.measured)
