@@ -90,7 +90,11 @@ def ensemble_probabilities(
 def ensemble_predictions(
     logits_old: Logits, logits_new: Logits, t_old: float = 1.0, t_new: float = 1.0
 ) -> NDArray[np.intp]:
-    """Most probable class (N,) of the ensemble, the lower index on ties; see eq. (11)-(13)."""
+    """Most probable class (N,) of the ensemble, the lower index on ties; see eq. (11)-(13).
+
+    Raises:
+        EvaluationError: as `ensemble_probabilities`.
+    """
     return mixture_predictions((logits_old, logits_new), (t_old, t_new))
 
 
@@ -300,7 +304,11 @@ def score_split(
     weights: Sequence[float] | None = None,
     test_views: bool | None = None,
 ) -> Scores:
-    """Scores of the predictions of `predict_split`; failed rows are counted and left out."""
+    """Scores of the predictions of `predict_split`; failed rows are counted and left out.
+
+    Raises:
+        EvaluationError: as `predict_split`.
+    """
     predictions, labels = predict_split(store, split, head, temperatures, weights, test_views)
     scores = score(
         predictions, labels, store.class_counts, store.class_names, split,
@@ -328,7 +336,7 @@ def _require_temperature(temperature: float) -> None:
 
 
 def _softmax_of_shifted(shifted: Floats, temperature: float | Floats, out: Floats) -> Floats:
-    """Softmax of logits whose row maximum is 0, written to `out`."""
+    """Softmax of logits (..., C) whose row maximum is 0, written to `out` of the same shape."""
     with np.errstate(over="ignore"):  # to -inf, whose exponential is the 0 that it should be
         np.divide(shifted, temperature, out=out)
     np.exp(out, out=out)
@@ -345,7 +353,7 @@ def _logits_of_heads(
     features = None
     if n_views or any(head is not None for head in heads):
         features = _features(split, block, n_views)
-        _require(np.isfinite(features).all(axis=1), split, rows, "features")
+        _require_usable(np.isfinite(features).all(axis=1), split, rows, "features")
     found = []
     for head in heads:
         if features is None or (head is None and not n_views):
@@ -354,7 +362,7 @@ def _logits_of_heads(
             logits = (store.classifier if head is None else head).logits(features)
         # A row's maximum is finite unless it holds NaN, +inf or nothing but -inf.
         what = "old logits" if head is None else "logits"
-        _require(np.isfinite(logits.max(axis=1)), split, rows, what)
+        _require_usable(np.isfinite(logits.max(axis=1)), split, rows, what)
         found.append(logits)
     return tuple(found)
 
@@ -369,8 +377,10 @@ def _features(split: Split, block: slice, n_views: int) -> NDArray[np.floating[A
     )
 
 
-def _require(fits: NDArray[np.bool_], split: Split, rows: NDArray[np.intp], what: str) -> None:
-    """Raise, naming the first sample, where a block's row holds no usable numbers."""
+def _require_usable(
+    fits: NDArray[np.bool_], split: Split, rows: NDArray[np.intp], what: str
+) -> None:
+    """Raise, naming the first sample, where one of the split's rows (B,) does not fit (B,)."""
     if not fits.all():
         row = int(rows[np.argmin(fits)])
         raise EvaluationError(

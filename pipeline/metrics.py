@@ -284,7 +284,15 @@ def score_hits(
     split: str = "test",
     n_failed: int = 0,
 ) -> Scores:
-    """All metrics from the correct samples (C,) and all samples (C,) of each class.
+    """All metrics from the correct samples of each class.
+
+    Args:
+        hits: (C,) correct samples of each class.
+        class_samples: (C,) all samples of each class.
+        class_counts: (C,) training images of each class, for the groups.
+        class_names: (C,) names of the classes.
+        split: where the samples come from.
+        n_failed: samples of the split that are not among those.
 
     Raises:
         EvaluationError: if there are no samples or sizes disagree.
@@ -321,12 +329,12 @@ def score_hits(
 
 
 def _without_zeros(recalls: Floats) -> Floats:
-    """Recalls with 0.1 % in the place of exact zeros; a small recall above zero stays as it is."""
+    """Recalls (..., C) with 0.1 % for exact zeros; a small recall above zero stays as it is."""
     return np.where(recalls == 0, 100 * ZERO_SUBSTITUTE, recalls)
 
 
 def _masked_mean(values: Floats, mask: NDArray[np.bool_]) -> Floats:
-    """Mean over the last axis where the mask is set, NaN where it is set nowhere."""
+    """Mean (...) of values (..., C) where the mask is set, NaN where it is set nowhere."""
     count = np.sum(mask, axis=-1)
     total = np.sum(values, axis=-1, where=mask)
     means = np.full(np.shape(count), np.nan)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pipeline.backbones.named import library_of
 from pipeline.checkpoints import TrainedModel
-from pipeline.checkpoints.library import linear_form
+from pipeline.checkpoints.library import model_of
 from pipeline.checkpoints.registry import find_family
 from pipeline.errors import ConfigError
 
@@ -32,17 +32,7 @@ def load_pretrained(name: str) -> TrainedModel:
             f"PACKAGE.MODULE:FACTORY as --model."
         )
     network, backbone = library.pretrained(name)
-    network = network.eval().requires_grad_(requires_grad=False)
-    model = TrainedModel(
-        family=FAMILY,
-        backbone=backbone.name,
-        module=network,
-        classifier_name=backbone.classifier,
-        classifier=linear_form(backbone.name, network.get_submodule(backbone.classifier)),
-        preprocessing=backbone.preprocessing,
-        source=backbone.name,
-        sha256="",
-    )
+    model = model_of(network, backbone, family=FAMILY, source=backbone.name, sha256="")
     # Without a file, the weights themselves stand for it.
     weights = f"{model.backbone_digest()} {model.classifier.digest()}"
     return replace(model, sha256=hashlib.sha256(weights.encode("ascii")).hexdigest())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -152,13 +152,28 @@ def read_ahead(
         pin_memory=pin_memory,
         worker_init_fn=leave_interrupts_to_the_parent,
     )
+    yield from batches_of(loader, ExtractionError)
+
+
+def batches_of(
+    loader: Iterable[Batch | NolbError], reader_died: type[NolbError]
+) -> Iterator[Batch]:
+    """The batches that a loader's processes read, in order.
+
+    Args:
+        loader: what gives them; errors of ours may be items of it.
+        reader_died: what to raise where torch says that a reading process is gone.
+
+    Raises:
+        NolbError: what the loader gave instead of a batch, or an error of the class `reader_died`.
+    """
     batches = iter(loader)
     while True:
         try:
             batch = next(batches, None)
         except RuntimeError as error:
             first_line = str(error).partition("\n")[0]
-            raise ExtractionError(
+            raise reader_died(
                 f"A process that reads images has died ({first_line}): go on with --resume, and "
                 "with --workers 0 or a smaller --batch-size if that happens again."
             ) from None

@@ -50,6 +50,11 @@ def pretrained(name: str) -> tuple[nn.Module, Backbone]:
 
 
 def _described(name: str, network: nn.Module) -> Backbone:
+    """What the factory builds, by a network that it has built.
+
+    Raises:
+        ConfigError: if the network does not end in one linear layer, or its `preprocessing` is odd.
+    """
     preprocessing = _preprocessing(name, network)
     found = _find(name, network, preprocessing)
 
@@ -66,7 +71,11 @@ def _described(name: str, network: nn.Module) -> Backbone:
 
 
 def _call(name: str, n_classes: int | None) -> nn.Module:
-    """Import the factory and call it."""
+    """The factory's network, of C classes where a number is given and the factory takes it.
+
+    Raises:
+        ConfigError: if the factory is missing or fails, or gives something else.
+    """
     factory = _factory(name)
     takes = inspect.signature(factory).parameters
     arguments: dict[str, Any] = {}
@@ -82,6 +91,11 @@ def _call(name: str, n_classes: int | None) -> nn.Module:
 
 
 def _factory(name: str) -> Callable[..., object]:
+    """The function that `package.module:factory` names.
+
+    Raises:
+        ConfigError: if the module cannot be imported, or has no such function.
+    """
     module_name, _, attribute = name.partition(":")
     try:
         with _working_folder_importable():
@@ -110,7 +124,11 @@ def _working_folder_importable() -> Iterator[None]:
 
 
 def _preprocessing(name: str, network: nn.Module) -> Preprocessing:
-    """What the network says about its images, in our own form or in timm's."""
+    """What the network says about its images, in our own form or in timm's.
+
+    Raises:
+        ConfigError: if what it says is no preprocessing that is supported.
+    """
     said = getattr(network, "preprocessing", None)
     if isinstance(said, Preprocessing):
         return said
@@ -127,6 +145,11 @@ def _preprocessing(name: str, network: nn.Module) -> Preprocessing:
 
 
 def _find(name: str, network: nn.Module, preprocessing: Preprocessing) -> FoundClassifier:
+    """The linear layer at the network's end, by trial passes until a size suits the network.
+
+    Raises:
+        ConfigError: if it takes none of the sizes, or does not end in one linear layer.
+    """
     sides = (preprocessing.crop,) if preprocessing.crop else TRIAL_SIDES
     reasons = []
     for side in sides:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 
+from cache.closable import Closable
 from pipeline.errors import ConfigError, ExtractionError
 
 ROWS_AND_COLUMNS = 2
 
 
-class Tap:
+class Tap(Closable):
     """Yields what goes into a model's classifier beside what comes out of the model.
 
     A forward-pre-hook on the classifier notes its input, so the model's own code stays as it is;
@@ -46,17 +44,6 @@ class Tap:
         """Take the hook off the model."""
         self._hook.remove()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Run the model once.
 
@@ -80,7 +67,12 @@ class Tap:
             self._calls = []  # tensors of a finished call must not stay in memory
 
     def _outputs(self, x: Tensor) -> object:
-        """The model's output, or in words why it gave none."""
+        """The model's output for B samples x.
+
+        Raises:
+            OutOfMemoryError: where memory does not suffice, on a CPU too.
+            ExtractionError: if the model refuses the batch for another reason.
+        """
         try:
             return self._model(x)
         except torch.OutOfMemoryError:
@@ -100,6 +92,11 @@ class Tap:
         self._calls.append((*inputs, *keywords.values()))
 
     def _features(self, calls: list[tuple[object, ...]], batch: int) -> Tensor:
+        """The one tensor (B, D) of the classifier's one call.
+
+        Raises:
+            ExtractionError: if there were other calls, or other inputs.
+        """
         if len(calls) != 1:
             times = "never" if not calls else f"{len(calls)} times"
             raise ExtractionError(
@@ -119,6 +116,11 @@ class Tap:
 
     @staticmethod
     def _checked(what: str, tensor: object, batch: int) -> Tensor:
+        """The same, if it is a tensor of B rows and two dimensions.
+
+        Raises:
+            ExtractionError: if it is not.
+        """
         if not isinstance(tensor, Tensor):
             raise ExtractionError(
                 f"{what} must be one tensor with a row for each sample; got a "

@@ -109,6 +109,11 @@ def _known(name: str) -> str:
 
 
 def _build(model: str, n_classes: int) -> nn.Module:
+    """The model with random weights.
+
+    Raises:
+        ConfigError: if timm cannot build it.
+    """
     import timm
 
     try:

@@ -74,7 +74,11 @@ def pretrained(name: str) -> tuple[nn.Module, Backbone]:
 
 
 def _parts(name: str) -> tuple[str, WeightsEnum | None]:
-    """Model and weights of `torchvision/NAME[.WEIGHTS]`."""
+    """Model and weights of `torchvision/NAME[.WEIGHTS]`.
+
+    Raises:
+        ConfigError: if torchvision has no such classification model or weights.
+    """
     model, _, chosen = name.removeprefix(PREFIX).partition(".")
     known = library.list_models(module=library)
     if model not in known:
@@ -94,6 +98,11 @@ def _parts(name: str) -> tuple[str, WeightsEnum | None]:
 
 
 def _backbone(name: str, model: str, weights: WeightsEnum) -> Backbone:
+    """The model's description, with the preprocessing that belongs to these weights.
+
+    Raises:
+        ConfigError: if the model does not end in one linear layer.
+    """
     preprocessing = _preprocessing(weights)
     special: dict[str, Any] = {}
     if model in AUXILIARY:

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from cache import Classifier
 from pipeline.backbones import Backbone
-from pipeline.checkpoints.building import assemble, cosine_head, linear_head
+from pipeline.checkpoints.building import (
+    assemble,
+    cosine_head,
+    linear_head,
+    scaled_or_linear_head,
+)
 from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import SAVED_OR_BARE, Payload
@@ -66,9 +71,7 @@ def _classifier(
     """The linear head, what it is, and what to know about it."""
     if "fc.weight" in head:
         plain = {key.removeprefix("fc."): tensor for key, tensor in head.items()}
-        classifier = linear_head(source, plain, scales=plain.get("scales"), known=("scales",))
-        folded = "LWS, scales * (W x + b): folded into W and b"
-        return classifier, folded if "scales" in plain else "linear", ()
+        return *scaled_or_linear_head(source, plain), ()
     if "weight" not in head:
         raise CheckpointError(
             f"{source}: its classifier holds {', '.join(head)}, so it is no linear layer."

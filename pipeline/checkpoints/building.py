@@ -27,6 +27,9 @@ from pipeline.errors import CheckpointError
 HEAD_NAMES = ("fc", "linear", "classifier", "head")
 """What networks call their last layer."""
 
+SCALES = "scales"
+"""LWS's factor of each class."""
+
 MATRIX = 2
 
 
@@ -120,6 +123,23 @@ def cosine_head(
             f"{', '.join(f'{name} {tuple(tensor.shape)}' for name, tensor in head.items())}."
         )
     return Classifier(weight.T if transposed else weight, scale=scale, normalized=True)
+
+
+def scaled_or_linear_head(source: str, head: StateDict) -> tuple[Classifier, str]:
+    """The classifier of cRT or LWS and what it is: only LWS's (Kang et al. 2020) has `scales`.
+
+    Args:
+        source: path for messages.
+        head: `weight` (C, D), `bias` (C,) where it has one, and LWS's `scales` (C,) or (1, C).
+
+    Raises:
+        CheckpointError: as `linear_head`.
+    """
+    scales = head.get(SCALES)
+    classifier = linear_head(source, head, scales=scales, known=(SCALES,))
+    if scales is None:
+        return classifier, "linear"
+    return classifier, "LWS, scales * (W x + b): folded into W and b"
 
 
 def normed_or_linear_head(source: str, head: StateDict, width: int) -> tuple[Classifier, str]:

@@ -7,18 +7,15 @@ divides the rows of a trained W by their lengths to the power of tau and drops t
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from cache import Classifier
-from pipeline.checkpoints.building import assemble, linear_head
+from pipeline.checkpoints.building import SCALES, assemble, linear_head, scaled_or_linear_head
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import Payload
 from pipeline.checkpoints.recognition import chosen_backbone, is_small, matching_backbone
-from pipeline.checkpoints.two_networks import SCALES, TwoNetworks, required, two_networks
-from pipeline.checkpoints.variants import parse_variant
-from pipeline.errors import CheckpointError
+from pipeline.checkpoints.two_networks import TwoNetworks, required, two_networks
+from pipeline.checkpoints.variants import parse_number, parse_variant
 
 NAME = "classifier-balancing"
 
@@ -45,11 +42,10 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     found = required(payload, NAME)
     wish = parse_variant(NAME, variant, settings=("tau",))
     backbone = chosen_backbone(payload.path, found.body, wish.backbone, len(found.head))
-    scales = found.head.get(SCALES)
-    classifier = linear_head(payload.path, found.head, scales=scales, known=(SCALES,))
-    head = "linear" if scales is None else "LWS, scales * (W x + b): folded into W and b"
+    classifier, head = scaled_or_linear_head(payload.path, found.head)
     if "tau" in wish.settings:
-        tau = _tau(wish.settings["tau"])
+        meaning = "tau is a number, 0 to 2 in the paper"
+        tau = parse_number(NAME, "tau", wish.settings["tau"], meaning=meaning)
         classifier = tau_normalized(linear_head(payload.path, found.head, known=(SCALES,)), tau)
         head = f"tau-normalised with tau {tau:g}: W / |W|^tau without bias"
     return assemble(
@@ -71,16 +67,6 @@ def tau_normalized(classifier: Classifier, tau: float) -> Classifier:
     """
     lengths = np.linalg.norm(classifier.weight, axis=1, keepdims=True)
     return Classifier(classifier.weight / np.maximum(lengths, 1e-12) ** np.float32(tau))
-
-
-def _tau(text: str) -> float:
-    try:
-        tau = float(text)
-    except ValueError:
-        tau = math.nan
-    if not math.isfinite(tau):
-        raise CheckpointError(f"--model {NAME}:tau={text}: tau is a number, 0 to 2 in the paper.")
-    return tau
 
 
 def _notes(found: TwoNetworks) -> tuple[str, ...]:

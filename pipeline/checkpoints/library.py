@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache, partial
 
 import torchvision.models
@@ -47,28 +48,44 @@ def load_library(
         CheckpointError: if the classifier is not there, or a weight is missing, left over or of a
             wrong shape.
     """
-    left_out = tuple(key for key in state if backbone.unused and key.startswith(backbone.unused))
-    state = {key: tensor for key, tensor in state.items() if key not in left_out}
-    n_classes = count_classes(backbone, state)
+    used = _without(backbone.unused, state)
+    n_classes = count_classes(backbone, used)
     if n_classes is None:
         raise CheckpointError(
             f"{payload.path}: holds no classifier of {backbone.name} "
             f"({backbone.classifier}.weight): it is of another network, or its head was left out."
         )
     network = backbone.build(n_classes)
-    load_strictly(network, state, payload.path)
+    load_strictly(network, used, payload.path)
+    model = model_of(network, backbone, family=family, source=payload.path, sha256=payload.sha256)
+    return replace(model, notes=notes, left_out=tuple(key for key in state if key not in used))
+
+
+def model_of(
+    network: nn.Module, backbone: Backbone, *, family: str, source: str, sha256: str
+) -> TrainedModel:
+    """The network with the weights that it has, its own classifier among them.
+
+    Args:
+        network: what the backbone builds; left frozen and in evaluation mode.
+        backbone: its description.
+        family: name of the checkpoint family.
+        source: path of the checkpoint, or what else the weights are called.
+        sha256: of the checkpoint file.
+
+    Raises:
+        CheckpointError: if the classifier has no weight matrix.
+    """
     network = network.eval().requires_grad_(requires_grad=False)
     return TrainedModel(
         family=family,
         backbone=backbone.name,
         module=network,
         classifier_name=backbone.classifier,
-        classifier=linear_form(payload.path, network.get_submodule(backbone.classifier)),
+        classifier=linear_form(source, network.get_submodule(backbone.classifier)),
         preprocessing=backbone.preprocessing,
-        source=payload.path,
-        sha256=payload.sha256,
-        notes=notes,
-        left_out=left_out,
+        source=source,
+        sha256=sha256,
     )
 
 
@@ -107,9 +124,7 @@ def fits(backbone: Backbone, state: StateDict) -> bool:
     n_classes = count_classes(backbone, state)
     if n_classes is None:
         return False
-    unused = backbone.unused
-    used = {k: v for k, v in state.items() if not (unused and k.startswith(unused))}
-    return not mismatches(_outline(backbone, n_classes), used)
+    return not mismatches(_outline(backbone, n_classes), _without(backbone.unused, state))
 
 
 def hinted_backbone(payload: Payload, state: StateDict) -> Backbone | None:
@@ -132,10 +147,7 @@ def torchvision_backbone(state: StateDict) -> Backbone | None:
     found = []
     for name in _similar(state):
         outline = _torchvision_shapes(name)
-        unused = AUXILIARY.get(name, ())
-        shapes = shapes_of(
-            {k: v for k, v in state.items() if not (unused and k.startswith(unused))}
-        )
+        shapes = shapes_of(_without(AUXILIARY.get(name, ()), state))
         # The number of classes is the only thing in which trained networks differ.
         if shapes.keys() == outline.keys() and all(
             shapes[key][1:] == outline[key][1:] for key in outline
@@ -144,6 +156,11 @@ def torchvision_backbone(state: StateDict) -> Backbone | None:
             if fits(backbone, state):
                 found.append(backbone)
     return found[0] if len(found) == 1 else None
+
+
+def _without(unused: tuple[str, ...], state: StateDict) -> StateDict:
+    """The weights whose names begin in none of these ways."""
+    return {key: tensor for key, tensor in state.items() if not key.startswith(unused)}
 
 
 def _similar(state: StateDict) -> Iterator[str]:

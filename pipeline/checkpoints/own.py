@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from cache import Classifier
 from pipeline.backbones import CosineLinear
 from pipeline.backbones.named import FACTORY
-from pipeline.checkpoints.library import linear_form
+from pipeline.checkpoints.library import model_of
 from pipeline.checkpoints.mapping import load_strictly, tensors_of
 from pipeline.checkpoints.model import TrainedModel, put_module
 from pipeline.checkpoints.payload import Payload
@@ -60,19 +60,13 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
         cosine = CosineLinear(backbone.feature_width, len(names), _scale(payload))
         put_module(network, backbone.classifier, cosine)
     load_strictly(network, state, payload.path)
-    network = network.eval().requires_grad_(requires_grad=False)
-    classifier: Classifier = linear_form(payload.path, network.get_submodule(backbone.classifier))
-    return TrainedModel(
-        family=NAME,
-        backbone=backbone.name,
-        module=network,
-        classifier_name=backbone.classifier,
-        classifier=classifier,
+    model = model_of(network, backbone, family=NAME, source=payload.path, sha256=payload.sha256)
+    scale = model.classifier.scale
+    return replace(
+        model,
         preprocessing=_preprocessing(payload),
-        source=payload.path,
-        sha256=payload.sha256,
         class_names=tuple(map(str, names)),
-        head="linear" if classifier.scale == 1 else f"cosine, times {classifier.scale:g}",
+        head="linear" if scale == 1 else f"cosine, times {scale:g}",
     )
 
 

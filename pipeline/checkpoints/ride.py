@@ -8,7 +8,6 @@ assignment asks some experts for some images only; here all of them are asked fo
 
 from __future__ import annotations
 
-import math
 import re
 
 import torch
@@ -23,7 +22,7 @@ from pipeline.checkpoints.building import MATRIX, array, assemble
 from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import SAVED_OR_BARE, Payload
-from pipeline.checkpoints.variants import parse_variant
+from pipeline.checkpoints.variants import parse_number, parse_variant
 from pipeline.errors import CheckpointError
 
 NAME = "ride"
@@ -62,7 +61,8 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     plan = read_plan(payload.path, state)
     # The network is not to be chosen; its name is taken where an identity holds it.
     wish = parse_variant(NAME, variant, rules=(plan.name,), settings=("scale",))
-    scale = _scale(wish.settings.get("scale", str(SCALE)))
+    given, meaning = wish.settings.get("scale", str(SCALE)), "the scale is a number above 0"
+    scale = parse_number(NAME, "scale", given, meaning=meaning, above=0)
     classifier = _joined_head(payload.path, _heads(state), plan, scale)
     words = f"mean over {plan.n_experts} experts of W x + b"
     notes: tuple[str, ...] = ()
@@ -105,6 +105,11 @@ def read_plan(source: str, state: StateDict) -> ExpertPlan:
 
 
 def _read_plan(state: StateDict) -> ExpertPlan:
+    """The network's form; weights of another network lead to the errors that `read_plan` catches.
+
+    Stages that the experts share are `layer{stage}.{block}.*`, those of their own
+    `layer{stage}s.{expert}.{block}.*`.
+    """
     stages: dict[int, str] = {}
     blocks: dict[int, int] = {}
     for key in state:
@@ -161,6 +166,12 @@ def _joined_head(
     source: str, heads: list[dict[str, Tensor]], plan: ExpertPlan, scale: float
 ) -> Classifier:
     """The mean of the experts' logits as one head on their concatenated features.
+
+    Args:
+        source: path for messages.
+        heads: of each expert, `weight` (D, C) for cosines, else `weight` (C, D) and `bias` (C,).
+        plan: the network's form; D is its experts' width.
+        scale: factor of the cosines.
 
     Raises:
         CheckpointError: if the heads are not all of one form.
@@ -220,16 +231,6 @@ def _heads(state: StateDict) -> list[dict[str, Tensor]]:
 
 def _help_keys(state: StateDict) -> list[str]:
     return [key for key in state if key.startswith(HELP)]
-
-
-def _scale(text: str) -> float:
-    try:
-        scale = float(text)
-    except ValueError:
-        scale = math.nan
-    if not (math.isfinite(scale) and scale > 0):
-        raise CheckpointError(f"--model {NAME}:scale={text}: the scale is a number above 0.")
-    return scale
 
 
 def _state(payload: Payload) -> StateDict | None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.checkpoints.building import SCALES
 from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.payload import Payload
 from pipeline.errors import CheckpointError
 
 PLACES = ("state_dict_best", "state_dict")
-
-SCALES = "scales"
-"""LWS's factor of each class."""
 
 
 @dataclass(frozen=True, eq=False)

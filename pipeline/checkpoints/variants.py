@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -52,6 +53,30 @@ def parse_variant(
                 f"{_accepted(family, (*rules, *(f'{s}=...' for s in settings)))}."
             )
     return Variant(backbone, rule, given)
+
+
+def parse_number(
+    family: str, setting: str, text: str, *, meaning: str, above: float = -math.inf
+) -> float:
+    """Read the finite number of one of the family's settings.
+
+    Args:
+        family: name of the checkpoint family.
+        setting: its setting.
+        text: what the user gave it.
+        meaning: what it has to be, for the message.
+        above: what it has to be greater than.
+
+    Raises:
+        CheckpointError: if the text is no such number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not above < value < math.inf:  # nor is NaN
+        raise CheckpointError(f"--model {family}:{setting}={text}: {meaning}.")
+    return value
 
 
 def _known_backbone(family: str, name: str, others: Collection[str]) -> str:

@@ -71,13 +71,7 @@ def published_rows(
     Raises:
         DatasetError: if a class has fewer samples than it is to keep.
     """
-    generator = np.random.RandomState(seed)
-    kept: list[NDArray[np.int64]] = []
-    for label, count in enumerate(counts):
-        rows = _enough(labels, label, count)
-        generator.shuffle(rows)
-        kept.append(rows[:count])
-    return np.sort(np.concatenate(kept))
+    return _first_of_shuffled(labels, counts, np.random.RandomState(seed))
 
 
 def subsample(labels: NDArray[np.int64], counts: Sequence[int], seed: int) -> NDArray[np.int64]:
@@ -91,15 +85,31 @@ def subsample(labels: NDArray[np.int64], counts: Sequence[int], seed: int) -> ND
     Raises:
         DatasetError: if a class has fewer samples than it is to keep.
     """
-    generator = np.random.default_rng(seed)
-    kept: list[NDArray[np.int64]] = []
-    for label, count in enumerate(counts):
-        kept.append(generator.permutation(_enough(labels, label, count))[:count])
+    return _first_of_shuffled(labels, counts, np.random.default_rng(seed))
+
+
+def _first_of_shuffled(
+    labels: NDArray[np.int64],
+    counts: Sequence[int],
+    generator: np.random.Generator | np.random.RandomState,
+) -> NDArray[np.int64]:
+    """Sorted rows that keep `counts[c]` (C,) of each class c of the labels (N,).
+
+    Class by class the rows are shuffled and the first of them kept.
+    """
+    kept = [
+        generator.permutation(_rows_of_class(labels, label, count))[:count]
+        for label, count in enumerate(counts)
+    ]
     return np.sort(np.concatenate(kept))
 
 
-def _enough(labels: NDArray[np.int64], label: int, count: int) -> NDArray[np.int64]:
-    """The rows of a class, at least `count` of them."""
+def _rows_of_class(labels: NDArray[np.int64], label: int, count: int) -> NDArray[np.int64]:
+    """The rows of one class among labels (N,).
+
+    Raises:
+        DatasetError: if there are fewer than `count`.
+    """
     rows = np.flatnonzero(labels == label)
     if len(rows) < count:
         raise DatasetError(

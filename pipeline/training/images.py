@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from pipeline.datasets import ImageSource, Preprocessing
 from pipeline.errors import DatasetError, NolbError, TrainingError, UnreadableImageError
-from pipeline.reading import BATCHES_AHEAD, leave_interrupts_to_the_parent
+from pipeline.reading import BATCHES_AHEAD, batches_of, leave_interrupts_to_the_parent
 from pipeline.training.draws import derived_seed
 
 Cut = tuple[int, int, Sequence[int]]
@@ -128,20 +128,7 @@ class ReadImages:
     def batches(self, epoch: int, rows: Iterable[Tensor]) -> Iterator[Tensor]:
         """(B, H, W, 3) uint8 for each (B,) of rows."""
         self._plan.cuts = [(epoch, i, batch.tolist()) for i, batch in enumerate(rows)]
-        found = iter(self._loader)
-        while True:
-            try:
-                batch = next(found, None)
-            except RuntimeError as error:
-                first_line = str(error).partition("\n")[0]
-                raise TrainingError(
-                    f"A process that reads images has died ({first_line}): go on with --resume, "
-                    "and with --workers 0 or a smaller --batch-size if that happens again."
-                ) from None
-            if batch is None:
-                return
-            if isinstance(batch, NolbError):
-                raise batch
+        for batch in batches_of(self._loader, TrainingError):
             yield batch.to(self._device, non_blocking=True)
 
 
