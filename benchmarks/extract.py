@@ -26,7 +26,7 @@ from pipeline.backbones import BACKBONES
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import open_source
-from pipeline.reading import BatchReader, Rows, read_ahead
+from pipeline.reading import BatchReader, RowRange, read_ahead
 from pipeline.stages.extract import extract, prepare_model
 
 SPLITS = ("train", "test")
@@ -69,7 +69,7 @@ def read_all(model: TrainedModel, folders: tuple[Path, Path], config: ExtractCon
     """Nothing but the images, in this process."""
     sources = {name: open_source(folder) for name, folder in zip(SPLITS, folders, strict=True)}
     work = [
-        Rows(name, start, min(start + config.batch_size, len(source)))
+        RowRange(name, start, min(start + config.batch_size, len(source)))
         for name, source in sources.items()
         for start in range(0, len(source), config.batch_size)
     ]

@@ -37,7 +37,7 @@ from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, open_source
 from pipeline.device_decoding import BatchDecoder, Decoder, EncodedReader, jpeg_decoder
 from pipeline.devices import autocast
-from pipeline.reading import BatchReader, Rows, read_ahead
+from pipeline.reading import BatchReader, RowRange, read_ahead
 from pipeline.stages.extract import extract, prepare_model
 
 N_CLASSES, SIDE, INPUT = 10, 256, 224
@@ -56,11 +56,11 @@ def synthetic(folder: Path, images: int, side: int = SIDE) -> Path:
     return folder / "resnet50.pth"
 
 
-def batches_of(folder: Path, size: int) -> tuple[dict[str, ImageSource], list[Rows]]:
+def batches_of(folder: Path, size: int) -> tuple[dict[str, ImageSource], list[RowRange]]:
     """The images of both splits, and their rows in batches."""
     sources = {name: open_source(folder / name) for name in ("train", "test")}
     work = [
-        Rows(name, start, min(start + size, len(source)))
+        RowRange(name, start, min(start + size, len(source)))
         for name, source in sources.items()
         for start in range(0, len(source), size)
     ]
@@ -97,7 +97,7 @@ def forward(model: TrainedModel, config: ExtractConfig, images: int) -> None:
     module = model.module.eval().to(device).to(memory_format=layout)
     size = min(config.batch_size, images)
     pixels = torch.randint(256, (size, INPUT, INPUT, 3), dtype=torch.uint8, device=device)
-    with Tap(module, model.classifier_name) as tap, autocast(config, device):
+    with Tap(module, model.classifier_name) as tap, autocast(config.autocast, device):
         for _ in range(-(-images // size)):
             x = model.preprocessing.normalize(pixels)
             tap(x.contiguous(memory_format=layout))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import time
@@ -10,16 +9,17 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from pipeline.cores import available_cores
 from pipeline.versions import versions
 
 
 def describe() -> str:
     """Processor, cores, threads and versions, on two lines."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     capability = torch.backends.cpu.get_cpu_capability()
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
     return (
-        f"{platform.machine()}, {capability}, {cores} cores, {torch.get_num_threads()} threads\n"
+        f"{platform.machine()}, {capability}, {available_cores()} cores, "
+        f"{torch.get_num_threads()} threads\n"
         f"{packages}"
     )
 

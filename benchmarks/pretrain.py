@@ -26,11 +26,11 @@ from torch.nn import functional
 from benchmarks.machine import describe, seconds, spread
 from pipeline.backbones import Backbone, find_backbone
 from pipeline.config import PretrainConfig
-from pipeline.devices import choose_device
+from pipeline.devices import autocast, choose_device
 from pipeline.training.augmentation import Shift, draw_mix
 from pipeline.training.draws import EpochDraws
 from pipeline.training.images import HeldImages
-from pipeline.training.loop import Trainer, autocast
+from pipeline.training.loop import Trainer
 from pipeline.training.network import build_network, memory_format
 from pipeline.training.saving import write_file
 
@@ -55,11 +55,11 @@ class Pair:
             build_network(backbone, N_CLASSES, config),
             HeldImages(self.pixels),
             self.labels,
-            self.labels.bincount(),
-            backbone.preprocessing,
-            SHIFT,
-            config,
-            self.device,
+            class_counts=self.labels.bincount(),
+            preprocessing=backbone.preprocessing,
+            shift=SHIFT,
+            config=config,
+            device=self.device,
         )
         self.bare = build_network(backbone, N_CLASSES, config).to(self.device)
         self.bare = self.bare.to(memory_format=memory_format(config))
@@ -96,7 +96,7 @@ class Pair:
         """Forward, backward and step alone."""
         for x, rows in zip(self.batches, self.rows(), strict=True):
             labels = self.labels[rows].to(self.device)
-            with autocast(self.config, self.device):
+            with autocast(self.config.autocast, self.device):
                 logits = self.run(x)
             loss = functional.cross_entropy(logits.float(), labels)
             self.optimizer.zero_grad(set_to_none=True)

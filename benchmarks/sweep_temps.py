@@ -26,11 +26,11 @@ import numpy as np
 from benchmarks.machine import describe, seconds, spread
 from cache import open_store
 from pipeline.config import Grid, parse_grid
+from pipeline.cores import available_cores
 from pipeline.ensemble import LogitBlock, ensemble_predictions, logit_blocks, mixture_predictions
 from pipeline.heads import load_head
 from pipeline.metrics import Floats
 from pipeline.plane import Member, collect_hits, plane_members
-from pipeline.plane.hits import available_cores
 from pipeline.plane.scores import measure
 
 BLOCK_ROWS = 4096

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.metrics import (
     ZERO_SUBSTITUTE,
+    Bools,
     Floats,
     Ints,
     count_per_class,
@@ -34,8 +35,6 @@ from pipeline.metrics import (
     recalls_of_hits,
 )
 from pipeline.plane.hits import HitPlane
-
-Bools = NDArray[np.bool_]
 
 COMPARED = ("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall")
 CONFIDENCE = 0.95

@@ -28,7 +28,7 @@ from pipeline.datasets import ImageSource, Preprocessing
 from pipeline.datasets.jpeg import PlainJpeg, read_plain_jpeg
 from pipeline.devices import too_many_images
 from pipeline.errors import ConfigError, ExtractionError, NolbError, UnreadableImageError
-from pipeline.reading import ImageBatch, Rows, common_size
+from pipeline.reading import ImageBatch, RowRange, common_size
 
 Decoder = Callable[[list[Tensor]], list[Tensor]]
 """From (bytes,) uint8 of JPEG files to (3, H, W) uint8 RGB on a device; a RuntimeError if it fails
@@ -57,7 +57,7 @@ class Place:
 class EncodedBatch:
     """The images of some rows, most of them still encoded."""
 
-    rows: Rows
+    rows: RowRange
     """Which rows these are."""
 
     size: tuple[int, ...]
@@ -92,7 +92,10 @@ class EncodedReader(Dataset[EncodedBatch | NolbError]):
     """
 
     def __init__(
-        self, sources: Mapping[str, ImageSource], preprocessing: Preprocessing, work: Sequence[Rows]
+        self,
+        sources: Mapping[str, ImageSource],
+        preprocessing: Preprocessing,
+        work: Sequence[RowRange],
     ) -> None:
         self._sources = dict(sources)
         self._preprocessing = preprocessing
@@ -109,7 +112,7 @@ class EncodedReader(Dataset[EncodedBatch | NolbError]):
         except NolbError as error:
             return error
 
-    def _read(self, rows: Rows) -> EncodedBatch:
+    def _read(self, rows: RowRange) -> EncodedBatch:
         """Read the rows of one batch."""
         source = self._sources[rows.split]
         content = bytearray()

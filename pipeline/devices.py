@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 
@@ -27,9 +28,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def autocast(config: ExtractConfig, device: torch.device) -> AbstractContextManager[object]:
-    """Context in which the forward pass runs."""
-    if config.autocast == "none":
+def autocast(
+    mode: Literal["none", "bfloat16"], device: torch.device
+) -> AbstractContextManager[object]:
+    """Context in which a network runs, by the setting `autocast`."""
+    if mode == "none":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 

@@ -23,14 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import EvaluationError
-from pipeline.metrics import Scores, score
+from pipeline.metrics import Bools, Floats, Ints, Scores, score
 from pipeline.old_head import require_old_head
 
 if TYPE_CHECKING:
     from cache import Split, Store
     from pipeline.heads import Head
 
-Floats = NDArray[np.float64]
 Logits = NDArray[np.float32] | Floats
 
 READ_BYTES = 2**25
@@ -157,7 +156,7 @@ def check_weights(weights: Sequence[float] | None, n_heads: int) -> tuple[float,
 class LogitBlock:
     """Usable rows of a split, in their order, with every asked head's logits."""
 
-    labels: NDArray[np.int64]
+    labels: Ints
     """(B,) class indices."""
 
     logits: tuple[Logits, ...]
@@ -263,7 +262,7 @@ def predict_split(
     temperatures: Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
     test_views: bool | None = None,
-) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+) -> tuple[NDArray[np.intp], Ints]:
     """Predictions (N,) and labels (N,) of a split's usable rows.
 
     Args:
@@ -377,9 +376,7 @@ def _features(split: Split, block: slice, n_views: int) -> NDArray[np.floating[A
     )
 
 
-def _require_usable(
-    fits: NDArray[np.bool_], split: Split, rows: NDArray[np.intp], what: str
-) -> None:
+def _require_usable(fits: Bools, split: Split, rows: NDArray[np.intp], what: str) -> None:
     """Raise, naming the first sample, where one of the split's rows (B,) does not fit (B,)."""
     if not fits.all():
         row = int(rows[np.argmin(fits)])

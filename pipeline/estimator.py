@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from pipeline.config import FitConfig, build_config
 from pipeline.errors import ConfigError
-from pipeline.metrics import harmonic_mean, recalls_of_hits
+from pipeline.metrics import Floats, harmonic_mean, recalls_of_hits
 
 if TYPE_CHECKING:
     from pipeline.fitting import LinearFit
@@ -36,7 +36,6 @@ except ImportError:  # a method of every estimator before scikit-learn 1.6
 
 __all__ = ["GMLClassifier", "harmonic_mean_recall", "lowest_recall"]
 
-Floats = NDArray[np.float64]
 
 FLOATS = (np.float64, np.float32)
 """Types of X that are kept; all others become the first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,11 +21,11 @@ from pipeline.datasets import ImageSource, Views
 from pipeline.device_decoding import BatchDecoder, Decoder, EncodedReader
 from pipeline.devices import autocast, too_many_images
 from pipeline.errors import CheckpointError, ExtractionError
-from pipeline.progress import Clock, Snapshot
+from pipeline.progress import Clock, OnProgress, Snapshot
 from pipeline.reading import (
     BatchReader,
     ImageBatch,
-    Rows,
+    RowRange,
     default_workers,
     read_ahead,
     require_readable,
@@ -80,7 +80,7 @@ class ForwardPass:
         views: Mapping[str, Views],
         config: ExtractConfig,
         device: torch.device,
-        on_progress: Callable[[Snapshot], None] | None,
+        on_progress: OnProgress | None,
         local_size: int = 1,
         decoder: Decoder | None = None,
     ) -> None:
@@ -109,10 +109,11 @@ class ForwardPass:
             KeyboardInterrupt: on Ctrl-C, with a message that says what is stored.
         """
         own = sum(shard.n_rows for shard in shards)
-        self._total = sum(len(s.ids) for s in self._images.values()) if whole else own
-        self._rows_done = self._total - own
-        self._passes_left = sum(shard.n_rows * self._versions(shard.split) for shard in shards)
-        self._passes_done = 0
+        work = _Work(
+            total=sum(len(s.ids) for s in self._images.values()) if whole else own,
+            rows_left=own,
+            passes_left=sum(shard.n_rows * self._versions(shard.split) for shard in shards),
+        )
         for split in {shard.split for shard in shards}:
             require_readable(split, self._images[split])
         layout = torch.channels_last if self._config.channels_last else torch.contiguous_format
@@ -122,7 +123,7 @@ class ForwardPass:
             with Tap(module, self._model.classifier_name) as tap, _Background(writer) as pen:
                 batches = self._batches(shards)
                 for shard in shards:
-                    arrays = self._compute(shard, batches, tap)
+                    arrays = self._compute(shard, batches, tap, work)
                     with self.clock.part("writing"):
                         pen.write(shard, arrays)
                 with self.clock.part("writing"):
@@ -134,6 +135,7 @@ class ForwardPass:
                 "Go on with the same command and --resume."
             ) from None
         finally:
+            self.computed += work.rows_done
             self.clock.stop()
 
     def seal(self, writer: StoreWriter) -> Store:
@@ -147,7 +149,7 @@ class ForwardPass:
         """Decoded batches of the shards, in order; a batch never spans two shards."""
         size = self._config.batch_size
         work = [
-            Rows(shard.split, start, min(start + size, shard.stop))
+            RowRange(shard.split, start, min(start + size, shard.stop))
             for shard in shards
             for start in range(shard.start, shard.stop, size)
         ]
@@ -162,8 +164,10 @@ class ForwardPass:
         reader = BatchReader(self._images, preprocessing, self._views, work)
         return read_ahead(reader, workers, pin_memory=self._device.type == "cuda")
 
-    def _compute(self, shard: Shard, batches: Iterator[ImageBatch], tap: Tap) -> ShardArrays:
-        """Run the model over one shard's batches."""
+    def _compute(
+        self, shard: Shard, batches: Iterator[ImageBatch], tap: Tap, work: _Work
+    ) -> ShardArrays:
+        """Run the model over one shard's batches, and tell how far the work is after each."""
         classifier = self._model.classifier
         n_classes, width = classifier.weight.shape
         n_rows = shard.stop - shard.start
@@ -184,8 +188,9 @@ class ForwardPass:
                 while len(launched) > ahead:
                     self._collect(launched.popleft(), shard.start, arrays)
             filled = batch.rows.stop
-            self._count(batch.rows)
-            self._report()
+            work.finish(batch.rows.stop - batch.rows.start, self._versions(shard.split))
+            if self._on_progress is not None:
+                self._on_progress(work.snapshot(self.clock))
         with self.clock.part("forward"):
             while launched:
                 self._collect(launched.popleft(), shard.start, arrays)
@@ -234,7 +239,7 @@ class ForwardPass:
         if self._config.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         try:
-            with autocast(self._config, self._device):
+            with autocast(self._config.autocast, self._device):
                 features, logits = tap(x)
         except torch.OutOfMemoryError:
             raise too_many_images(len(x), self._device) from None
@@ -260,27 +265,44 @@ class ForwardPass:
         """1 + V, the forward passes that an image takes."""
         return 1 + (self._views[split].count if split in self._views else 0)
 
-    def _count(self, rows: Rows) -> None:
-        """Note that a batch is done."""
-        n_rows = rows.stop - rows.start
-        self.computed += n_rows
-        self._passes_done += n_rows * self._versions(rows.split)
-        self._passes_left -= n_rows * self._versions(rows.split)
 
-    def _report(self) -> None:
-        """Tell how far the work is."""
-        if self._on_progress is not None:
-            self._on_progress(
-                Snapshot(
-                    done=self._rows_done + self.computed,
-                    total=self._total,
-                    fresh=self.computed,
-                    seconds=self.clock.seconds,
-                    shares=self.clock.shares(),
-                    # Images with views take longer: those of one split say little of another's.
-                    work_left=self._passes_left / self._passes_done,
-                )
-            )
+@dataclass
+class _Work:
+    """How far a run over some shards is."""
+
+    total: int
+    """Rows that progress counts, those of earlier runs included."""
+
+    rows_left: int
+    """Rows still to do in this run."""
+
+    passes_left: int
+    """Forward passes still to do: 1 + V for a row."""
+
+    rows_done: int = 0
+    """Rows done in this run."""
+
+    passes_done: int = 0
+    """Forward passes done in this run."""
+
+    def finish(self, n_rows: int, versions: int) -> None:
+        """Note that some rows are done, each in as many versions."""
+        self.rows_left -= n_rows
+        self.rows_done += n_rows
+        self.passes_left -= n_rows * versions
+        self.passes_done += n_rows * versions
+
+    def snapshot(self, clock: Clock) -> Snapshot:
+        """The state after the last batch."""
+        return Snapshot(
+            done=self.total - self.rows_left,
+            total=self.total,
+            fresh=self.rows_done,
+            seconds=clock.seconds,
+            shares=clock.shares(),
+            # Images with views take longer: those of one split say little of another's.
+            work_left=self.passes_left / self.passes_done,
+        )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pipeline.errors import EvaluationError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 ZERO_SUBSTITUTE = 1e-3
 """Stands for a recall of zero in the two means, as a fraction (starred in Tables 3 to 5)."""
@@ -62,7 +63,7 @@ def per_class_recall(predictions: ArrayLike, labels: ArrayLike, n_classes: int) 
     return recalls_of_hits(hits, count_per_class(labels, n_classes))
 
 
-def mean_recall(recalls: Floats, classes: NDArray[np.bool_] | None = None) -> Floats:
+def mean_recall(recalls: Floats, classes: Bools | None = None) -> Floats:
     """Arithmetic mean (...) of recalls (..., C) over `classes` (C,) with samples, or NaN."""
     present = ~np.isnan(recalls) if classes is None else ~np.isnan(recalls) & classes
     return _masked_mean(recalls, present)
@@ -93,7 +94,7 @@ def lowest_class(recalls: Floats) -> Ints:
     return np.asarray(np.argmin(np.where(np.isnan(recalls), np.inf, recalls), axis=-1))
 
 
-def group_masks(class_counts: ArrayLike) -> dict[str, NDArray[np.bool_]]:
+def group_masks(class_counts: ArrayLike) -> dict[str, Bools]:
     """Which classes (C,) are many, medium and few, by their training counts (C,)."""
     counts = np.asarray(class_counts)
     many, few = counts > MANY_ABOVE, counts < FEW_BELOW
@@ -333,7 +334,7 @@ def _without_zeros(recalls: Floats) -> Floats:
     return np.where(recalls == 0, 100 * ZERO_SUBSTITUTE, recalls)
 
 
-def _masked_mean(values: Floats, mask: NDArray[np.bool_]) -> Floats:
+def _masked_mean(values: Floats, mask: Bools) -> Floats:
     """Mean (...) of values (..., C) where the mask is set, NaN where it is set nowhere."""
     count = np.sum(mask, axis=-1)
     total = np.sum(values, axis=-1, where=mask)

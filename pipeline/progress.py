@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -60,6 +60,10 @@ class Snapshot:
     def shares_text(self) -> str:
         """The shares as `reading 3 %, forward 95 %, writing 2 %`."""
         return ", ".join(f"{name} {100 * share:.0f} %" for name, share in self.shares.items())
+
+
+OnProgress = Callable[[Snapshot], None]
+"""What long work calls to tell how far it is."""
 
 
 class Clock:

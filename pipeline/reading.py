@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.cores import available_cores
 from pipeline.datasets import ImageSource, Preprocessing, Views
 from pipeline.errors import DatasetError, ExtractionError, NolbError, UnreadableImageError
 
@@ -29,7 +29,7 @@ PROBES = 16
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowRange:
     """Consecutive rows of one split that go through the model together."""
 
     split: str
@@ -46,7 +46,7 @@ class Rows:
 class ImageBatch:
     """The decoded images of some rows."""
 
-    rows: Rows
+    rows: RowRange
     """Which rows these are."""
 
     images: torch.Tensor
@@ -78,7 +78,7 @@ class BatchReader(Dataset[ImageBatch | NolbError]):
         sources: dict[str, ImageSource],
         preprocessing: Preprocessing,
         views: Mapping[str, Views],
-        work: Sequence[Rows],
+        work: Sequence[RowRange],
     ) -> None:
         self._sources = sources
         self._preprocessing = preprocessing
@@ -100,7 +100,7 @@ class BatchReader(Dataset[ImageBatch | NolbError]):
         except NolbError as error:
             return error
 
-    def _read(self, rows: Rows) -> ImageBatch:
+    def _read(self, rows: RowRange) -> ImageBatch:
         """Decode the rows of one batch."""
         source = self._sources[rows.split]
         views = self._views.get(rows.split)
@@ -171,10 +171,11 @@ def batches_of(
     while True:
         try:
             batch = next(batches, None)
-        except RuntimeError as error:
-            first_line = str(error).partition("\n")[0]
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            # The last two are of a process that is gone before what it made could be fetched.
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise reader_died(
-                f"A process that reads images has died ({first_line}): go on with --resume, and "
+                f"A process that reads images has died ({reason}): go on with --resume, and "
                 "with --workers 0 or a smaller --batch-size if that happens again."
             ) from None
         if batch is None:
@@ -220,8 +221,7 @@ def default_workers(device: str, local_size: int = 1) -> int:
         device: kind of device that runs the model.
         local_size: processes that share the machine's cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    own = (cores or 1) // local_size
+    own = available_cores() // local_size
     wanted = own // 4 if device == "cpu" else max(1, own - 1)
     return min(MOST_WORKERS, wanted)
 

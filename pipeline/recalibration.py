@@ -20,7 +20,7 @@ from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource
 from pipeline.datasets.splitting import balanced_rows
 from pipeline.errors import CheckpointError, DatasetError
-from pipeline.reading import BatchReader, Rows, default_workers, read_ahead
+from pipeline.reading import BatchReader, RowRange, default_workers, read_ahead
 
 SPLIT = "train"
 
@@ -96,7 +96,7 @@ def _pass_over(
     drawn = _Drawn(train, config.recalibrate_bn, config.view_seed)
     size = min(config.batch_size, len(drawn))
     # Batches count alike, so all have one size; the few images of a last short one are left out.
-    work = [Rows(SPLIT, start, start + size) for start in range(0, len(drawn) - size + 1, size)]
+    work = [RowRange(SPLIT, start, start + size) for start in range(0, len(drawn) - size + 1, size)]
     reader = BatchReader({SPLIT: drawn}, model.preprocessing, {}, work)
     workers = config.workers if config.workers >= 0 else default_workers(device.type)
     seen = 0
@@ -117,6 +117,6 @@ class _Drawn(ImageSource):
         ids = [f"{draw}/{source.ids[row]}" for draw, row in enumerate(self._rows)]
         super().__init__("drawn images", ids, source.labels[self._rows], source.class_names)
 
-    def read(self, i: int) -> Image.Image:
-        """The image of draw i."""
-        return self._source.read(int(self._rows[i]))
+    def read(self, row: int) -> Image.Image:
+        """The image of a draw."""
+        return self._source.read(int(self._rows[row]))

@@ -47,8 +47,7 @@ def class_balanced(labels: Tensor, batch_size: int, generator: Generator) -> Ite
     table = _rows_by_class(labels)
     n_drawn = _steps(labels, batch_size) * batch_size
     classes = torch.randint(len(table.counts), (n_drawn,), generator=generator)
-    picks = _uniform(table.counts[classes], generator)
-    yield from table.rows[table.starts[classes] + picks].view(-1, batch_size)
+    yield from _rows_of(classes, table, batch_size, generator)
 
 
 def square_root(labels: Tensor, batch_size: int, generator: Generator) -> Iterator[Tensor]:
@@ -152,6 +151,13 @@ def _drawn(
     places = torch.rand(steps * batch_size, generator=generator, dtype=torch.float64)
     # Rounding may leave the last edge just below a place; the last class takes that too.
     classes = torch.searchsorted(edges, places, right=True).clamp_max_(len(edges) - 1)
+    yield from _rows_of(classes, table, batch_size, generator)
+
+
+def _rows_of(
+    classes: Tensor, table: _RowsByClass, batch_size: int, generator: Generator
+) -> Iterator[Tensor]:
+    """Batches (B,) of one row at random for each of the classes, a multiple of B."""
     picks = _uniform(table.counts[classes], generator)
     yield from table.rows[table.starts[classes] + picks].view(-1, batch_size)
 

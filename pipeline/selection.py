@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.metrics import Floats, Ints
+from pipeline.metrics import Bools, Floats, Ints
 
 Cell = tuple[int, int]
-Bools = NDArray[np.bool_]
 
 FINER_BETWEEN = 3
 """Temperatures that one round of refinement puts between the best one and each neighbour."""

@@ -36,7 +36,7 @@ from pipeline.device_decoding import (
 from pipeline.devices import describe_arithmetic
 from pipeline.errors import ConfigError, DatasetError, ExtractionError
 from pipeline.progress import Snapshot
-from pipeline.reading import BatchReader, ImageBatch, Rows
+from pipeline.reading import BatchReader, ImageBatch, RowRange
 from pipeline.stages.extract import Extraction, extract
 from tests.small_data import image_folder, small_checkpoint
 
@@ -87,7 +87,7 @@ class Fake:
 
 
 def read(source: ImageSource, preprocessing: Preprocessing = GEOMETRY) -> EncodedBatch:
-    batch = EncodedReader({"train": source}, preprocessing, [Rows("train", 0, len(source))])[0]
+    batch = EncodedReader({"train": source}, preprocessing, [RowRange("train", 0, len(source))])[0]
     assert isinstance(batch, EncodedBatch)
     return batch
 
@@ -100,7 +100,7 @@ def decoded(
 
 
 def by_readers(source: ImageSource, preprocessing: Preprocessing = GEOMETRY) -> ImageBatch:
-    reader = BatchReader({"train": source}, preprocessing, {}, [Rows("train", 0, len(source))])
+    reader = BatchReader({"train": source}, preprocessing, {}, [RowRange("train", 0, len(source))])
     batch = reader[0]
     assert isinstance(batch, ImageBatch)
     return batch
@@ -269,7 +269,7 @@ def test_images_that_differ_in_size_are_refused_before_they_are_decoded(
     source: FolderSource,
 ) -> None:
     preprocessing = Preprocessing(HALF, HALF)
-    batch = EncodedReader({"train": source}, preprocessing, [Rows("train", 0, 9)])[0]
+    batch = EncodedReader({"train": source}, preprocessing, [RowRange("train", 0, 9)])[0]
     assert isinstance(batch, DatasetError)
     assert "ant/0.jpg is 19 x 16 and cat/1.jpg is 25 x 30" in str(batch)
 
@@ -430,7 +430,7 @@ def test_a_file_in_memory_is_decoded_as_one_on_disk(source: FolderSource) -> Non
     content = Path(source.file(0)).read_bytes()
 
     class InMemory(SubsetSource):
-        def file(self, i: int) -> BytesIO:
+        def file(self, row: int) -> BytesIO:
             return BytesIO(content)
 
     assert torch.equal(

@@ -34,7 +34,7 @@ from pipeline.errors import (
 )
 from pipeline.progress import Snapshot
 from pipeline.stages.extract import extract
-from pipeline.stages.pretrain import Pretraining, Report, pretrain
+from pipeline.stages.pretrain import Callbacks, Pretraining, pretrain
 from pipeline.training import locking, loop
 from pipeline.training.locking import lock_path, sole_training
 from pipeline.training.saving import unfinished_path
@@ -84,7 +84,7 @@ class StopError(Exception):
     """Ends a training like a crash would."""
 
 
-def stop_after(batches: int, error: type[BaseException] = StopError) -> Report:
+def stop_after(batches: int, error: type[BaseException] = StopError) -> Callbacks:
     seen: list[Snapshot] = []
 
     def on_progress(snapshot: Snapshot) -> None:
@@ -92,7 +92,7 @@ def stop_after(batches: int, error: type[BaseException] = StopError) -> Report:
         if len(seen) == batches:
             raise error
 
-    return Report(on_progress=on_progress)
+    return Callbacks(on_progress=on_progress)
 
 
 # The result
@@ -239,7 +239,7 @@ def train_and_tell(folder: Path, name: str, batches: Connection) -> None:
     """Train in a process of its own, and send a word after every batch."""
     torch.set_num_threads(1)
     config = dataclasses.replace(SMALL, epochs=40, mixup=1.0)
-    report = Report(on_progress=lambda snapshot: batches.send(snapshot.done))
+    report = Callbacks(on_progress=lambda snapshot: batches.send(snapshot.done))
     pretrain({"train": folder / "train"}, folder / name, config, resume=True, report=report)
 
 
@@ -383,7 +383,7 @@ def train_and_wait(folder: Path, name: str, other: Connection) -> None:
             other.send(os.getpid())
             other.recv()
 
-    report = Report(on_progress=on_progress)
+    report = Callbacks(on_progress=on_progress)
     pretrain({"train": folder / "train"}, folder / name, SMALL, report=report)
 
 
@@ -481,7 +481,7 @@ def test_a_lock_is_held_by_its_name_even_if_the_last_holder_ends_just_then(
 
 def test_the_last_epoch_is_saved_whatever_the_scores(run: Run) -> None:
     told: list[tuple[int, list[str]]] = []
-    report = Report(on_epoch=lambda record, scores: told.append((record.epoch, sorted(scores))))
+    report = Callbacks(on_epoch=lambda record, scores: told.append((record.epoch, sorted(scores))))
     sources = {"train": run.folder / "train", "val": run.folder / "test", "test": run.folder / "test"}  # fmt: skip  # noqa: E501
     config = dataclasses.replace(SMALL, evaluate_every=2)
     result = run(config=config, sources=sources, report=report)
@@ -499,13 +499,13 @@ def test_the_last_epoch_is_saved_whatever_the_scores(run: Run) -> None:
 def test_it_tells_how_far_it_is(run: Run) -> None:
     lines: list[str] = []
     snapshots: list[Snapshot] = []
-    run(report=Report(on_begin=lines.append, on_progress=snapshots.append))
+    run(report=Callbacks(on_begin=lines.append, on_progress=snapshots.append))
     assert [line.split()[0] for line in lines] == ["network", "preprocessing", "images"]
     assert (snapshots[-1].done, snapshots[-1].total, snapshots[-1].fresh) == (39, 39, 39)
     with pytest.raises(StopError):
         run("u.pth", report=stop_after(5))
     snapshots.clear()
-    run("u.pth", resume=True, report=Report(on_progress=snapshots.append))
+    run("u.pth", resume=True, report=Callbacks(on_progress=snapshots.append))
     assert (snapshots[0].done - snapshots[0].fresh, snapshots[-1].fresh) == (13, 26)
 
 

@@ -16,8 +16,8 @@ from pipeline.cli.reproduce import _named
 from pipeline.config import FitConfig, SweepConfig
 from pipeline.errors import ConfigError, EvaluationError, FitError
 from pipeline.reproduction import paper
-from pipeline.reproduction.contenders import FAMILY_METHODS, Inputs, canonical
-from pipeline.reproduction.fits import Contender, hits_of
+from pipeline.reproduction.fits import Method, hits_of
+from pipeline.reproduction.methods import FAMILY_METHODS, Inputs, canonical
 from pipeline.reproduction.run import reproduce
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.fit_head import fit_head
@@ -103,8 +103,8 @@ def test_table_9_beside_a_published_method(make_store: MakeStore, tmp_path: Path
 
 def test_every_classifier_is_the_one_that_its_name_says(make_store: MakeStore) -> None:
     store = make_store("ce", val=True)
-    variants = ("old", "gml", "ensemble", "on-val", "pairs", "plain", "resampled")
-    hits = hits_of(Contender("CE", store), variants, FIT, 2)
+    kinds = ("old", "gml", "ensemble", "on-val", "pairs", "plain", "resampled")
+    hits = hits_of(Method("CE", store), kinds, FIT, 2)
     assert 100 * hits["CE"].mean() == pytest.approx(evaluate(store).accuracy)
     for k in range(2):
         head = fit_head(store, FitConfig(epochs=2, batch_size=32, lr=0.5, seed=k)).head
@@ -129,7 +129,7 @@ def test_every_classifier_is_the_one_that_its_name_says(make_store: MakeStore) -
 
 def test_mislas_gets_its_own_loss_too(make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store("m")
-    hits = hits_of(Contender("MiSLAS", store), ("gml",), FIT, 1)
+    hits = hits_of(Method("MiSLAS", store), ("gml",), FIT, 1)
     config = FitConfig(epochs=2, batch_size=32, lr=0.5, loss="gml+label-aware-smoothing")
     accuracy = evaluate(store, fit_head(store, config).head).accuracy
     assert 100 * hits["MiSLAS + GML"].mean() == pytest.approx(accuracy)

@@ -22,6 +22,7 @@ from pipeline.reproduction.comparisons import (
     claims_of_table_5,
     claims_of_table_6,
 )
+from pipeline.reproduction.evidence import Evidence
 from pipeline.reproduction.experiments import EXPERIMENTS
 from pipeline.reproduction.paper import (
     METHODS,
@@ -43,7 +44,6 @@ from pipeline.reproduction.recall_claims import (
     claims_of_figure_3,
     few_above,
 )
-from pipeline.reproduction.study import Study
 
 COUNTS = np.array([500, 200, 60, 30, 15, 5])
 """Two classes each of Many, Medium and Few."""
@@ -55,7 +55,7 @@ def given_methods(*methods: str, on_val: Sequence[str] = ()) -> Given:
     return Given(methods, tuple(on_val), COUNTS, np.full(len(COUNTS), PER_CLASS))
 
 
-def planted(recalls: Mapping[str, Sequence[Sequence[int]]]) -> Study:
+def planted(recalls: Mapping[str, Sequence[Sequence[int]]]) -> Evidence:
     """Classifiers of given recalls (K, C) in percent, even numbers."""
     labels = np.repeat(np.arange(len(COUNTS)), PER_CLASS)
     place = np.tile(np.arange(PER_CLASS), len(COUNTS))
@@ -63,12 +63,12 @@ def planted(recalls: Mapping[str, Sequence[Sequence[int]]]) -> Study:
         label: np.stack([place < np.asarray(row)[labels] * PER_CLASS / 100 for row in rows])
         for label, rows in recalls.items()
     }
-    return Study(labels, tuple("abcdef"), COUNTS, hits)
+    return Evidence(labels, tuple("abcdef"), COUNTS, hits)
 
 
-def judged(claims: Claims, study: Study) -> list[Finding]:
+def judged(claims: Claims, evidence: Evidence) -> list[Finding]:
     tested = [claim for claim in claims if isinstance(claim, Claim)]
-    measured = study.estimate(
+    measured = evidence.estimate(
         [c.statistic for c in tested], [c.bounds for c in tested], replicates=200
     )
     return list(judge(claims, measured))
@@ -137,10 +137,10 @@ def test_the_threshold_of_published_methods_is_the_table_s() -> None:
 def test_table_3_on_planted_recalls() -> None:
     old, new = [[90, 80, 50, 40, 0, 0]], [[70, 70, 50, 50, 40, 40]] * 3
     both = [[80, 76, 54, 54, 44, 44]] * 3
-    study = planted(
+    evidence = planted(
         {"CE": old, label_gml("CE"): new, label_ensemble("CE"): both, label_on_val("CE"): new}
     )
-    found = judged(claims_of_table_3(given_methods("CE", on_val=["CE"])), study)
+    found = judged(claims_of_table_3(given_methods("CE", on_val=["CE"])), evidence)
     for words in (
         "worst class of CE is still poor", "GML lifts the lowest recall of CE",
         "Even CE + GML", "at (1, 1) keeps the accuracy", "at temperatures of val keeps",
@@ -155,11 +155,11 @@ def test_table_3_on_planted_recalls() -> None:
 def test_ce_with_gml_is_compared_with_methods_that_are_given() -> None:
     old, strong = [[90, 80, 50, 40, 0, 0]], [[70, 70, 60, 60, 60, 60]]
     new = [[70, 70, 50, 50, 40, 40]] * 2
-    study = planted(
+    evidence = planted(
         {"CE": old, label_gml("CE"): new, label_ensemble("CE"): new, "PaCo": strong,
          label_gml("PaCo"): strong * 2, label_ensemble("PaCo"): strong * 2}
     )  # fmt: skip
-    found = judged(claims_of_table_3(given_methods("CE", "PaCo")), study)
+    found = judged(claims_of_table_3(given_methods("CE", "PaCo")), evidence)
     lead = finding(found, "Even CE + GML")
     assert lead.verdict == "does not hold"
     assert lead.measured is not None
@@ -168,8 +168,8 @@ def test_ce_with_gml_is_compared_with_methods_that_are_given() -> None:
 
 def test_table_4_counts_classes_at_zero() -> None:
     old, new = [[90, 80, 50, 40, 0, 0]], [[70, 70, 50, 50, 40, 0]] * 2
-    study = planted({"CE": old, label_gml("CE"): new, label_ensemble("CE"): new})
-    found = judged(claims_of_table_4(given_methods("CE")), study)
+    evidence = planted({"CE": old, label_gml("CE"): new, label_ensemble("CE"): new})
+    found = judged(claims_of_table_4(given_methods("CE")), evidence)
     assert finding(found, "at least one class at zero").verdict == "holds"
     zeros = finding(found, "no class of CE is at zero")
     assert zeros.measured is not None
@@ -178,10 +178,10 @@ def test_table_4_counts_classes_at_zero() -> None:
 
 def test_table_6_over_several_methods() -> None:
     better, worse = [[60] * 6] * 2, [[20] * 6]
-    study = planted(
+    evidence = planted(
         {"CE": worse, label_gml("CE"): better, "DiVE": [[60] * 6], label_gml("DiVE"): better}
     )
-    found = judged(claims_of_table_6(given_methods("CE", "DiVE")), study)
+    found = judged(claims_of_table_6(given_methods("CE", "DiVE")), evidence)
     assert finding(found, "improves the harmonic mean of CE").verdict == "holds"
     assert finding(found, "improves the harmonic mean of DiVE").verdict == "does not hold"
     assert finding(found, "harmonic mean improves with every").verdict == "does not hold"
@@ -193,11 +193,11 @@ def test_table_6_over_several_methods() -> None:
 def test_table_7_on_planted_recalls() -> None:
     """Each t_new costs a class; t_old changes nothing."""
     at = {1.0: [60] * 5 + [40], 2.0: [60] * 5 + [30], 3.0: [60] * 5 + [4]}
-    study = planted(
+    evidence = planted(
         {label_at("CE", *pair): [at[pair[1]]] * 3 for pair in PAIRS}
         | {"CE": [[60] * 5 + [2]], label_gml("CE"): [[60] * 5 + [36]] * 3}
     )
-    found = judged(claims_of_table_7(given_methods("CE")), study)
+    found = judged(claims_of_table_7(given_methods("CE")), evidence)
     for words in (
         "t_old does not affect the geometric", "t_old does not affect the lowest",
         "t_new is somewhat important for the harmonic", "at t_old = 1 (CE)", "at t_old = 2 (CE)",
@@ -214,11 +214,11 @@ def test_table_7_on_planted_recalls() -> None:
 
 
 def test_table_8_on_planted_recalls() -> None:
-    study = planted(
+    evidence = planted(
         {label_gml("CE"): [[60] * 6] * 2, label_plain("CE"): [[80] * 4 + [10, 0]] * 2,
          label_resampled("CE"): [[50] * 5 + [30]] * 2}
     )  # fmt: skip
-    found = judged(claims_of_table_8(given_methods("CE")), study)
+    found = judged(claims_of_table_8(given_methods("CE")), evidence)
     assert [f.verdict for f in found] == ["holds"] * 9
 
 
@@ -226,12 +226,12 @@ def test_table_9_needs_the_same_both_ways() -> None:
     recalls = {label_gml("CE"): [[60] * 6] * 2, label_gml("PaCo"): [[80] * 6] * 2}
     given = given_methods("CE", "PaCo", SCRATCH)
     for scratch, verdict in (([[20] * 6], "does not hold"), ([[90] * 6], "does not hold")):
-        study = planted(recalls | {SCRATCH_LABEL: scratch})
-        found = judged(claims_of_table_9(given), study)
+        evidence = planted(recalls | {SCRATCH_LABEL: scratch})
+        found = judged(claims_of_table_9(given), evidence)
         words = "comparable to CE + GML (harmonic mean)"
         assert finding(found, words).verdict == verdict
-    study = planted(recalls | {SCRATCH_LABEL: [[60] * 6]})
-    found = judged(claims_of_table_9(given), study)
+    evidence = planted(recalls | {SCRATCH_LABEL: [[60] * 6]})
+    found = judged(claims_of_table_9(given), evidence)
     # Six classes of 50 images cannot tell two points.
     assert finding(found, "comparable to CE + GML (harmonic mean)").on_these_images == "holds"
     assert finding(found, "inferior to PaCo + GML (harmonic").verdict == "holds"
@@ -248,8 +248,8 @@ def test_few_classes_are_counted() -> None:
 
 
 def test_figure_1_on_planted_recalls() -> None:
-    study = planted({"CE": [[90, 40, 80, 10, 80, 0]]})
-    found = judged(claims_of_figure_1(given_methods("CE")), study)
+    evidence = planted({"CE": [[90, 40, 80, 10, 80, 0]]})
+    found = judged(claims_of_figure_1(given_methods("CE")), evidence)
     assert finding(found, "vary a lot").verdict == "holds"
     counted = [f.measured.value for f in found if f.measured and "Few classes" in f.claim.measure]
     assert counted == [1, 1, 1]
@@ -264,8 +264,8 @@ def test_figure_1_on_planted_recalls() -> None:
 
 
 def test_figure_3_on_planted_recalls() -> None:
-    study = planted({"CE": [[90, 90, 80, 10, 10, 0]], label_gml("CE"): [[60] * 6] * 2})
-    found = judged(claims_of_figure_3(given_methods("CE")), study)
+    evidence = planted({"CE": [[90, 90, 80, 10, 10, 0]], label_gml("CE"): [[60] * 6] * 2})
+    found = judged(claims_of_figure_3(given_methods("CE")), evidence)
     assert [f.verdict for f in found] == ["holds"] * 5
     rises = finding(found, "rare half")
     # From 10, 10 and 0 to 60 each.
@@ -281,11 +281,11 @@ def test_every_claim_has_its_place_and_can_be_measured() -> None:
         f(m) for m in methods
         for f in (label_old, label_gml, label_ensemble, label_on_val, label_plain, label_resampled)
     ] + [label_at(m, *pair) for m in methods for pair in PAIRS]  # fmt: skip
-    study = planted({label: rng.integers(0, 50, (2, 6)) * 2 for label in labels})
+    evidence = planted({label: rng.integers(0, 50, (2, 6)) * 2 for label in labels})
     for name, experiment in EXPERIMENTS.items():
         claims = experiment.claims(given_methods(*methods, on_val=methods))
         assert claims, name
-        for one in judged(claims, study):
+        for one in judged(claims, evidence):
             assert one.place.startswith(("Sec.", "Table", "Figure"))
             assert one.words.endswith(".")
             assert (one.verdict == "not tested") == bool(one.needs) == (one.measured is None)

@@ -332,11 +332,11 @@ def trainer(config: PretrainConfig, n: int = 33) -> Trainer:
         build_network(BACKBONES["small-cnn"], 3, config),
         HeldImages(pictures(n, side=8)),
         labels,
-        labels.bincount(),
-        HALF,
-        Shift(1, (0, 0, 0), flip=True),
-        config,
-        CPU,
+        class_counts=labels.bincount(),
+        preprocessing=HALF,
+        shift=Shift(1, (0, 0, 0), flip=True),
+        config=config,
+        device=CPU,
     )
 
 

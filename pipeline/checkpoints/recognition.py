@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
+from typing import NamedTuple
 
 from torch import nn
 
@@ -18,6 +19,23 @@ Shapes = Mapping[str, tuple[int, ...]]
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.")
 
 _CONVOLUTION = 4  # dimensions of its weight
+
+
+class ResidualForm(NamedTuple):
+    """What tells residual networks apart whose weights have the same names."""
+
+    blocks: tuple[int, ...]
+    """Of each stage."""
+
+    bottleneck: bool
+    """Whether a block narrows its input first, so that it has three convolutions."""
+
+    groups: int
+    """Of a bottleneck's middle convolution."""
+
+    group_width: int
+    """Channels of a group in the first stage."""
+
 
 RESIDUAL: Mapping[tuple[tuple[int, ...], bool, int, int], str] = {
     ((1, 1, 1, 1), False, 1, 64): "resnet10",
@@ -34,7 +52,7 @@ RESIDUAL: Mapping[tuple[tuple[int, ...], bool, int, int], str] = {
     ((3, 4, 6, 3), True, 1, 128): "torchvision/wide_resnet50_2",
     ((3, 4, 23, 3), True, 1, 128): "torchvision/wide_resnet101_2",
 }
-"""Residual networks by blocks of each stage, bottleneck or not, groups, and width for 64 planes."""
+"""Residual networks by their `ResidualForm`, whose first stage has 64 planes."""
 
 
 def matching_backbone(body: StateDict) -> Backbone | None:
@@ -130,18 +148,38 @@ def is_small(backbone: Backbone) -> bool:
     return backbone.preprocessing.resize is None
 
 
-def _residual_name(shapes: Shapes) -> str | None:
-    """The residual network that has these stages, if the weights are of one."""
+def residual_form(shapes: Shapes, places: Iterable[tuple[int, int]], first: str) -> ResidualForm:
+    """The form of a residual network, from its weights.
+
+    Args:
+        shapes: of the weights, by name.
+        places: stage, from 1, and block, from 0, that weights are of.
+        first: what the names of the first block begin with, such as `layer1.0`.
+
+    Raises:
+        KeyError, ValueError, ZeroDivisionError: if weights are missing, or the network is another.
+    """
     blocks: dict[int, int] = {}
-    for key in shapes:
-        if (found := _BLOCK.match(key)) is not None:
-            stage, block = int(found[1]), int(found[2])
-            blocks[stage] = max(blocks.get(stage, 0), block + 1)
-    middle = shapes.get("layer1.0.conv2.weight", ())
-    if sorted(blocks) != [1, 2, 3, 4] or len(middle) != _CONVOLUTION:
-        return None
-    bottleneck = "layer1.0.conv3.weight" in shapes
+    for stage, block in places:
+        blocks[stage] = max(blocks.get(stage, 0), block + 1)
+    order = sorted(blocks)
+    if not order or order != list(range(1, len(order) + 1)):
+        raise ValueError(f"stages {order}")
+    bottleneck = f"{first}.conv3.weight" in shapes
+    middle = shapes[f"{first}.conv2.weight"]
+    if len(middle) != _CONVOLUTION:
+        raise ValueError(f"{first}.conv2.weight of shape {middle}")
     # Of a grouped convolution the weight has the input channels of one group.
     groups = middle[0] // middle[1] if bottleneck else 1
-    depths = tuple(blocks[stage] for stage in sorted(blocks))
-    return RESIDUAL.get((depths, bottleneck, groups, middle[0] // groups))
+    depths = tuple(blocks[stage] for stage in order)
+    return ResidualForm(depths, bottleneck, groups, middle[0] // groups)
+
+
+def _residual_name(shapes: Shapes) -> str | None:
+    """The residual network that has these stages, if the weights are of one."""
+    found = [match for key in shapes if (match := _BLOCK.match(key)) is not None]
+    places = [(int(match[1]), int(match[2])) for match in found]
+    try:
+        return RESIDUAL.get(residual_form(shapes, places, "layer1.0"))
+    except (KeyError, ValueError, ZeroDivisionError):
+        return None

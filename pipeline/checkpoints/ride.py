@@ -22,6 +22,7 @@ from pipeline.checkpoints.building import MATRIX, array, assemble
 from pipeline.checkpoints.mapping import StateDict, inner
 from pipeline.checkpoints.model import TrainedModel
 from pipeline.checkpoints.payload import SAVED_OR_BARE, Payload
+from pipeline.checkpoints.recognition import residual_form, shapes_of
 from pipeline.checkpoints.variants import parse_number, parse_variant
 from pipeline.errors import CheckpointError
 
@@ -111,7 +112,7 @@ def _read_plan(state: StateDict) -> ExpertPlan:
     `layer{stage}s.{expert}.{block}.*`.
     """
     stages: dict[int, str] = {}
-    blocks: dict[int, int] = {}
+    places: list[tuple[int, int]] = []
     for key in state:
         if (shared := _SHARED_STAGE.match(key)) is not None:
             stage, block = int(shared[1]), int(shared[2])
@@ -121,29 +122,23 @@ def _read_plan(state: StateDict) -> ExpertPlan:
             stages[stage] = f"layer{stage}s.0"
         else:
             continue
-        blocks[stage] = max(blocks.get(stage, 0), block + 1)
+        places.append((stage, block))
     order = sorted(stages)
-    if order != list(range(1, len(order) + 1)):
-        raise ValueError(f"stages {order}")
-    bottleneck = f"{stages[1]}.0.conv3.weight" in state
-    last = "conv3" if bottleneck else "conv2"
-    expansion = 4 if bottleneck else 1
+    form = residual_form(shapes_of(state), places, f"{stages.get(1, 'layer1')}.0")
+    last, expansion = ("conv3", 4) if form.bottleneck else ("conv2", 1)
     planes = [len(state[f"{stages[stage]}.0.{last}.weight"]) // expansion for stage in order]
-    middle = state[f"{stages[1]}.0.conv2.weight"]
-    # Of a grouped convolution the weight has the input channels of one group.
-    groups = middle.shape[0] // middle.shape[1] if bottleneck else 1
     heads = _heads(state)
     first = heads[0]["weight"]
     help_width, help_choices = _help_form(state)
     return ExpertPlan(
         small_images=state["conv1.weight"].shape[-1] == _SMALL_STEM,
-        blocks=tuple(blocks[stage] for stage in order),
+        blocks=form.blocks,
         planes=tuple(planes),
         n_shared=sum(not stages[stage].endswith("s.0") for stage in order),
         n_experts=len(heads),
-        bottleneck=bottleneck,
-        groups=groups,
-        group_width=middle.shape[0] // groups * 64 // planes[0],
+        bottleneck=form.bottleneck,
+        groups=form.groups,
+        group_width=form.group_width * 64 // planes[0],
         cosine="bias" not in heads[0] and first.ndim == MATRIX,
         help_width=help_width,
         help_choices=help_choices,

@@ -11,7 +11,7 @@ from pipeline.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True)
-class Variant:
+class ModelVariant:
     """Backbone, rule and settings, each where the user gave it."""
 
     backbone: str | None = None
@@ -30,7 +30,7 @@ def parse_variant(
     *,
     rules: Collection[str] = (),
     settings: Collection[str] = (),
-) -> Variant:
+) -> ModelVariant:
     """Read `RULE,BACKBONE,SETTING=VALUE`, each part optional, in any order.
 
     Raises:
@@ -52,7 +52,7 @@ def parse_variant(
                 f"--model {family}:{text}: {part!r} does not belong there; "
                 f"{_accepted(family, (*rules, *(f'{s}=...' for s in settings)))}."
             )
-    return Variant(backbone, rule, given)
+    return ModelVariant(backbone, rule, given)
 
 
 def parse_number(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.metrics import Scores
-    from pipeline.progress import Snapshot
-    from pipeline.stages.pretrain import Pretraining, Report
+    from pipeline.progress import OnProgress
+    from pipeline.stages.pretrain import Callbacks, Pretraining
     from pipeline.training.loop import EpochRecord
 
 
@@ -99,11 +99,9 @@ def pretrain(
     write_json(result.to_json(), json_path)
 
 
-def _report_in_lines(
-    on_progress: Callable[[Snapshot], None], epochs: int, *, to_stderr: bool
-) -> Report:
+def _report_in_lines(on_progress: OnProgress, epochs: int, *, to_stderr: bool) -> Callbacks:
     """What is trained, and every epoch, as lines while it goes on."""
-    from pipeline.stages.pretrain import Report
+    from pipeline.stages.pretrain import Callbacks
 
     def say(line: str) -> None:
         # Not the console: while a bar is shown, its lines must go where the bar puts them.
@@ -112,7 +110,7 @@ def _report_in_lines(
     def tell(record: EpochRecord, scores: Mapping[str, Scores]) -> None:
         say(_epoch_line(record, epochs, scores))
 
-    return Report(on_begin=say, on_progress=on_progress, on_epoch=tell)
+    return Callbacks(on_begin=say, on_progress=on_progress, on_epoch=tell)
 
 
 def _result_parts(result: Pretraining) -> Iterator[str | Table]:

@@ -61,7 +61,7 @@ def reproduce(
     console = console_for(json_path)
 
     from pipeline.datasets import SourceOptions
-    from pipeline.reproduction.contenders import Inputs, canonical
+    from pipeline.reproduction.methods import Inputs, canonical
     from pipeline.reproduction.printing import terminal
     from pipeline.reproduction.run import reproduce
 

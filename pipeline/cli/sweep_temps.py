@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,13 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.output import console_for, write_json
 from pipeline.config import SweepConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cache import Store
+    from pipeline.heads import Head
+    from pipeline.sweep import Sweep
 
 
 @click.command("sweep-temps")
@@ -55,9 +63,26 @@ def sweep_temps(
     from cache import open_store
     from pipeline.heads import load_head
     from pipeline.progress import ProgressReport
-    from pipeline.stages.evaluate import evaluate
     from pipeline.stages.sweep_temps import save_sweep, sweep_temps
     from pipeline.sweep_files import refuse_existing_sweep
+
+    refuse_existing_sweep(out, overwrite=overwrite)
+    heads = [load_head(path) for path in head]
+    with open_store(store) as opened:
+        with ProgressReport("sweep-temps", "rows") as progress:
+            sweep = sweep_temps(opened, heads, config, on_progress=progress.update)
+        written = save_sweep(sweep, out, overwrite=overwrite)
+        for part in _result_parts(sweep, opened, heads, config.test_views):
+            console.print(part)
+    console.print("wrote " + ", ".join(str(path) for path in written))
+    write_json(sweep.to_json(), json_path)
+
+
+def _result_parts(
+    sweep: Sweep, store: Store, heads: Sequence[Head], test_views: bool | None
+) -> Iterator[str | Table]:
+    """The plane, the scores on `test` beside each head's, and what to know before it is trusted."""
+    from pipeline.stages.evaluate import evaluate
     from pipeline.tables import (
         bootstrap_table,
         calibration_table,
@@ -66,24 +91,15 @@ def sweep_temps(
         sweep_table,
     )
 
-    refuse_existing_sweep(out, overwrite=overwrite)
-    heads = [load_head(path) for path in head]
-    with open_store(store) as opened:
-        with ProgressReport("sweep-temps", "rows") as progress:
-            sweep = sweep_temps(opened, heads, config, on_progress=progress.update)
-        written = save_sweep(sweep, out, overwrite=overwrite)
-        console.print(sweep_table(sweep))
-        if sweep.test_scores is not None:
-            score = partial(evaluate, opened, test_views=config.test_views)
-            scores = {"old": score()}
-            for k, one in enumerate(heads):
-                scores[f"new {k + 1}" if len(heads) > 1 else "new"] = score(one)
-            console.print(scores_table(scores | {"ensemble": sweep.test_scores}))
+    yield sweep_table(sweep)
+    if sweep.test_scores is not None:
+        score = partial(evaluate, store, test_views=test_views)
+        scores = {"old": score()}
+        for k, head in enumerate(heads):
+            scores[f"new {k + 1}" if len(heads) > 1 else "new"] = score(head)
+        yield scores_table(scores | {"ensemble": sweep.test_scores})
     if sweep.bootstrap is not None:
-        console.print(bootstrap_table(sweep.bootstrap))
+        yield bootstrap_table(sweep.bootstrap)
     if sweep.calibration is not None:
-        console.print(calibration_table(sweep.calibration))
-    for note in sweep_notes(sweep):
-        console.print(f"note  {note}", markup=False)
-    console.print("wrote " + ", ".join(str(path) for path in written))
-    write_json(sweep.to_json(), json_path)
+        yield calibration_table(sweep.calibration)
+    yield from (f"note  {note}" for note in sweep_notes(sweep))

@@ -58,13 +58,13 @@ class AnnotationSource(ImageSource):
         labels, class_names = as_labels(values, class_names or names, str(file))
         super().__init__(str(file), paths, labels, class_names)
 
-    def read(self, i: int) -> Image.Image:
-        """Decode image i."""
-        return read_rgb(self.file(i))
+    def read(self, row: int) -> Image.Image:
+        """Decode the image of a row."""
+        return read_rgb(self.file(row))
 
-    def file(self, i: int) -> str:
-        """Path of image i."""
-        return f"{self._root}/{self.ids[i]}"
+    def file(self, row: int) -> str:
+        """Path of the image of a row."""
+        return f"{self._root}/{self.ids[row]}"
 
 
 def _distinct(named: Sequence[tuple[str, object]]) -> list[str]:

@@ -79,17 +79,17 @@ class TarSource(ImageSource):
         numbers, names = as_labels(labels, class_names, name)
         super().__init__(name, tuple(samples), numbers, names)
 
-    def read(self, i: int) -> Image.Image:
-        """Decode image i."""
-        return read_rgb(self.file(i))
+    def read(self, row: int) -> Image.Image:
+        """Decode the image of a row."""
+        return read_rgb(self.file(row))
 
-    def file(self, i: int) -> BytesIO:
-        """Image i's part of its shard.
+    def file(self, row: int) -> BytesIO:
+        """The image of a row as its part of a shard.
 
         Raises:
             UnreadableImageError: if the shard cannot be read.
         """
-        shard, offset, size = self._places[i]
+        shard, offset, size = self._places[row]
         try:
             with Path(shard).open("rb") as file:
                 file.seek(offset)

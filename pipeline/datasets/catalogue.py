@@ -61,10 +61,14 @@ class _Spec:
     """A source as a user writes it, in parts."""
 
     text: str
+    """All of it, for messages."""
+
     name: str
     """Path, or what stands before the colon of a named data set."""
+
     split: str
     """Behind the colon."""
+
     settings: dict[str, str]
     """Behind the commas."""
 

@@ -54,13 +54,13 @@ class FolderSource(ImageSource):
             labels += [label_of[name]] * len(images)
         super().__init__(str(folder), ids, labels, names)
 
-    def read(self, i: int) -> Image.Image:
-        """Decode image i."""
-        return read_rgb(self.file(i))
+    def read(self, row: int) -> Image.Image:
+        """Decode the image of a row."""
+        return read_rgb(self.file(row))
 
-    def file(self, i: int) -> str:
-        """Path of image i."""
-        return f"{self._folder}/{self.ids[i]}"
+    def file(self, row: int) -> str:
+        """Path of the image of a row."""
+        return f"{self._folder}/{self.ids[row]}"
 
 
 def _class_folders(folder: Path) -> list[str]:

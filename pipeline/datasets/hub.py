@@ -64,17 +64,17 @@ class HubSource(ImageSource):
         labels, names = as_labels(values, class_names, name)
         super().__init__(name, [f"{split}/{row:07d}" for row in range(len(rows))], labels, names)
 
-    def read(self, i: int) -> Image.Image:
-        """Decode image i."""
-        return read_rgb(self.file(i))
+    def read(self, row: int) -> Image.Image:
+        """Decode the image of a row."""
+        return read_rgb(self.file(row))
 
-    def file(self, i: int) -> str | BytesIO:
-        """Path or content of image i.
+    def file(self, row: int) -> str | BytesIO:
+        """Path or content of the image of a row.
 
         Raises:
             UnreadableImageError: if neither is stored.
         """
-        stored = self._rows[i][self._image]
+        stored = self._rows[row][self._image]
         if stored.get("bytes") is not None:
             return BytesIO(stored["bytes"])
         if stored.get("path") is None:

@@ -61,13 +61,13 @@ class ListSource(ImageSource):
         numbers, names = as_labels(labels, class_names, str(list_file))
         super().__init__(str(list_file), tuple(line_of), numbers, names)
 
-    def read(self, i: int) -> Image.Image:
-        """Decode image i."""
-        return read_rgb(self.file(i))
+    def read(self, row: int) -> Image.Image:
+        """Decode the image of a row."""
+        return read_rgb(self.file(row))
 
-    def file(self, i: int) -> str:
-        """Path of image i."""
-        return f"{self._root}/{self.ids[i]}"
+    def file(self, row: int) -> str:
+        """Path of the image of a row."""
+        return f"{self._root}/{self.ids[row]}"
 
 
 def _lines(list_file: Path) -> Iterator[tuple[int, str]]:

@@ -54,14 +54,14 @@ class ImageSource(ABC):
         return len(self.ids)
 
     @abstractmethod
-    def read(self, i: int) -> Image.Image:
-        """Sample i in RGB.
+    def read(self, row: int) -> Image.Image:
+        """The image of a row in RGB.
 
         Raises:
             UnreadableImageError: with the reason, if the image cannot be decoded.
         """
 
-    def file(self, i: int) -> str | BytesIO | None:  # noqa: ARG002  # sources of files need it
+    def file(self, row: int) -> str | BytesIO | None:  # noqa: ARG002  # sources of files need it
         """The file that `read` decodes, by path or content; `None` for a source without files.
 
         Raises:
@@ -76,7 +76,7 @@ class ImageSource(ABC):
             raise DatasetError(
                 f"{name}: {len(self)} images need as many labels; got {self.labels.shape}."
             )
-        if (odd := next((i for i in self.ids if not _is_text(i)), None)) is not None:
+        if (odd := next((each for each in self.ids if not _is_text(each)), None)) is not None:
             raise DatasetError(f"{name}: the file name {odd!a} is not UTF-8; rename it.")
         if (twice := _first_repeated(self.ids)) is not None:
             raise DatasetError(f"{name}: the sample {twice!r} stands there twice; remove one.")
@@ -124,9 +124,9 @@ class ArraySource(ImageSource):
             raise DatasetError(f"{len(images)} images in memory need as many ids; got {len(ids)}.")
         super().__init__("images in memory", ids, labels, class_names)
 
-    def read(self, i: int) -> Image.Image:
-        """Image i, grey ones with three equal channels."""
-        return Image.fromarray(self._images[i]).convert("RGB")
+    def read(self, row: int) -> Image.Image:
+        """The image of a row, grey ones with three equal channels."""
+        return Image.fromarray(self._images[row]).convert("RGB")
 
 
 class RelabelledSource(ImageSource):
@@ -145,13 +145,13 @@ class RelabelledSource(ImageSource):
         self._source = source
         super().__init__("relabelled images", source.ids, labels, class_names)
 
-    def read(self, i: int) -> Image.Image:
-        """Sample i of the other source."""
-        return self._source.read(i)
+    def read(self, row: int) -> Image.Image:
+        """The image of a row of the other source."""
+        return self._source.read(row)
 
-    def file(self, i: int) -> str | BytesIO | None:
-        """File of sample i of the other source."""
-        return self._source.file(i)
+    def file(self, row: int) -> str | BytesIO | None:
+        """File of a row of the other source."""
+        return self._source.file(row)
 
 
 def listed(names: Sequence[object]) -> str:

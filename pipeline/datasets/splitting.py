@@ -32,13 +32,13 @@ class SubsetSource(ImageSource):
         ids = [source.ids[row] for row in self._rows]
         super().__init__(name, ids, source.labels[self._rows], source.class_names)
 
-    def read(self, i: int) -> Image.Image:
-        """Sample i of the part."""
-        return self._source.read(int(self._rows[i]))
+    def read(self, row: int) -> Image.Image:
+        """The image of a row of the part."""
+        return self._source.read(int(self._rows[row]))
 
-    def file(self, i: int) -> str | BytesIO | None:
-        """File of sample i of the part."""
-        return self._source.file(int(self._rows[i]))
+    def file(self, row: int) -> str | BytesIO | None:
+        """File of a row of the part."""
+        return self._source.file(int(self._rows[row]))
 
 
 def split_source(

@@ -65,13 +65,13 @@ class TableSource(ImageSource):
         labels, names = as_labels(columns[label], class_names, name)
         super().__init__(name, ids, labels, names)
 
-    def read(self, i: int) -> Image.Image:
-        """Decode image i."""
-        return read_rgb(self.file(i))
+    def read(self, row: int) -> Image.Image:
+        """Decode the image of a row."""
+        return read_rgb(self.file(row))
 
-    def file(self, i: int) -> str:
-        """Path of image i."""
-        return f"{self._root}/{self.ids[i]}"
+    def file(self, row: int) -> str:
+        """Path of the image of a row."""
+        return f"{self._root}/{self.ids[row]}"
 
 
 def _columns(

@@ -21,7 +21,7 @@ from pipeline.fitting.full_batch import fit_full_batch
 from pipeline.fitting.mini_batches import VARYING, fit_mini_batches
 from pipeline.fitting.rows import LinearFit, Rows
 
-Report = Callable[[int, int], None]
+OnEpoch = Callable[[int, int], None]
 """Called with the epochs done and the epochs in all."""
 
 Item = TypeVar("Item")
@@ -37,7 +37,7 @@ CLOSED_FORMS: Mapping[str, Callable[[Rows, FitConfig], LinearFit]] = MappingProx
 """Heads that nothing has to be learned for, by the names that `FitConfig.head` knows."""
 
 
-def fit_head_on_rows(rows: Rows, config: FitConfig, on_epoch: Report | None = None) -> LinearFit:
+def fit_head_on_rows(rows: Rows, config: FitConfig, on_epoch: OnEpoch | None = None) -> LinearFit:
     """Fit one head.
 
     Args:
@@ -59,7 +59,7 @@ def fit_head_on_rows(rows: Rows, config: FitConfig, on_epoch: Report | None = No
 
 
 def fit_heads_on_rows(
-    rows: Rows, configs: Sequence[FitConfig], on_epoch: Report | None = None
+    rows: Rows, configs: Sequence[FitConfig], on_epoch: OnEpoch | None = None
 ) -> list[LinearFit]:
     """Fit many heads, in as few passes over the features as their settings allow.
 

@@ -43,8 +43,13 @@ class Parametrisation(Protocol):
     def head(self) -> tuple[Tensor, Tensor]:
         """Weight (G, H, C, D) and bias (G, H, C) that the parameters stand for now."""
 
-    def pull_back(self, weight: Tensor, bias: Tensor) -> Sequence[Tensor]:
-        """Gradients of the parameters from those of weight and bias."""
+    def pull_back(self, by_weight: Tensor, by_bias: Tensor) -> Sequence[Tensor]:
+        """Gradients of the parameters, (G, H, ...) each, from those of weight and bias.
+
+        Args:
+            by_weight: (G, H, C, D) gradient by the weight.
+            by_bias: (G, H, C) gradient by the bias.
+        """
 
 
 class Linear:
@@ -64,9 +69,9 @@ class Linear:
         weight, bias = self.parameters
         return weight, bias
 
-    def pull_back(self, weight: Tensor, bias: Tensor) -> Sequence[Tensor]:
+    def pull_back(self, by_weight: Tensor, by_bias: Tensor) -> Sequence[Tensor]:
         """The gradients themselves."""
-        return weight, bias
+        return by_weight, by_bias
 
 
 class Cosine:
@@ -87,13 +92,17 @@ class Cosine:
         weight = self._scale * directions / directions.norm(dim=-1, keepdim=True)
         return weight, weight.new_zeros(weight.shape[:-1])
 
-    def pull_back(self, weight: Tensor, bias: Tensor) -> Sequence[Tensor]:  # noqa: ARG002  # fixed
+    def pull_back(
+        self,
+        by_weight: Tensor,
+        by_bias: Tensor,  # noqa: ARG002  # the bias is fixed
+    ) -> Sequence[Tensor]:
         """Through the division by the length: only what is across the direction counts."""
         (directions,) = self.parameters
         lengths = directions.norm(dim=-1, keepdim=True)
         unit = directions / lengths
-        along = (weight * unit).sum(dim=-1, keepdim=True)
-        return ((weight - along * unit) * (self._scale / lengths),)
+        along = (by_weight * unit).sum(dim=-1, keepdim=True)
+        return ((by_weight - along * unit) * (self._scale / lengths),)
 
 
 class LearnableScaling:
@@ -118,9 +127,9 @@ class LearnableScaling:
         (scales,) = self.parameters
         return scales.unsqueeze(-1) * self._old.weight, scales * self._old.bias
 
-    def pull_back(self, weight: Tensor, bias: Tensor) -> Sequence[Tensor]:
+    def pull_back(self, by_weight: Tensor, by_bias: Tensor) -> Sequence[Tensor]:
         """Of a factor: what its class's weight and bias gain where it grows."""
-        return ((weight * self._old.weight).sum(dim=-1) + bias * self._old.bias,)
+        return ((by_weight * self._old.weight).sum(dim=-1) + by_bias * self._old.bias,)
 
 
 FORMS: Mapping[str, Callable[[Rows, FitConfig, Sequence[int], int], Parametrisation]] = (

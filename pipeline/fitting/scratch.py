@@ -141,7 +141,11 @@ class ScratchRows(Closable):
         return row * self._width * 4
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Features (n, D) of rows (n,): row n of version v has the number v * N + n."""
+        """Features (n, D) of rows (n,): row n of version v has the number v * N + n.
+
+        Raises:
+            FitError: if the file ends too early.
+        """
         values = np.empty((len(rows), self._width), np.float32)
         descriptor = self._file.fileno()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from cache import Store
 from pipeline.config import FitConfig
 from pipeline.errors import ConfigError
-from pipeline.fitting.many import fit_heads_on_rows
+from pipeline.fitting.many import OnEpoch, fit_heads_on_rows
 from pipeline.fitting.rows import LinearFit
 from pipeline.fitting.store_rows import training_rows
 from pipeline.heads import Head
@@ -18,7 +18,7 @@ from pipeline.versions import versions
 def fit_linear_heads(
     store: Store,
     configs: Sequence[FitConfig],
-    on_epoch: Callable[[int, int], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> list[LinearFit]:
     """Fit one or more heads, in as few passes over the features as their settings allow.
 

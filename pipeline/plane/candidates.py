@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ensemble import Logits
-from pipeline.metrics import Floats
+from pipeline.metrics import Bools, Floats
 
 Indices = NDArray[np.intp]
 
@@ -86,9 +86,7 @@ def below(values: NDArray[Any], margin: float) -> NDArray[Any]:
     return lowest
 
 
-def _peeled(
-    rows: Indices, classes: Indices, values: Floats, margins: Sequence[float]
-) -> NDArray[np.bool_]:
+def _peeled(rows: Indices, classes: Indices, values: Floats, margins: Sequence[float]) -> Bools:
     """Which entries (E,) stay, for values (K, E).
 
     Each round takes the highest sum of logits of every row, keeps it, and takes out what it

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.calibration import N_BINS, confidence_bins
+from pipeline.cores import available_cores
 from pipeline.ensemble import LogitBlock, Logits
-from pipeline.metrics import Floats, Ints
+from pipeline.metrics import Bools, Floats, Ints
 from pipeline.plane.candidates import Indices, find_candidates
-from pipeline.plane.hits import Bools, HitPlane, available_cores
+from pipeline.plane.hits import HitPlane
 from pipeline.plane.members import Member
 from pipeline.plane.partitions import MakeChunk, NumpyChunk
 

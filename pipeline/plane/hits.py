@@ -6,7 +6,6 @@ temperatures, cells = To * Tn in that order.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,10 +15,10 @@ from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.cores import available_cores
 from pipeline.ensemble import LogitBlock, Logits
-from pipeline.metrics import Ints, count_per_class
+from pipeline.metrics import Bools, Ints, count_per_class
 from pipeline.plane.candidates import Candidates, Indices, find_candidates
 from pipeline.plane.duels import Bits, Claims, plane_size, won_cells
 from pipeline.plane.members import Member
@@ -30,8 +29,6 @@ CHUNK = 2**20
 
 COUNTED_BYTES = 2**24
 """Hits unpacked or counted at a time (16 MiB)."""
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,45 +119,18 @@ def collect_hits(
         bit_bytes: memory for hits; more of them go to a temporary file.
         on_rows: called with the number of rows done, after each block.
     """
-    labels: list[Ints] = []
-    always: list[Bools] = []
-    varying: list[Indices] = []
-    done = 0
-
-    def take(block: LogitBlock, parts: Sequence[Future[_Part]]) -> None:
-        nonlocal done
-        for part in (future.result() for future in parts):
-            always.append(part.always)
-            varying.append(done + part.varying)
-            kept.append(part.bits)
-            done += len(part.always)
-        labels.append(block.labels)
-        if on_rows is not None:
-            on_rows(done)
-
     workers = threads or available_cores()
-    waiting: deque[tuple[LogitBlock, list[Future[_Part]]]] = deque()
-    kept = _BitRows(-(-plane_size(members) // 8), bit_bytes)
-    with closing(kept), ThreadPoolExecutor(workers) as pool:
+    bits = _BitRows(-(-plane_size(members) // 8), bit_bytes)
+    collected = _Collected(bits, on_rows)
+    waiting: deque[tuple[Ints, list[Future[_Part]]]] = deque()
+    with closing(bits), ThreadPoolExecutor(workers) as pool:
         for block in blocks:  # while the next one is read, the last one is worked on
-            waiting.append((block, _submit(pool, workers, block, members, make_chunk)))
+            waiting.append((block.labels, _submit(pool, workers, block, members, make_chunk)))
             if len(waiting) > 1:
-                take(*waiting.popleft())
+                collected.take(*waiting.popleft())
         while waiting:
-            take(*waiting.popleft())
-        bits = kept.array()
-    sizes = [len(next(m.temperatures for m in members if m.axis == axis)) for axis in (0, 1)]
-    return HitPlane(
-        shape=(sizes[0], sizes[1]), labels=np.concatenate(labels), n_classes=n_classes,
-        always=np.concatenate(always), varying=np.concatenate(varying), bits=bits,
-    )  # fmt: skip
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+            collected.take(*waiting.popleft())
+        return collected.plane(members, n_classes)
 
 
 @dataclass(frozen=True)
@@ -168,8 +138,53 @@ class _Part:
     """Hits of one chunk of B rows."""
 
     always: Bools
+    """(B,) rows that are right in every cell."""
+
     varying: Indices
+    """Rows that are right in some cells, ascending."""
+
     bits: Bits
+    """Their hits, packed by `np.packbits`."""
+
+
+class _Collected:
+    """Hits of the rows so far.
+
+    Args:
+        bits: where the hits of rows go that are right in some cells; its caller closes it.
+        on_rows: called with the number of rows so far, after each block.
+    """
+
+    def __init__(self, bits: _BitRows, on_rows: Callable[[int], None] | None) -> None:
+        self._bits = bits
+        self._on_rows = on_rows
+        self._n_rows = 0
+        self._labels: list[Ints] = []
+        self._always: list[Bools] = []
+        self._varying: list[Indices] = []
+
+    def take(self, labels: Ints, parts: Sequence[Future[_Part]]) -> None:
+        """Add the rows of one block: wait for the hits of its chunks, in order."""
+        for part in (future.result() for future in parts):
+            self._always.append(part.always)
+            self._varying.append(self._n_rows + part.varying)
+            self._bits.append(part.bits)
+            self._n_rows += len(part.always)
+        self._labels.append(labels)
+        if self._on_rows is not None:
+            self._on_rows(self._n_rows)
+
+    def plane(self, members: Sequence[Member], n_classes: int) -> HitPlane:
+        """All rows as one plane."""
+        old, new = (len(next(m.temperatures for m in members if m.axis == axis)) for axis in (0, 1))
+        return HitPlane(
+            shape=(old, new),
+            labels=np.concatenate(self._labels),
+            n_classes=n_classes,
+            always=np.concatenate(self._always),
+            varying=np.concatenate(self._varying),
+            bits=self._bits.array(),
+        )
 
 
 def _submit(

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from pipeline.metrics import (
     GROUPS,
+    Bools,
     Ints,
     count_per_class,
     count_zeros,
@@ -22,7 +23,7 @@ from pipeline.metrics import (
     mean_recall,
     recalls_of_hits,
 )
-from pipeline.plane.hits import Bools, HitPlane
+from pipeline.plane.hits import HitPlane
 
 
 def measure(hits: HitPlane, class_counts: ArrayLike, chosen: Bools | None = None) -> dict[str, Any]:

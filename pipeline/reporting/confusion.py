@@ -53,18 +53,18 @@ def lost_classes(content: Content, n_worst: int = 6) -> tuple[LostClass, ...]:
     picked: dict[int, None] = {}
     for contender in (content.after, content.old):
         recalls = [
-            (recall, contender_recall(content, c), c)
+            (recall, recall_afterwards(content, c), c)
             for c, recall in enumerate(contender.scores.recalls)
             if recall is not None and recall < 100  # noqa: PLR2004  percent: nothing is lost there
         ]
         picked |= dict.fromkeys(c for *_, c in sorted(recalls)[:n_worst])
-    order = sorted(picked, key=lambda c: (contender_recall(content, c), c))
+    order = sorted(picked, key=lambda c: (recall_afterwards(content, c), c))
     return tuple(_lost_class(content, c) for c in order)
 
 
-def contender_recall(content: Content, c: int) -> float:
+def recall_afterwards(content: Content, class_index: int) -> float:
     """Recall of a class afterwards; 100 for a class without samples."""
-    recall = content.after.scores.recalls[c]
+    recall = content.after.scores.recalls[class_index]
     return 100.0 if recall is None else recall
 
 
@@ -82,24 +82,27 @@ def confusion_rows(content: Content) -> list[tuple[str, str, str, int]]:
     return rows
 
 
-def _lost_class(content: Content, c: int) -> LostClass:
-    """Where the samples of class c go."""
-    own = np.flatnonzero(content.labels == c)
+def _lost_class(content: Content, class_index: int) -> LostClass:
+    """Where the samples of a class go."""
+    own = np.flatnonzero(content.labels == class_index)
     n_classes = len(content.class_names)
     counts = np.stack(
         [np.bincount(k.predictions[own], minlength=n_classes) for k in content.contenders]
     )
     after = content.contenders.index(content.after)
     # Most frequent afterwards, then before, then by index.
-    order = sorted(np.flatnonzero(counts.any(axis=0)).tolist(),
-                   key=lambda d: (-counts[after, d], -counts[0, d], d))  # fmt: skip
+    order = sorted(
+        np.flatnonzero(counts.any(axis=0)).tolist(),
+        key=lambda other: (-counts[after, other], -counts[0, other], other),
+    )
     destinations = tuple(
         Destination(
-            d,
-            tuple(counts[:, d].tolist()),
-            tuple(own[content.after.predictions[own] == d].tolist()),
+            other,
+            tuple(counts[:, other].tolist()),
+            tuple(own[content.after.predictions[own] == other].tolist()),
         )
-        for d in order
-        if d != c
+        for other in order
+        if other != class_index
     )
-    return LostClass(c, len(own), tuple(counts[:, c].tolist()), destinations)
+    right = tuple(counts[:, class_index].tolist())
+    return LostClass(class_index, len(own), right, destinations)

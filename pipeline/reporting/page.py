@@ -221,35 +221,35 @@ def _lost(content: Content, lost: LostClass, thumbnails: Thumbnails | None) -> d
     after = content.contenders.index(content.after)
     shown = _listed(content, lost)
     rest = lost.destinations[len(shown) :]
-    most = max((max(d.counts[0], d.counts[after]) for d in shown), default=1)
+    most = max((max(one.counts[0], one.counts[after]) for one in shown), default=1)
 
     def image(row: int) -> dict[str, str | None]:
         sample_id = content.ids[row]
         uri = None if thumbnails is None else thumbnails.uris.get(sample_id)
         return {"id": sample_id, "uri": uri}
 
-    def line(d: Destination) -> dict[str, Any]:
+    def line(destination: Destination) -> dict[str, Any]:
+        counts, rows = destination.counts, destination.rows
         return {
-            "name": content.class_names[d.class_index],
-            "before": d.counts[0],
-            "after": d.counts[after],
-            "bars": [100 * d.counts[k] / most for k in (0, after)],
-            "images": [image(row) for row in d.rows[:THUMBNAILS_SHOWN]],
-            "more": max(0, len(d.rows) - THUMBNAILS_SHOWN),
+            "name": content.class_names[destination.class_index],
+            "before": counts[0],
+            "after": counts[after],
+            "bars": [100 * counts[k] / most for k in (0, after)],
+            "images": [image(row) for row in rows[:THUMBNAILS_SHOWN]],
+            "more": max(0, len(rows) - THUMBNAILS_SHOWN),
         }
 
-    c = lost.class_index
     return {
-        "name": content.class_names[c],
-        "train": int(content.class_counts[c]),
+        "name": content.class_names[lost.class_index],
+        "train": int(content.class_counts[lost.class_index]),
         "n": lost.n_samples,
         "right_before": lost.right[0],
         "right_after": lost.right[after],
-        "interval": content.after.intervals[c],
-        "destinations": [line(d) for d in shown],
+        "interval": content.after.intervals[lost.class_index],
+        "destinations": [line(one) for one in shown],
         "rest_classes": len(rest),
-        "rest_before": sum(d.counts[0] for d in rest),
-        "rest_after": sum(d.counts[after] for d in rest),
+        "rest_before": sum(one.counts[0] for one in rest),
+        "rest_after": sum(one.counts[after] for one in rest),
     }
 
 
@@ -258,15 +258,15 @@ def samples_shown(content: Content, lost: Sequence[LostClass]) -> list[str]:
     return [
         content.ids[row]
         for each in lost
-        for d in _listed(content, each)[:PICTURED]
-        for row in d.rows[:THUMBNAILS_SHOWN]
+        for destination in _listed(content, each)[:PICTURED]
+        for row in destination.rows[:THUMBNAILS_SHOWN]
     ]
 
 
 def _listed(content: Content, lost: LostClass) -> list[Destination]:
     """The classes that its images are listed under: those that matter before or after."""
     after = content.contenders.index(content.after)
-    found = [d for d in lost.destinations if d.counts[after] or d.counts[0]]
+    found = [one for one in lost.destinations if one.counts[after] or one.counts[0]]
     return found[:DESTINATIONS_SHOWN]
 
 

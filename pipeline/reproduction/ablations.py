@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.metrics import Floats
 from pipeline.reproduction.claims import METRIC_WORDS, Claim, Untested, difference, gain
 from pipeline.reproduction.comparisons import Claims, Given
+from pipeline.reproduction.evidence import Numbers, Statistic, in_paper
 from pipeline.reproduction.paper import (
     PAIRS,
     SCRATCH,
@@ -27,7 +28,6 @@ from pipeline.reproduction.paper import (
     label_plain,
     label_resampled,
 )
-from pipeline.reproduction.study import Numbers, Statistic, in_paper
 
 NOT_MUCH = 2.0
 """Points that count as not much in Table 7."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.reproduction.study import ANYWHERE, Interval, Measured, Statistic
+from pipeline.reproduction.evidence import ANYWHERE, Interval, Measured, Statistic
 
 Relation = Literal[">", ">=", "<=", "within"]
 """Above, at least or at most the threshold; or no further from zero than it, either way."""

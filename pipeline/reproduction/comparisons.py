@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.metrics import Floats, Ints
 from pipeline.reproduction.claims import METRIC_WORDS, Claim, Untested, difference, gain
+from pipeline.reproduction.evidence import Numbers, Statistic, in_paper
 from pipeline.reproduction.paper import (
     SCRATCH,
     TABLE_3,
@@ -22,7 +23,6 @@ from pipeline.reproduction.paper import (
     label_old,
     label_on_val,
 )
-from pipeline.reproduction.study import Numbers, Statistic, in_paper
 
 LOWEST_PUBLISHED = 5.0
 """The highest lowest recall among the published methods of Table 3 (LADE, MiSLAS, PaCo)."""

@@ -20,7 +20,7 @@ from pipeline.reproduction.comparisons import (
     claims_of_table_5,
     claims_of_table_6,
 )
-from pipeline.reproduction.fits import Variant
+from pipeline.reproduction.fits import Kind
 from pipeline.reproduction.paper import (
     CIFAR10_LT,
     CIFAR100_LT,
@@ -63,7 +63,7 @@ class Experiment:
     dataset: Dataset
     """What the paper measured it on."""
 
-    variants: tuple[Variant, ...]
+    kinds: tuple[Kind, ...]
     """Classifiers of each method."""
 
     claims: Callable[[Given], Claims]
@@ -75,9 +75,9 @@ class Experiment:
     draws: bool = False
     """Whether it is a picture."""
 
-    def variants_of(self, method: str) -> tuple[Variant, ...]:
+    def kinds_of(self, method: str) -> tuple[Kind, ...]:
         """Classifiers of one method: of Table 9's network, which GML has trained, its own alone."""
-        return ("old",) if self.table is TABLE_9 and method == SCRATCH else self.variants
+        return ("old",) if self.table is TABLE_9 and method == SCRATCH else self.kinds
 
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(

@@ -16,6 +16,7 @@ from pipeline.config import FitConfig, SweepConfig
 from pipeline.ensemble import logit_blocks, predict_split
 from pipeline.errors import FitError
 from pipeline.heads import Head
+from pipeline.metrics import Bools
 from pipeline.plane import collect_hits, plane_members
 from pipeline.reproduction.paper import (
     PAIRS,
@@ -27,11 +28,10 @@ from pipeline.reproduction.paper import (
     label_plain,
     label_resampled,
 )
-from pipeline.reproduction.study import Bools
 from pipeline.stages.fit_head import fit_heads
 from pipeline.stages.sweep_temps import sweep_temps
 
-Variant = Literal["old", "gml", "ensemble", "on-val", "pairs", "plain", "resampled"]
+Kind = Literal["old", "gml", "ensemble", "on-val", "pairs", "plain", "resampled"]
 """The old head, with GML, both heads at (1, 1), at temperatures of val, at Table 7's pairs, and
 Table 8's two heads."""
 
@@ -45,7 +45,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Contender:
+class Method:
     """A method of the paper, as a store."""
 
     name: str
@@ -61,8 +61,8 @@ class Contender:
 
 
 def hits_of(
-    contender: Contender,
-    variants: Sequence[Variant],
+    method: Method,
+    kinds: Sequence[Kind],
     config: FitConfig,
     n_seeds: int,
     say: Say = lambda _: None,
@@ -70,8 +70,8 @@ def hits_of(
     """Which test images (K, N) each classifier of one method gets right, by its label.
 
     Args:
-        contender: the method.
-        variants: what is wanted of it; `on-val` is left out where there is no such split.
+        method: the method.
+        kinds: what is wanted of it; `on-val` is left out where there is no such split.
         config: settings of the fits; the seeds begin at its own.
         n_seeds: K, heads of each kind.
         say: called with a line before each piece of work.
@@ -79,9 +79,9 @@ def hits_of(
     Raises:
         FitError: if a fit diverges or cannot be begun.
     """
-    name, store = contender.name, contender.store
+    name, store = method.name, method.store
     hits: dict[str, Bools] = {}
-    if "old" in variants:
+    if "old" in kinds:
         hits[label_old(name)] = _right(store, None)[None]
     settings = {
         label_gml(name): gml_config(config, name),
@@ -90,15 +90,15 @@ def hits_of(
             gml_config(config, name), reweight=False, sampler="class-balanced"
         ),
     }
-    wanted = [label_gml(name)] if set(variants) - {"old", "plain", "resampled"} else []
-    wanted += [label_plain(name)] if "plain" in variants else []
-    wanted += [label_resampled(name)] if "resampled" in variants else []
+    wanted = [label_gml(name)] if set(kinds) - {"old", "plain", "resampled"} else []
+    wanted += [label_plain(name)] if "plain" in kinds else []
+    wanted += [label_resampled(name)] if "resampled" in kinds else []
     for label in wanted:
         say(f"fitting   {n_seeds} heads: {label}")
         heads = fit_seeds(store, settings[label], n_seeds, label)
         hits[label] = np.stack([_right(store, head) for head in heads])
         if label == label_gml(name):
-            hits |= _ensembles(contender, heads, variants, say)
+            hits |= _ensembles(method, heads, kinds, say)
     return hits
 
 
@@ -134,18 +134,18 @@ def fit_seeds(store: Store, config: FitConfig, n_seeds: int, label: str) -> list
 
 
 def _ensembles(
-    contender: Contender, heads: Sequence[Head], variants: Sequence[Variant], say: Say
+    method: Method, heads: Sequence[Head], kinds: Sequence[Kind], say: Say
 ) -> dict[str, Bools]:
     """Hits (K, N) of old and new heads together."""
-    name, store = contender.name, contender.store
+    name, store = method.name, method.store
     places: dict[str, list[Temperatures]] = {}
-    if "ensemble" in variants:
+    if "ensemble" in kinds:
         places[label_ensemble(name)] = [(1.0, 1.0)] * len(heads)
-    if "on-val" in variants and contender.has_val:
+    if "on-val" in kinds and method.has_val:
         say(f"choosing  temperatures of {name} on val")
         sweep = SweepConfig(split="val", replicates=0)
         places[label_on_val(name)] = [sweep_temps(store, head, sweep).chosen for head in heads]
-    if "pairs" in variants:
+    if "pairs" in kinds:
         say(f"combining {name} and {label_gml(name)} at {len(PAIRS)} pairs of temperatures")
         places |= {label_at(name, *pair): [pair] * len(heads) for pair in PAIRS}
     if not places:

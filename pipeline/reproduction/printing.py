@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.reproduction.claims import Claim, Finding
+from pipeline.reproduction.evidence import Interval, Measured
 from pipeline.reproduction.paper import PaperRow
 from pipeline.reproduction.results import Reproduction, Row
-from pipeline.reproduction.study import Interval, Measured
 
 HEADINGS = {
     "accuracy": "Accuracy",
@@ -65,7 +65,7 @@ def markdown(result: Reproduction) -> str:
             cells += [_cell(row, metric, 2), *(_paper_cell(row.paper, metric) for _ in beside)]
         rows.append([_escaped(cell) for cell in cells])
     first, last = result.config.seed, result.config.seed + result.n_seeds - 1
-    fits = set(result.experiment.variants) != {"old"}
+    fits = set(result.experiment.kinds) != {"old"}
     seeds = f"; seeds {first} to {last}" if fits else ""
     parts = [
         f"# {table.name}: {table.title}\n",

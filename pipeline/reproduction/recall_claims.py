@@ -13,8 +13,8 @@ import numpy as np
 from pipeline.metrics import Floats, Ints, group_masks
 from pipeline.reproduction.claims import Claim, Untested, difference
 from pipeline.reproduction.comparisons import Claims, Given, zeros
+from pipeline.reproduction.evidence import Numbers, Statistic
 from pipeline.reproduction.paper import label_gml, label_old
-from pipeline.reproduction.study import Numbers, Statistic
 
 A_LOT = 10.0
 """Standard deviation of the recalls, in points, from which on they vary a lot."""

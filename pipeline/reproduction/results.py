@@ -11,10 +11,10 @@ import numpy as np
 
 from pipeline.config import FitConfig
 from pipeline.reproduction.claims import Claim, Finding, Untested, judge
+from pipeline.reproduction.evidence import Evidence, Measured, Statistic
 from pipeline.reproduction.experiments import Experiment
 from pipeline.reproduction.fits import WITH_SMOOTHING
 from pipeline.reproduction.paper import PaperRow, label_gml
-from pipeline.reproduction.study import Measured, Statistic, Study
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Reproduction:
     methods: tuple[str, ...]
     """Methods that were given."""
 
-    study: Study
+    evidence: Evidence
     """Every classifier's hits on the test images."""
 
     rows: tuple[Row, ...]
@@ -96,7 +96,7 @@ class Reproduction:
             "rows": [row.to_json() for row in self.rows],
             "findings": [finding.to_json() for finding in self.findings],
             "recalls": {
-                label: self.study.scores(label).recalls for label in self.study.hits
+                label: self.evidence.scores(label).recalls for label in self.evidence.hits
             } if self.experiment.draws else None,
             "notes": list(self.notes),
             "config": asdict(self.config),
@@ -107,7 +107,7 @@ class Reproduction:
 
 def find_results(
     experiment: Experiment,
-    study: Study,
+    evidence: Evidence,
     methods: tuple[str, ...],
     claims: list[Claim | Untested],
     *,
@@ -118,39 +118,43 @@ def find_results(
 
     Args:
         experiment: the table or figure.
-        study: every classifier's hits.
+        evidence: every classifier's hits.
         methods: those given.
         claims: to be tested.
         replicates: of the bootstrap over test images.
         seed: of its draws.
     """
     metrics = experiment.table.metrics
-    cells = [(label, metric) for label in study.hits for metric in metrics]
+    cells = [(label, metric) for label in evidence.hits for metric in metrics]
     tested = [claim for claim in claims if isinstance(claim, Claim)]
     statistics: list[Statistic] = [_cell(label, metric) for label, metric in cells]
-    measured = study.estimate(
+    measured = evidence.estimate(
         statistics + [claim.statistic for claim in tested],
         [(0.0, 100.0)] * len(cells) + [claim.bounds for claim in tested],
         replicates=replicates, seed=seed,
     )  # fmt: skip
-    by_label: dict[str, dict[str, Measured]] = {label: {} for label in study.hits}
+    by_label: dict[str, dict[str, Measured]] = {label: {} for label in evidence.hits}
     for (label, metric), number in zip(cells, measured, strict=False):
         by_label[label][metric] = number
     return (
-        _rows(experiment, study, methods, by_label),
+        _rows(experiment, evidence, methods, by_label),
         judge(claims, measured[len(cells) :]),
     )
 
 
 def notes_on(
-    experiment: Experiment, study: Study, methods: tuple[str, ...], n_seeds: int, test_views: int
+    experiment: Experiment,
+    evidence: Evidence,
+    methods: tuple[str, ...],
+    n_seeds: int,
+    test_views: int,
 ) -> tuple[str, ...]:
     """What a reader has to know before the numbers are compared."""
     views = f", mean feature of {1 + test_views} views each" if test_views else ""
-    failed = f"; {study.n_failed:,} more could not be read" if study.n_failed else ""
-    fitted = [label for label, hits in study.hits.items() if len(hits) > 1]
+    failed = f"; {evidence.n_failed:,} more could not be read" if evidence.n_failed else ""
+    fitted = [label for label, hits in evidence.hits.items() if len(hits) > 1]
     notes = [
-        f"In %, on the test split ({len(study.labels):,} images{views}{failed}).",
+        f"In %, on the test split ({len(evidence.labels):,} images{views}{failed}).",
         f"Intervals are of 95 %: of the mean over {n_seeds} seeds of the fit, for the rows that "
         "have any; else, and for the claims also, over the choice of the test images (bootstrap, "
         "within classes, paired)."
@@ -162,7 +166,7 @@ def notes_on(
         "narrow: of a lowest recall they hold the truth in 81 % of the draws where it is known "
         "(benchmarks.bootstrap_coverage), and a class without a single hit stays so in every draw.",
     ]
-    sizes = len(study.class_names), int(study.class_counts.sum()), len(study.labels)
+    sizes = len(evidence.class_names), int(evidence.class_counts.sum()), len(evidence.labels)
     data = experiment.dataset
     of_paper = data.n_classes, data.n_train or sizes[1], data.n_test or sizes[2]
     if sizes != of_paper:
@@ -175,16 +179,16 @@ def notes_on(
         notes.append(f"The paper's numbers beside all methods are {other}'s, its only ones here.")
     if experiment.draws and fitted:
         notes.append("The picture shows the first seed.")
-    if label_gml(WITH_SMOOTHING) in study.hits:
+    if label_gml(WITH_SMOOTHING) in evidence.hits:
         notes.append(f"GML on {WITH_SMOOTHING} is fitted with label-aware smoothing (Table 5).")
-    if any(_has_zeros(study, label) for label in study.hits):
+    if any(_has_zeros(evidence, label) for label in evidence.hits):
         notes.append("* Classes of zero recall count as 0.1 % in this mean, for some seed.")
     return tuple(notes)
 
 
 def _rows(
     experiment: Experiment,
-    study: Study,
+    evidence: Evidence,
     methods: tuple[str, ...],
     measured: Mapping[str, Mapping[str, Measured]],
 ) -> tuple[Row, ...]:
@@ -192,12 +196,12 @@ def _rows(
 
     def row(label: str, paper: PaperRow | None) -> Row:
         known = label in measured
-        zeros = _mean_zeros(study, label) if known else None
+        zeros = _mean_zeros(evidence, label) if known else None
         return Row(label, paper, measured.get(label), zeros)
 
     table = experiment.table
     if experiment.numbers_of:
-        return tuple(row(label, _beside(experiment, label, methods)) for label in study.hits)
+        return tuple(row(label, _beside(experiment, label, methods)) for label in evidence.hits)
     rows = [row(paper.label, paper) for paper in table.rows]
     return (*rows, *(row(label, None) for label in measured if table.row(label) is None))
 
@@ -215,11 +219,11 @@ def _cell(label: str, metric: str) -> Statistic:
     return lambda numbers: numbers.metric(label, metric)
 
 
-def _mean_zeros(study: Study, label: str) -> float:
+def _mean_zeros(evidence: Evidence, label: str) -> float:
     """Classes of zero recall, mean over seeds."""
-    zeros = [study.scores(label, k).substituted_zeros for k in range(len(study.hits[label]))]
+    zeros = [evidence.scores(label, k).substituted_zeros for k in range(len(evidence.hits[label]))]
     return float(np.mean(zeros))
 
 
-def _has_zeros(study: Study, label: str) -> bool:
-    return _mean_zeros(study, label) > 0
+def _has_zeros(evidence: Evidence, label: str) -> bool:
+    return _mean_zeros(evidence, label) > 0

@@ -10,14 +10,15 @@ from pipeline.config import ExtractConfig, FitConfig
 from pipeline.ensemble import averaged_views
 from pipeline.errors import ConfigError, OutputExistsError
 from pipeline.files import refuse_existing, write_whole
-from pipeline.reproduction.comparisons import Given
-from pipeline.reproduction.contenders import Inputs, open_contenders
+from pipeline.metrics import Bools
+from pipeline.reproduction.comparisons import Claims, Given
+from pipeline.reproduction.evidence import REPLICATES, Evidence
 from pipeline.reproduction.experiments import EXPERIMENTS, Experiment
-from pipeline.reproduction.fits import SPLIT, Contender, hits_of, labels_of
+from pipeline.reproduction.fits import SPLIT, Method, hits_of, labels_of
+from pipeline.reproduction.methods import Inputs, open_methods
 from pipeline.reproduction.paper import SCRATCH, TABLE_9
 from pipeline.reproduction.printing import markdown
 from pipeline.reproduction.results import Reproduction, find_results, notes_on
-from pipeline.reproduction.study import REPLICATES, Bools, Study
 from pipeline.versions import versions
 
 MAKE_SCRATCH = (
@@ -62,24 +63,21 @@ def reproduce(
     fit_config, extract_config = fit_config or FitConfig(), extract_config or ExtractConfig()
     experiment = _experiment(what, n_seeds, replicates)
     files = _prepare(out, what, experiment, overwrite=overwrite)
-    with open_contenders(
-        inputs, out, extract_config, say, show_progress=show_progress
-    ) as contenders:
-        _require_methods(experiment, contenders)
-        study = _study(experiment, contenders, fit_config, n_seeds, say)
-        methods = tuple(one.name for one in contenders)
-        on_val = tuple(one.name for one in contenders if one.has_val)
-        claims = experiment.claims(Given(methods, on_val, study.class_counts, study.class_samples))
+    with open_methods(inputs, out, extract_config, say, show_progress=show_progress) as methods:
+        _require_methods(experiment, methods)
+        evidence = _evidence(experiment, methods, fit_config, n_seeds, say)
+        names = tuple(one.name for one in methods)
         say("judging   the claims")
         rows, findings = find_results(
-            experiment, study, methods, claims, replicates=replicates, seed=fit_config.seed
-        )
-        test_views = max(averaged_views(one.store, SPLIT) for one in contenders)
+            experiment, evidence, names, _claims(experiment, methods, evidence),
+            replicates=replicates, seed=fit_config.seed,
+        )  # fmt: skip
+        test_views = max(averaged_views(one.store, SPLIT) for one in methods)
         result = Reproduction(
-            what, experiment, methods, study, rows, findings,
-            notes_on(experiment, study, methods, n_seeds, test_views), fit_config, n_seeds,
+            what, experiment, names, evidence, rows, findings,
+            notes_on(experiment, evidence, names, n_seeds, test_views), fit_config, n_seeds,
             {
-                "stores": {one.name: one.store.identity.to_json() for one in contenders},
+                "stores": {one.name: one.store.identity.to_json() for one in methods},
                 "replicates": replicates,
                 "versions": versions(),
             },
@@ -113,11 +111,11 @@ def _prepare(out: Path, what: str, experiment: Experiment, *, overwrite: bool) -
     return tuple(files)
 
 
-def _require_methods(experiment: Experiment, contenders: list[Contender]) -> None:
+def _require_methods(experiment: Experiment, methods: list[Method]) -> None:
     """Refuse a comparison whose one side is missing."""
     if experiment.table is not TABLE_9:
         return
-    names = [one.name for one in contenders]
+    names = [one.name for one in methods]
     if SCRATCH not in names:
         raise ConfigError(
             "Table 9 is about a network trained with GML from scratch, and none is given. Make "
@@ -130,21 +128,28 @@ def _require_methods(experiment: Experiment, contenders: list[Contender]) -> Non
         )
 
 
-def _study(
+def _evidence(
     experiment: Experiment,
-    contenders: list[Contender],
+    methods: list[Method],
     config: FitConfig,
     n_seeds: int,
     say: Callable[[str], None],
-) -> Study:
+) -> Evidence:
     """Every classifier's hits on the test images."""
-    store = contenders[0].store
+    store = methods[0].store
     hits: dict[str, Bools] = {}
-    for one in contenders:
-        hits |= hits_of(one, experiment.variants_of(one.name), config, n_seeds, say)
+    for one in methods:
+        hits |= hits_of(one, experiment.kinds_of(one.name), config, n_seeds, say)
     labels = labels_of(store)
     n_failed = store[SPLIT].n_samples - len(labels)
-    return Study(labels, store.class_names, store.class_counts, hits, n_failed)
+    return Evidence(labels, store.class_names, store.class_counts, hits, n_failed)
+
+
+def _claims(experiment: Experiment, methods: list[Method], evidence: Evidence) -> Claims:
+    """What the paper says of the methods that there are."""
+    names = tuple(one.name for one in methods)
+    on_val = tuple(one.name for one in methods if one.has_val)
+    return experiment.claims(Given(names, on_val, evidence.class_counts, evidence.class_samples))
 
 
 def _write(result: Reproduction) -> None:
@@ -152,10 +157,10 @@ def _write(result: Reproduction) -> None:
     if result.experiment.draws:
         from pipeline.figures import recall_bars  # matplotlib loads for half a second
 
-        scores = {label: result.study.scores(label) for label in result.study.hits}
+        scores = {label: result.evidence.scores(label) for label in result.evidence.hits}
         made = result.files[2].with_name(f".{result.what}.unfinished.png")
         try:
-            recall_bars(scores, result.study.class_counts, made).replace(result.files[2])
+            recall_bars(scores, result.evidence.class_counts, made).replace(result.files[2])
         finally:
             made.unlink(missing_ok=True)
     text = json.dumps(result.to_json(), indent=2, allow_nan=False)

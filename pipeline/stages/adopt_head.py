@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from cache import Classifier, SplitSpec, Store, StoreSpec, create_store
 from pipeline.errors import HeadError
 from pipeline.heads import Head, require_same_identity
-from pipeline.progress import Clock, Snapshot
+from pipeline.progress import Clock, OnProgress, Snapshot
 
 SAME_LENGTH = 1e-5
 """Relative difference of lengths that float32 leaves of equal ones."""
@@ -23,7 +22,7 @@ def adopt_head(
     out: Path | str,
     *,
     overwrite: bool = False,
-    on_progress: Callable[[Snapshot], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Store:
     """Copy a store with a head in the place of its old classifier.
 

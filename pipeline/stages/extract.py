@@ -39,7 +39,7 @@ from pipeline.errors import DatasetError
 from pipeline.forward import ForwardPass
 from pipeline.old_head import no_classifier
 from pipeline.pretrained import load_pretrained
-from pipeline.progress import Snapshot
+from pipeline.progress import OnProgress
 from pipeline.recalibration import describe as describe_recalibration
 from pipeline.recalibration import recalibrate
 from pipeline.team import Team
@@ -118,7 +118,7 @@ def extract(
     root: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    on_progress: Callable[[Snapshot], None] | None = None,
+    on_progress: OnProgress | None = None,
     team: Team | None = None,
 ) -> Extraction:
     """Cache features, views and old logits of every image in a store.

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cache import Store
 from pipeline.config import FitConfig
 from pipeline.fitting import Convergence, LinearFit, fit_head_on_rows
+from pipeline.fitting.many import OnEpoch
 from pipeline.fitting.store_heads import fit_linear_heads, head_of_fit
 from pipeline.fitting.store_rows import training_rows
 from pipeline.heads import Head
-from pipeline.progress import Snapshot
+from pipeline.progress import OnProgress, Snapshot
 from pipeline.team import Team
-
-Report = Callable[[Snapshot], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def fit_head(
     store: Store,
     config: FitConfig | None = None,
     *,
-    on_progress: Report | None = None,
+    on_progress: OnProgress | None = None,
     team: Team | None = None,
 ) -> FitResult:
     """Re-initialise the linear head and re-train it on the split `train`, Algorithm 1 steps 3-4.
@@ -81,7 +80,7 @@ def fit_head(
 
 
 def fit_heads(
-    store: Store, configs: Sequence[FitConfig], *, on_progress: Report | None = None
+    store: Store, configs: Sequence[FitConfig], *, on_progress: OnProgress | None = None
 ) -> list[FitResult | None]:
     """Fit many heads at once, in as few passes over the features as their settings allow.
 
@@ -117,7 +116,7 @@ def _result(store: Store, config: FitConfig, fit: LinearFit, begun: float) -> Fi
     )  # fmt: skip
 
 
-def _as_snapshots(on_progress: Report | None, begun: float) -> Callable[[int, int], None] | None:
+def _as_snapshots(on_progress: OnProgress | None, begun: float) -> OnEpoch | None:
     """A callback that takes epochs done and to do, and passes a snapshot on."""
     if on_progress is None:
         return None

@@ -21,7 +21,7 @@ from pipeline.checkpoints import TrainedModel
 from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.folders import IMAGE_SUFFIXES
 from pipeline.datasets.views import ShiftedViews
-from pipeline.ensemble import Floats, ensemble_probabilities, mean_features, softmax
+from pipeline.ensemble import ensemble_probabilities, mean_features, softmax
 from pipeline.errors import DatasetError, UnreadableImageError
 from pipeline.exporting import (
     Description,
@@ -32,6 +32,7 @@ from pipeline.exporting import (
 )
 from pipeline.exporting.network import TwoHeads
 from pipeline.heads import Head
+from pipeline.metrics import Floats
 
 BATCH = 64
 """Images in one forward pass, at most."""

@@ -20,7 +20,7 @@ from pipeline.devices import choose_device
 from pipeline.errors import OutputExistsError, TrainingError
 from pipeline.files import refuse_existing
 from pipeline.metrics import Scores
-from pipeline.progress import Snapshot
+from pipeline.progress import OnProgress, Snapshot
 from pipeline.training.evaluation import evaluate_network
 from pipeline.training.holding import Supply, supply_images
 from pipeline.training.locking import sole_training
@@ -76,13 +76,13 @@ class Pretraining:
 
 
 @dataclass(frozen=True)
-class Report:
+class Callbacks:
     """Where a training tells how it goes; each is called as it happens."""
 
     on_begin: Callable[[str], None] = lambda _: None
     """With lines that describe what is trained, on what."""
 
-    on_progress: Callable[[Snapshot], None] = lambda _: None
+    on_progress: OnProgress = lambda _: None
     """After every batch."""
 
     on_epoch: Callable[[EpochRecord, Mapping[str, Scores]], None] = lambda _epoch, _scores: None
@@ -100,7 +100,7 @@ class _Run:
     start: TrainedModel | None
     preprocessing: Preprocessing
     device: torch.device
-    report: Report
+    report: Callbacks
     history: list[EpochRecord] = field(default_factory=list)
     scores: dict[str, Scores] = field(default_factory=dict)
 
@@ -140,7 +140,7 @@ def pretrain(
     start: TrainedModel | Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    report: Report | None = None,
+    report: Callbacks | None = None,
 ) -> Pretraining:
     """Train a backbone with its head, and save what `extract` loads.
 
@@ -175,7 +175,7 @@ def pretrain(
         _refuse(out, resume=resume, overwrite=overwrite)
         options = SourceOptions(Path(root) if root is not None else None)
         images = open_sources(sources, options, required=("train",))
-        run = _planned(out, config or PretrainConfig(), images, start, report or Report())
+        run = _planned(out, config or PretrainConfig(), images, start, report or Callbacks())
         if overwrite:
             run.unfinished.unlink(missing_ok=True)
         computed = _completed(run, resume=resume)
@@ -207,7 +207,7 @@ def _planned(
     config: PretrainConfig,
     sources: dict[str, ImageSource],
     start: TrainedModel | Path | str | None,
-    report: Report,
+    report: Callbacks,
 ) -> _Run:
     """The training with its network's description, its preprocessing and its device."""
     device = choose_device(config.device)
@@ -276,11 +276,11 @@ def _prepared(run: _Run) -> tuple[Trainer, Supply]:
         network,
         supply.splits["train"],
         _labels(train),
-        run.class_counts,
-        run.preprocessing,
-        supply.shift,
-        config,
-        run.device,
+        class_counts=run.class_counts,
+        preprocessing=run.preprocessing,
+        shift=supply.shift,
+        config=config,
+        device=run.device,
     )
     return trainer, supply
 

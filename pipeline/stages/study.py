@@ -6,7 +6,7 @@ H configurations, S seeds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cache import Store
@@ -16,7 +16,7 @@ from pipeline.errors import FitError
 from pipeline.fitting import LinearFit
 from pipeline.fitting.store_heads import fit_linear_heads, head_of_fit
 from pipeline.old_head import has_old_head
-from pipeline.progress import Snapshot
+from pipeline.progress import OnProgress, Snapshot
 from pipeline.studying import Measurement, Study, Variant, judged, study_members
 from pipeline.studying.grid import varied_fields
 from pipeline.studying.measuring import score_heads
@@ -25,8 +25,6 @@ from pipeline.studying.results import CHOOSES
 SEEDS = 10
 """The 95 % interval of a mean over ten seeds reaches 0.7 standard deviations to either side."""
 
-Report = Callable[[Snapshot], None]
-
 
 def study(
     store: Store,
@@ -34,7 +32,7 @@ def study(
     seeds: int = SEEDS,
     *,
     test_views: bool | None = None,
-    on_progress: Report | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Study:
     """Fit each configuration with several seeds, all in as few passes as can be, and compare them.
 
@@ -92,7 +90,7 @@ def _fitted(
     store: Store,
     members: Sequence[Sequence[FitConfig]],
     fields: Sequence[str],
-    on_progress: Report | None,
+    on_progress: OnProgress | None,
     begun: float,
 ) -> list[Variant]:
     """Each configuration with its heads, which are not measured yet; its progress is told."""

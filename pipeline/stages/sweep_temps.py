@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache import Store
-from pipeline.bootstrap import Bools, Bootstrap, cells_within_noise, paired_bootstrap
+from pipeline.bootstrap import Bootstrap, cells_within_noise, paired_bootstrap
 from pipeline.calibration import Calibration, fit_temperatures, measure_calibration
 from pipeline.config import SweepConfig
+from pipeline.cores import available_cores
 from pipeline.ensemble import (
     LogitBlock,
     averaged_views,
@@ -28,13 +29,12 @@ from pipeline.ensemble import (
 )
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head, require_same_identity
-from pipeline.metrics import Floats, Ints, Scores, count_per_class, score_hits
-from pipeline.plane import HitPlane, Member, collect_hits, plane_members
-from pipeline.plane.confidence import measure_confidence
-from pipeline.plane.hits import available_cores
+from pipeline.metrics import Bools, Floats, Ints, Scores, count_per_class, score_hits
+from pipeline.plane import HitPlane, collect_hits, plane_members
+from pipeline.plane.confidence import ConfidencePlanes, measure_confidence
 from pipeline.plane.partitions import MakeChunk, NumpyChunk
 from pipeline.plane.scores import measure
-from pipeline.progress import Snapshot
+from pipeline.progress import OnProgress, Snapshot
 from pipeline.selection import (
     NoiseRegion,
     best_cell,
@@ -56,15 +56,13 @@ NOISE_DRAWS = 2**23
 """Replicates at most for the region within the noise, and their product with the cells: each
 redraws the plane."""
 
-Report = Callable[[Snapshot], None]
-
 
 def sweep_temps(
     store: Store,
     head: Head | Sequence[Head],
     config: SweepConfig | None = None,
     *,
-    on_progress: Report | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Sweep:
     """Measure the ensemble, eq. (11)-(13), at every pair of temperatures (Table 7), exactly.
 
@@ -111,11 +109,22 @@ class _Source:
     """What a sweep reads and how."""
 
     store: Store
+    """Features (N, D) and old logits (N, C)."""
+
     heads: list[Head]
+    """The K new heads."""
+
     config: SweepConfig
+    """The grids and how to choose."""
+
     split: str
+    """Split that the grid is measured on."""
+
     weights: tuple[float, ...]
+    """(1 + K,) weights of the old and the new heads in the ensemble."""
+
     make_chunk: MakeChunk
+    """The arithmetic."""
 
     @property
     def may_choose(self) -> bool:
@@ -179,7 +188,11 @@ def _fitted_temperatures(source: _Source) -> Floats | None:
 
 
 def _measure(
-    source: _Source, t_old: Floats, t_new: Floats, factors: tuple[float, ...], report: Report | None
+    source: _Source,
+    t_old: Floats,
+    t_new: Floats,
+    factors: tuple[float, ...],
+    on_progress: OnProgress | None,
 ) -> tuple[Sweep, HitPlane]:
     """The plane of one grid, and what every cell gets right."""
     store, config = source.store, source.config
@@ -190,7 +203,7 @@ def _measure(
     hits = collect_hits(
         source.blocks(), members, len(store.class_names), make_chunk=source.make_chunk,
         threads=source.threads, bit_bytes=config.memory * MIB // 2,
-        on_rows=report and _as_snapshots(report, int(split.usable.sum())),
+        on_rows=on_progress and _as_snapshots(on_progress, int(split.usable.sum())),
     )  # fmt: skip
     sweep = Sweep(
         split=source.split, t_old=t_old, t_new=t_new, **measure(hits, store.class_counts),
@@ -209,26 +222,20 @@ def _measure(
 def _judged(source: _Source, sweep: Sweep, hits: HitPlane) -> Sweep:
     """The sweep with its scores on `test`, its uncertainty and its calibration."""
     config = source.config
-    cross_fit = right = None
-    if config.cross_fit:
-        cross_fit, right = _cross_fitted(source, sweep, hits)
-    parts: dict[str, object] = {
-        "cross_fit": cross_fit,
-        "test_scores": _test_scores(source, sweep, cross_fit),
-        "warnings": (*sweep.warnings, *_doubts(source, sweep)),
-    }
-    if config.replicates:
-        parts["bootstrap"] = _bootstrap(source, sweep, right)
-        parts["noise"] = _noise(config, sweep, hits)
-    if config.calibration or config.choose == "nll":
-        parts["calibration"] = _calibration(source, sweep)
-    if config.calibration:
-        planes = measure_confidence(
-            source.blocks(), _members_of(sweep), hits, make_chunk=source.make_chunk,
-            threads=source.threads,
-        )  # fmt: skip
-        parts |= {"nll": planes.nll, "ece": planes.ece}
-    return dataclasses.replace(sweep, **parts)  # type: ignore[arg-type]  # parts by name
+    cross_fit, right = _cross_fitted(source, sweep, hits) if config.cross_fit else (None, None)
+    calibrates = config.calibration or config.choose == "nll"
+    planes = _confidence(source, sweep, hits) if config.calibration else None
+    return dataclasses.replace(
+        sweep,
+        cross_fit=cross_fit,
+        test_scores=_test_scores(source, sweep, cross_fit),
+        warnings=(*sweep.warnings, *_doubts(source, sweep)),
+        bootstrap=_bootstrap(source, sweep, right) if config.replicates else None,
+        noise=_noise(config, sweep, hits) if config.replicates else None,
+        calibration=_calibration(source, sweep) if calibrates else None,
+        nll=None if planes is None else planes.nll,
+        ece=None if planes is None else planes.ece,
+    )
 
 
 def _doubts(source: _Source, sweep: Sweep) -> list[str]:
@@ -241,35 +248,14 @@ def _doubts(source: _Source, sweep: Sweep) -> list[str]:
     return []
 
 
-def _members_of(sweep: Sweep) -> tuple[Member, ...]:
-    """The heads on the sweep's plane."""
-    return plane_members(
-        sweep.t_old, sweep.t_new, len(sweep.factors), weights=sweep.weights, factors=sweep.factors
-    )
-
-
 def _cross_fitted(source: _Source, sweep: Sweep, hits: HitPlane) -> tuple[CrossFit, Bools]:
     """Choose on all folds but one, score that one; and which rows (N,) are right so."""
     store, config = source.store, source.config
     folds = stratified_folds(hits.labels, config.cross_fit, config.seed)
     if config.choose == "nll":
-        chosen = fit_temperatures(
-            source.blocks, 1 + len(source.heads), folds, config.cross_fit
-        )  # fmt: skip
-        right = _right_by_fold(source, folds, chosen)
+        chosen, right = _folds_by_likelihood(source, folds)
     else:
-        chosen, right = (
-            np.ones((config.cross_fit, 1 + len(source.heads))),
-            np.zeros(len(folds), bool),
-        )
-        for fold in range(config.cross_fit):
-            planes = measure(hits, store.class_counts, folds != fold)
-            i, j = best_cell(
-                sweep.t_old, sweep.t_new, planes["harmonic_mean"], planes["lowest_recall"]
-            )
-            own = folds == fold
-            right[own] = hits.rows(i, j)[own]
-            chosen[fold] = sweep.t_old[i], *(sweep.t_new[j] * factor for factor in sweep.factors)
+        chosen, right = _folds_by_recall(source, sweep, hits, folds)
     n_classes = len(store.class_names)
     scores = score_hits(
         count_per_class(hits.labels[right], n_classes), count_per_class(hits.labels, n_classes),
@@ -277,8 +263,30 @@ def _cross_fitted(source: _Source, sweep: Sweep, hits: HitPlane) -> tuple[CrossF
     )  # fmt: skip
     scores = dataclasses.replace(
         scores, predictor="ensemble", test_views=source.views(source.split)
-    )  # fmt: skip
+    )
     return CrossFit(tuple(tuple(fold) for fold in chosen.tolist()), scores), right
+
+
+def _folds_by_likelihood(source: _Source, folds: Ints) -> tuple[Floats, Bools]:
+    """Temperatures (F, 1 + K) that are likeliest on the other folds; the rows (N,) right so."""
+    n_heads = 1 + len(source.heads)
+    chosen = fit_temperatures(source.blocks, n_heads, folds, source.config.cross_fit)
+    return chosen, _right_by_fold(source, folds, chosen)
+
+
+def _folds_by_recall(
+    source: _Source, sweep: Sweep, hits: HitPlane, folds: Ints
+) -> tuple[Floats, Bools]:
+    """Temperatures (F, 1 + K) of the other folds' best cell; the rows (N,) right so."""
+    chosen = np.ones((source.config.cross_fit, 1 + len(source.heads)))
+    right = np.zeros(len(folds), bool)
+    for fold in range(source.config.cross_fit):
+        own = folds == fold
+        planes = measure(hits, source.store.class_counts, ~own)
+        i, j = best_cell(sweep.t_old, sweep.t_new, planes["harmonic_mean"], planes["lowest_recall"])
+        right[own] = hits.rows(i, j)[own]
+        chosen[fold] = sweep.t_old[i], *(sweep.t_new[j] * factor for factor in sweep.factors)
+    return chosen, right
 
 
 def _right_by_fold(source: _Source, folds: Ints, temperatures: Floats) -> Bools:
@@ -362,7 +370,17 @@ def _calibration(source: _Source, sweep: Sweep) -> Calibration:
     )  # fmt: skip
 
 
-def _as_snapshots(on_progress: Report, total: int) -> Callable[[int], None]:
+def _confidence(source: _Source, sweep: Sweep, hits: HitPlane) -> ConfidencePlanes:
+    """Likelihood and calibration in every cell of the sweep's plane."""
+    members = plane_members(
+        sweep.t_old, sweep.t_new, len(sweep.factors), weights=sweep.weights, factors=sweep.factors
+    )
+    return measure_confidence(
+        source.blocks(), members, hits, make_chunk=source.make_chunk, threads=source.threads
+    )
+
+
+def _as_snapshots(on_progress: OnProgress, total: int) -> Callable[[int], None]:
     """A callback that takes rows done and passes a snapshot on."""
     begun = time.perf_counter()
     return lambda done: on_progress(Snapshot(done, total, done, time.perf_counter() - begun))

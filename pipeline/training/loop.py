@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.config import PretrainConfig
 from pipeline.datasets import Preprocessing
+from pipeline.devices import autocast
 from pipeline.errors import TrainingError
 from pipeline.samplers import instance
 from pipeline.training.augmentation import Mix, Shift, draw_mix
@@ -67,6 +68,7 @@ class Trainer:
         network: nn.Module,
         images: Images,
         labels: Tensor,
+        *,
         class_counts: Tensor,
         preprocessing: Preprocessing,
         shift: Shift | None,
@@ -146,7 +148,7 @@ class Trainer:
         if mix is not None:
             x = mix.images(x)
         x = x.contiguous(memory_format=memory_format(self._config))
-        with autocast(self._config, self._device), understandable():
+        with autocast(self._config.autocast, self._device), understandable():
             logits = self._run(x)
         logits = logits.float()
         loss = self._objective(logits, labels, weights, mix)
@@ -164,13 +166,6 @@ class Trainer:
                 f"Train with an lr below {self._config.lr:g}, or with more warmup_epochs than "
                 f"{self._config.warmup_epochs}."
             )
-
-
-def autocast(config: PretrainConfig, device: torch.device) -> AbstractContextManager[object]:
-    """Context in which the network runs while it is trained."""
-    if config.autocast == "none":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 @contextmanager

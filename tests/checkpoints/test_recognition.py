@@ -16,7 +16,7 @@ from pipeline.checkpoints.library import hinted_backbone, torchvision_backbone
 from pipeline.checkpoints.payload import Payload
 from pipeline.checkpoints.recognition import RESIDUAL, matching_backbone
 from pipeline.checkpoints.registry import ALIASES, FAMILIES, find_family
-from pipeline.checkpoints.variants import Variant, parse_variant
+from pipeline.checkpoints.variants import ModelVariant, parse_variant
 from pipeline.errors import CheckpointError
 from tests.checkpoints.peer_files import State, ldam, lws, prefixed, save, two_networks, weights
 
@@ -43,6 +43,10 @@ class TestNetworks:
         assert name in RESIDUAL.values()
         del body["layer3.0.bn1.weight"]
         assert matching_backbone(body) is None
+
+    def test_a_bottleneck_that_widens_is_no_residual_network(self) -> None:
+        body = {f"layer{stage}.0.conv3.weight": torch.zeros(8, 2, 1, 1) for stage in range(1, 5)}
+        assert matching_backbone(body | {"layer1.0.conv2.weight": torch.zeros(2, 4, 3, 3)}) is None
 
     def test_torchvisions_networks_are_found_without_a_hint(self) -> None:
         name = "torchvision/regnet_y_400mf"
@@ -96,10 +100,10 @@ class TestNetworks:
 class TestVariants:
     def test_parts_come_in_any_order(self) -> None:
         read = partial(parse_variant, "x", rules=("ce", "other"), settings=("tau",))
-        expected = Variant("cifar-resnet32", "ce", {"tau": "0.5"})
+        expected = ModelVariant("cifar-resnet32", "ce", {"tau": "0.5"})
         assert read("ce,cifar-resnet32,tau=0.5") == expected
         assert read("tau=0.5,cifar-resnet32,ce") == expected
-        assert read(None) == read("") == Variant()
+        assert read(None) == read("") == ModelVariant()
         assert read("ce").backbone is None
 
     @pytest.mark.parametrize(

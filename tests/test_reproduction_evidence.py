@@ -9,29 +9,29 @@ from hypothesis import strategies as st
 
 from pipeline.bootstrap import paired_bootstrap
 from pipeline.metrics import Floats
-from pipeline.reproduction import study as study_module
+from pipeline.reproduction import evidence as evidence_module
 from pipeline.reproduction.claims import Finding, Relation, difference, gain, judge, verdict_on
-from pipeline.reproduction.paper import TABLE_3, TABLE_6, TABLE_8
-from pipeline.reproduction.study import (
+from pipeline.reproduction.evidence import (
     ANYWHERE,
+    Evidence,
     Interval,
     Measured,
     PaperNumbers,
     Statistic,
-    Study,
     in_paper,
     over_seeds,
 )
+from pipeline.reproduction.paper import TABLE_3, TABLE_6, TABLE_8
 
 N_CLASSES, PER_CLASS = 5, 40
 
 Ends = tuple[float, float]
 
 
-def made(hits: dict[str, np.ndarray]) -> Study:
+def made(hits: dict[str, np.ndarray]) -> Evidence:
     labels = np.repeat(np.arange(N_CLASSES), PER_CLASS)
     names = tuple(f"c{c}" for c in range(N_CLASSES))
-    return Study(labels, names, np.array([200, 110, 50, 19, 5]), hits)
+    return Evidence(labels, names, np.array([200, 110, 50, 19, 5]), hits)
 
 
 def random_hits(n_seeds: int, chance: float, seed: int = 0) -> np.ndarray:
@@ -43,8 +43,8 @@ def metric(label: str, name: str) -> Statistic:
     return lambda numbers: numbers.metric(label, name)
 
 
-def one(study: Study, statistic: Statistic, replicates: int = 300) -> Measured:
-    return study.estimate([statistic], [ANYWHERE], replicates=replicates)[0]
+def one(evidence: Evidence, statistic: Statistic, replicates: int = 300) -> Measured:
+    return evidence.estimate([statistic], [ANYWHERE], replicates=replicates)[0]
 
 
 def test_the_interval_over_seeds_is_students() -> None:
@@ -57,10 +57,10 @@ def test_the_interval_over_seeds_is_students() -> None:
 
 
 def test_metrics_are_those_of_the_scores() -> None:
-    study = made({"a": random_hits(3, 0.4)})
-    numbers = study.numbers()
+    evidence = made({"a": random_hits(3, 0.4)})
+    numbers = evidence.numbers()
     for k in range(3):
-        scores = study.scores("a", k)
+        scores = evidence.scores("a", k)
         for name in ("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall"):
             assert numbers.metric("a", name)[k] == pytest.approx(getattr(scores, name))
     with pytest.raises(KeyError):
@@ -69,13 +69,13 @@ def test_metrics_are_those_of_the_scores() -> None:
 
 def test_intervals_over_images_are_those_of_the_paired_bootstrap() -> None:
     hits = {"a": random_hits(1, 0.6, 1), "b": random_hits(1, 0.4, 2)}
-    study = made(hits)
+    evidence = made(hits)
     known = paired_bootstrap(
-        {name: rows[0] for name, rows in hits.items()}, study.labels, N_CLASSES, "test",
+        {name: rows[0] for name, rows in hits.items()}, evidence.labels, N_CLASSES, "test",
         replicates=4000, seed=0,
     )  # fmt: skip
     for name in ("accuracy", "harmonic_mean"):
-        found = one(study, difference(name, "a", "b"), 4000)
+        found = one(evidence, difference(name, "a", "b"), 4000)
         expected = known.differences["b"][name]
         assert found.value == pytest.approx(expected.value)
         # Two draws of 4,000 replicates: the ends of an interval of some 20 points agree to one.
@@ -90,9 +90,9 @@ def test_what_classifiers_share_cancels() -> None:
 
 
 def test_what_has_no_seed_has_no_interval_over_seeds() -> None:
-    study = made({"old": random_hits(1, 0.3), "new": random_hits(4, 0.6)})
-    assert one(study, metric("old", "accuracy")).seeds is None
-    both = one(study, difference("accuracy", "new", "old"))
+    evidence = made({"old": random_hits(1, 0.3), "new": random_hits(4, 0.6)})
+    assert one(evidence, metric("old", "accuracy")).seeds is None
+    both = one(evidence, difference("accuracy", "new", "old"))
     assert both.seeds is not None
     assert both.n_seeds == 4
     assert both.interval == both.seeds
@@ -104,16 +104,16 @@ def test_the_images_drawn_depend_on_nothing_but_the_seed(monkeypatch: pytest.Mon
     whole = one(made({"a": rows}), metric("a", "accuracy"))
     beside = one(made({"b": random_hits(5, 0.3, 1), "a": rows}), metric("a", "accuracy"))
     assert beside == whole
-    monkeypatch.setattr(study_module, "DRAWN", 7 * 2 * N_CLASSES)  # seven replicates at a time
+    monkeypatch.setattr(evidence_module, "DRAWN", 7 * 2 * N_CLASSES)  # seven replicates at a time
     assert one(made({"a": rows}), metric("a", "accuracy")) == whole
 
 
 def test_classes_without_samples_are_in_no_mean() -> None:
     labels = np.array([0, 0, 2, 2])
     right = np.array([[True, True, True, False]])
-    study = Study(labels, ("a", "b", "c"), np.array([9, 9, 9]), {"x": right})
-    assert one(study, metric("x", "lowest_recall")).value == 50
-    assert one(study, metric("x", "accuracy")).value == 75
+    evidence = Evidence(labels, ("a", "b", "c"), np.array([9, 9, 9]), {"x": right})
+    assert one(evidence, metric("x", "lowest_recall")).value == 50
+    assert one(evidence, metric("x", "accuracy")).value == 75
 
 
 def test_the_paper_has_numbers_and_no_recalls() -> None:
@@ -157,9 +157,9 @@ def test_at_least_and_at_most_contradict_each_other_off_the_threshold(
 
 def planted(better: float, worse: float, n_seeds: int = 6) -> Finding:
     """The verdict on "a is better than b" where the chances of a hit are known."""
-    study = made({"a": random_hits(n_seeds, better, 3), "b": random_hits(n_seeds, worse, 4)})
+    evidence = made({"a": random_hits(n_seeds, better, 3), "b": random_hits(n_seeds, worse, 4)})
     claim = gain("here", "a beats b.", "accuracy", "a", "b")
-    return judge([claim], [one(study, claim.statistic)])[0]
+    return judge([claim], [one(evidence, claim.statistic)])[0]
 
 
 def test_planted_truths_are_found() -> None:
@@ -173,22 +173,22 @@ def test_the_images_may_leave_open_what_the_seeds_agree_on() -> None:
     right = np.arange(N_CLASSES * PER_CLASS) % 20
     better = np.repeat((right < 11)[None], 5, axis=0)
     worse = np.repeat((right[::-1] < 10)[None], 5, axis=0)
-    study = made({"a": better, "b": worse})
+    evidence = made({"a": better, "b": worse})
     claim = gain("here", "a beats b.", "accuracy", "a", "b")
-    (finding,) = judge([claim], [one(study, claim.statistic)])
+    (finding,) = judge([claim], [one(evidence, claim.statistic)])
     assert finding.verdict == "cannot be told"
     assert finding.on_these_images == "holds"
     assert finding.to_json()["verdict_on_these_images"] == "holds"
 
 
 def test_estimates_do_not_depend_on_what_else_is_asked() -> None:
-    study = made({"a": random_hits(3, 0.5)})
+    evidence = made({"a": random_hits(3, 0.5)})
 
-    def third(numbers: study_module.Numbers) -> Floats:
+    def third(numbers: evidence_module.Numbers) -> Floats:
         return numbers.metric("a", "accuracy") / 3
 
-    alone = one(study, metric("a", "accuracy"))
-    together = study.estimate(
+    alone = one(evidence, metric("a", "accuracy"))
+    together = evidence.estimate(
         [third, metric("a", "accuracy")], [ANYWHERE, ANYWHERE], replicates=300
     )
     assert together[1] == alone

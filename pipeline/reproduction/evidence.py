@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from pipeline.metrics import (
+    Bools,
     Floats,
     Ints,
     Scores,
@@ -31,8 +31,6 @@ from pipeline.metrics import (
     score_hits,
 )
 from pipeline.reproduction.paper import PaperTable
-
-Bools = NDArray[np.bool_]
 
 CONFIDENCE = 0.95
 REPLICATES = 1000
@@ -165,7 +163,7 @@ def in_paper(statistic: Statistic, *tables: PaperTable) -> float | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class Evidence:
     """Every classifier on the same test images."""
 
     labels: Ints
@@ -215,7 +213,7 @@ class Study:
         """Each statistic with its intervals.
 
         Args:
-            statistics: of the labels of this study.
+            statistics: of the labels that have hits.
             bounds: between which each can lie.
             replicates: R, of the bootstrap over test images.
             seed: of its draws.

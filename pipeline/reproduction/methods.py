@@ -16,7 +16,7 @@ from pipeline.datasets import ImageSource, SourceOptions, open_sources
 from pipeline.errors import ConfigError, DatasetError, EvaluationError
 from pipeline.old_head import require_old_head
 from pipeline.progress import ProgressReport
-from pipeline.reproduction.fits import SPLIT, Contender, Say, labels_of
+from pipeline.reproduction.fits import SPLIT, Method, Say, labels_of
 from pipeline.reproduction.paper import METHODS, SCRATCH
 from pipeline.stages.extract import extract, prepare_model
 
@@ -58,9 +58,9 @@ class Inputs:
 
 
 @contextmanager
-def open_contenders(
+def open_methods(
     inputs: Inputs, out: Path, config: ExtractConfig, say: Say, *, show_progress: bool = False
-) -> Iterator[list[Contender]]:
+) -> Iterator[list[Method]]:
     """Every method's store, checked to be of the same data; extracted where it is not there yet.
 
     Args:
@@ -79,21 +79,21 @@ def open_contenders(
     _require_something(inputs)
     images = open_sources(inputs.sources, inputs.options) if inputs.checkpoints else {}
     with ExitStack() as opened:
-        contenders: list[Contender] = []
+        methods: list[Method] = []
         for given, path in inputs.checkpoints:
             one = _extracted(given, path, images, out, inputs, config, say, show_progress)
             opened.enter_context(one.store)
-            _add(contenders, one)
+            _add(methods, one)
         for given, path in inputs.stores:
             store = opened.enter_context(open_store(path))
             family = store.identity.model.partition(":")[0]
             name = _name(given, family, store.classifier, path, "--store", say)
             say(f"reading   {name} from {path}")
-            _add(contenders, Contender(name, store))
-        for one in contenders:
+            _add(methods, Method(name, store))
+        for one in methods:
             require_old_head(one.store)
-            _require_same_data(contenders[0], one)
-        yield contenders
+            _require_same_data(methods[0], one)
+        yield methods
 
 
 def canonical(name: str) -> str:
@@ -126,7 +126,7 @@ def _extracted(
     config: ExtractConfig,
     say: Say,
     show_progress: bool,
-) -> Contender:
+) -> Method:
     """A checkpoint's store: a new one, an unfinished one gone on with, or the finished one."""
     named = given and canonical(given)
     wanted = inputs.models.get(named, inputs.models.get(None))
@@ -146,7 +146,7 @@ def _extracted(
             )
     if not result.computed:
         say(f"          {target} is complete already: used again")
-    return Contender(name, result.store)
+    return Method(name, result.store)
 
 
 def _require_classes(name: str, path: Path, n_classes: int, train: ImageSource) -> None:
@@ -174,17 +174,17 @@ def _name(
     return name
 
 
-def _add(contenders: list[Contender], one: Contender) -> None:
+def _add(methods: list[Method], one: Method) -> None:
     """One more method, of a name that no other has."""
-    if any(one.name == other.name for other in contenders):
+    if any(one.name == other.name for other in methods):
         raise ConfigError(
             f"Two methods are called {one.name}: give them names of their own, as "
             f"--checkpoint NAME=FILE or --store NAME=STORE."
         )
-    contenders.append(one)
+    methods.append(one)
 
 
-def _require_same_data(first: Contender, other: Contender) -> None:
+def _require_same_data(first: Method, other: Method) -> None:
     """Refuse to compare methods on different classes or images."""
     pairs = (
         (first.store.class_names, other.store.class_names),
