@@ -38,7 +38,8 @@ class FitConfig:
     ones look more at the worst classes."""
 
     tau: float = 1.0
-    """Strength of the training prior in balanced-softmax (logit adjustment) and vs."""
+    """Strength of the training prior in balanced-softmax (logit adjustment), vs and the
+    logit-adjusted head."""
 
     smooth_head: float = 0.4
     """Label smoothing of the largest class, for label-aware smoothing."""
@@ -74,11 +75,12 @@ class FitConfig:
     distill_temperature: float = 2.0
     """Temperature of old and new head in gml+distillation."""
 
-    head: Literal["linear", "cosine", "learnable-scaling", "tau-normalised", "nearest-mean"] = (
-        "linear"
-    )
-    """Form of the head. The last three are not drawn anew: they re-scale the old head's classes by
-    learning, by the norm of their weights, or take the classes' mean features."""
+    head: Literal[
+        "linear", "cosine", "learnable-scaling", "tau-normalised", "logit-adjusted", "nearest-mean"
+    ] = "linear"
+    """Form of the head. The last four are not drawn anew: they re-scale the old head's classes by
+    learning or by the norm of their weights, take the training prior from its logits, or take the
+    classes' mean features."""
 
     cosine_scale: float = 16.0
     """Factor of a cosine head's cosines."""

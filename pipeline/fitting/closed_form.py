@@ -30,6 +30,23 @@ def tau_normalised(rows: Rows, config: FitConfig) -> LinearFit:
 
 
 @torch.no_grad()
+def logit_adjusted(rows: Rows, config: FitConfig) -> LinearFit:
+    """The old head, from whose logits `config.tau` times the log of the training prior is taken.
+
+    Menon et al. 2021, post-hoc logit adjustment: what an old head that was trained with plain cross entropy would say
+    if all classes were equally frequent. One whose training corrected the prior already does not
+    need it.
+
+    Raises:
+        FitError: if there is no old head.
+    """
+    old = require_teacher(rows)
+    counts = rows.class_counts.to(torch.float64)
+    shift = config.tau * (counts / counts.sum()).log()
+    return LinearFit(old.weight, old.bias - shift.to(old.bias), normalized=old.normalized)
+
+
+@torch.no_grad()
 def nearest_mean(rows: Rows, config: FitConfig) -> LinearFit:
     """The head whose largest logit is the class with the nearest mean, views included.
 

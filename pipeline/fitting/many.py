@@ -16,7 +16,7 @@ import torch
 
 from pipeline.config import FitConfig
 from pipeline.errors import FitError
-from pipeline.fitting.closed_form import nearest_mean, tau_normalised
+from pipeline.fitting.closed_form import logit_adjusted, nearest_mean, tau_normalised
 from pipeline.fitting.full_batch import fit_full_batch
 from pipeline.fitting.mini_batches import VARYING, fit_mini_batches
 from pipeline.fitting.rows import LinearFit, Rows
@@ -32,7 +32,11 @@ MOST_HEADS = 64
 DEFAULTS = FitConfig()
 
 CLOSED_FORMS: Mapping[str, Callable[[Rows, FitConfig], LinearFit]] = MappingProxyType(
-    {"tau-normalised": tau_normalised, "nearest-mean": nearest_mean}
+    {
+        "tau-normalised": tau_normalised,
+        "logit-adjusted": logit_adjusted,
+        "nearest-mean": nearest_mean,
+    }
 )
 """Heads that nothing has to be learned for, by the names that `FitConfig.head` knows."""
 

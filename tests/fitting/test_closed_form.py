@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -69,6 +70,30 @@ def test_a_class_without_weight_stays_without() -> None:
     assert (fit.weight[1] == 0).all()
 
 
-def test_tau_normalisation_needs_an_old_head() -> None:
+@pytest.mark.parametrize("head", ["tau-normalised", "logit-adjusted"])
+def test_what_changes_an_old_head_needs_one(head: Literal["tau-normalised"]) -> None:
     with pytest.raises(FitError, match="the store has none"):
-        fitted(long_tailed_rows(), FitConfig(head="tau-normalised"))
+        fitted(long_tailed_rows(), FitConfig(head=head))
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_an_adjusted_head_has_the_probabilities_under_equal_classes(normalized: bool) -> None:
+    # Bayes: p(c | x) under equal priors is p(c | x) / p(c), divided by its sum over classes.
+    rows = long_tailed_rows(dtype=torch.float64, teacher=True)
+    assert rows.teacher is not None
+    old = replace(rows.teacher, normalized=normalized)
+    rows = replace(rows, teacher=old)
+    fit = fitted(rows, FitConfig(head="logit-adjusted"))
+    adjusted = LinearMap(fit.weight, fit.bias, fit.normalized).logits(rows.features[0]).softmax(1)
+    weighted = old.logits(rows.features[0]).softmax(1) / (rows.class_counts / len(rows.labels))
+    expected = weighted / weighted.sum(1, keepdim=True)
+    torch.testing.assert_close(adjusted, expected, rtol=0, atol=1e-12)
+    assert fit.losses == ()
+
+
+def test_an_adjusted_head_of_strength_nothing_is_the_old_one() -> None:
+    rows = long_tailed_rows(teacher=True)
+    assert rows.teacher is not None
+    fit = fitted(rows, FitConfig(head="logit-adjusted", tau=0.0))
+    assert torch.equal(fit.weight, rows.teacher.weight)
+    assert torch.equal(fit.bias, rows.teacher.bias)

@@ -69,6 +69,7 @@ def together(
         {"head": "learnable-scaling", "loss": "lade"},
         {"head": "nearest-mean"},
         {"head": "tau-normalised"},
+        {"head": "logit-adjusted", "tau": 0.5},
         {"average_seeds": 3, "feature_noise": 0.5},
     ],
 )
