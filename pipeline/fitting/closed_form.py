@@ -33,9 +33,9 @@ def tau_normalised(rows: Rows, config: FitConfig) -> LinearFit:
 def logit_adjusted(rows: Rows, config: FitConfig) -> LinearFit:
     """The old head, from whose logits `config.tau` times the log of the training prior is taken.
 
-    Menon et al. 2021, post-hoc logit adjustment: what an old head that was trained with plain cross entropy would say
-    if all classes were equally frequent. One whose training corrected the prior already does not
-    need it.
+    Menon et al. 2021, post-hoc logit adjustment: what an old head that was trained with plain
+    cross entropy would say if all classes were equally frequent. One whose training corrected the
+    prior already does not need it.
 
     Raises:
         FitError: if there is no old head.
