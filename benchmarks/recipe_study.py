@@ -1,20 +1,22 @@
 """The study of the recipe for CIFAR-100-LT, docs/recipe.md: choices without a test label.
 
-    python -m benchmarks.recipe_study lists TRAIN_FOLDER --out DIR [--seed 0]
+    python -m benchmarks.recipe_study lists TRAIN_FOLDER --out DIR [--problem whole] [--seed 0]
     nolb pretrain --config cifar100-lt --autocast bfloat16 --root TRAIN_FOLDER
-        --train DIR/train.txt --val DIR/val.txt --out backbone.pth
+        --train DIR/train.txt --out backbone.pth
     nolb extract --config cifar100-lt-test-views --checkpoint backbone.pth --root TRAIN_FOLDER
         --train DIR/train.txt --test DIR/val.txt --out STORE
     python -m benchmarks.recipe_study table STORE [STORE ...] [--seeds 5]
 
 `lists` makes a long-tailed problem within the training images, whose held-out images judge; the
-store calls these `test`. `table` prints the means over the stores.
+store calls these `test`. `table` prints the means over the stores. Given a store of the real
+problem, whose test images judge, it applies the recipes: once, when they are chosen.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -24,24 +26,63 @@ from benchmarks.machine import describe
 from cache import Store, open_store
 from pipeline.config import FitConfig
 from pipeline.datasets import exponential_counts
+from pipeline.heads import Head
 from pipeline.metrics import Scores
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.fit_head import fit_heads
 
-N_CLASSES, HELD_OUT, LARGEST, RATIO = 50, 45, 455, 91
+Lines = dict[str, list[str]]
+
+HALF_CLASSES, HALF_HELD_OUT, HALF_LARGEST, HALF_RATIO = 50, 45, 455, 91
 """455 to 5 images of a class to train on, and 45 to judge; the smallest has 51 in all."""
 
-RECIPES = {
-    "SGD, as cifar100-lt": FitConfig(epochs=30, weight_decay=5e-4),
-    "standardised, SGD": FitConfig(epochs=30, weight_decay=2e-3, lr=0.05, standardize=True),
-    "standardised, L-BFGS": FitConfig(
-        epochs=20, weight_decay=5e-4, standardize=True, solver="l-bfgs"
-    ),
-    "standardised, class-balanced 512": FitConfig(
-        epochs=30, weight_decay=2e-3, lr=0.4, standardize=True, sampler="class-balanced",
-        batch_size=512,
-    ),
-}  # fmt: skip
+LARGE, KEPT_LARGE, HELD_OUT = 60, 4, 30
+"""Classes of that many images can be judged; the four largest stay large; and of the others that
+do, 30 images judge."""
+
+MADE_RARE, RARE, MOST_JUDGES, FEWEST_JUDGES = 16, 45, 150, 40
+"""Classes that are cut to 5..45 images, judged by 40 to 150 of the rest."""
+
+RARE_SHARE = 0.48
+"""Of the classes of CIFAR-100-LT that have at most 45 images; where only some classes are judged,
+the rare ones weigh as much."""
+
+SGD = FitConfig(epochs=30, weight_decay=5e-4)
+DROPOUT = FitConfig(epochs=30, weight_decay=5e-4, batch_size=64, lr=0.05, feature_dropout=0.2)
+L_BFGS = FitConfig(epochs=20, weight_decay=5e-4, standardize=True, solver="l-bfgs")
+BALANCED = FitConfig(
+    epochs=30, weight_decay=2e-3, lr=0.4, standardize=True, sampler="class-balanced", batch_size=512
+)
+ADJUSTED = FitConfig(head="logit-adjusted")
+
+RECIPES: Mapping[str, tuple[FitConfig, ...]] = {
+    "SGD, as cifar100-lt": (SGD,),
+    "standardised, SGD": (replace(SGD, weight_decay=2e-3, lr=0.05, standardize=True),),
+    "standardised, class-balanced 512": (BALANCED,),
+    "standardised, L-BFGS": (L_BFGS,),
+    "SGD, batch 64, dropout 0.2": (DROPOUT,),
+    "old head, logit-adjusted": (ADJUSTED,),
+    "L-BFGS and adjusted": (L_BFGS, ADJUSTED),
+    "L-BFGS, dropout and adjusted": (L_BFGS, DROPOUT, ADJUSTED),
+}
+"""The heads of each recipe; several are an ensemble of equal weights at temperature 1."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a recipe reaches, in percent."""
+
+    mean_recall: float
+    harmonic_mean: float
+
+    smoothed: float
+    """The harmonic mean with half a hit added to every class, so that one does not decide it, and
+    with the classes weighed as in the real problem."""
+
+    lowest: float
+
+    lowest_four: float
+    """Mean recall of the four lowest classes."""
 
 
 @click.group()
@@ -52,24 +93,58 @@ def main() -> None:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--problem", type=click.Choice(("whole", "half")), default="whole", show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def lists(folder: Path, out: Path, seed: int) -> None:
+def lists(folder: Path, out: Path, problem: str, seed: int) -> None:
     """Write train.txt and val.txt, drawn from an image folder."""
     files = {d.name: sorted(f.name for f in d.iterdir()) for d in folder.iterdir()}
-    names = sorted(files, key=lambda name: (-len(files[name]), name))[:N_CLASSES]
     draws = random.Random(seed)  # noqa: S311  # no secret
-    counts = exponential_counts(LARGEST, RATIO, N_CLASSES)
-    lines: dict[str, list[str]] = {"train": [], "val": []}
-    for label, (name, count) in enumerate(zip(names, counts, strict=True)):
-        shuffled = files[name][:]
-        draws.shuffle(shuffled)
-        parts = {"val": shuffled[:HELD_OUT], "train": shuffled[HELD_OUT : HELD_OUT + count]}
-        for split, images in parts.items():
-            lines[split] += [f"{name}/{image} {label}" for image in images]
+    lines = _whole(files, draws) if problem == "whole" else _half(files, draws)
     out.mkdir(parents=True, exist_ok=True)
     for split, content in lines.items():
         (out / f"{split}.txt").write_text("\n".join(content) + "\n", encoding="utf-8")
-        print(f"{out / split}.txt  {len(content):,} images of {N_CLASSES} classes")
+        print(f"{out / split}.txt  {len(content):,} images")
+
+
+def _whole(files: Mapping[str, list[str]], draws: random.Random) -> Lines:
+    """All classes, of which 16 larger ones are made rare, so that many images judge them."""
+    large = [name for name in _by_size(files) if len(files[name]) >= LARGE]
+    counts = [int(5 * (RARE / 5) ** (k / (MADE_RARE - 1)) + 1e-9) for k in range(MADE_RARE)]
+    while True:  # until each is large enough for what it is cut to
+        rare = draws.sample(large[KEPT_LARGE:], MADE_RARE)
+        draws.shuffle(counts)
+        kept = dict(zip(rare, counts, strict=True))
+        if all(len(files[name]) - count >= FEWEST_JUDGES for name, count in kept.items()):
+            break
+    lines: Lines = {"train": [], "val": []}
+    for label, name in enumerate(sorted(files)):
+        images = files[name][:]
+        draws.shuffle(images)
+        train, val = images, images[:0]
+        if name in kept:
+            train, val = images[: kept[name]], images[kept[name] :][:MOST_JUDGES]
+        elif name in large:
+            train, val = images[HELD_OUT:], images[:HELD_OUT]
+        lines["train"] += [f"{name}/{image} {label}" for image in train]
+        lines["val"] += [f"{name}/{image} {label}" for image in val]
+    return lines
+
+
+def _half(files: Mapping[str, list[str]], draws: random.Random) -> Lines:
+    """The 50 largest classes, cut anew to a long tail."""
+    counts = exponential_counts(HALF_LARGEST, HALF_RATIO, HALF_CLASSES)
+    lines: Lines = {"train": [], "val": []}
+    for label, (name, count) in enumerate(zip(_by_size(files), counts, strict=False)):
+        images = files[name][:]
+        draws.shuffle(images)
+        train, val = images[HALF_HELD_OUT:][:count], images[:HALF_HELD_OUT]
+        lines["train"] += [f"{name}/{image} {label}" for image in train]
+        lines["val"] += [f"{name}/{image} {label}" for image in val]
+    return lines
+
+
+def _by_size(files: Mapping[str, list[str]]) -> list[str]:
+    return sorted(files, key=lambda name: (-len(files[name]), name))
 
 
 @main.command()
@@ -78,38 +153,65 @@ def lists(folder: Path, out: Path, seed: int) -> None:
 def table(paths: tuple[str, ...], seeds: int) -> None:
     """Print what each recipe reaches on the held-out images, the mean over stores and seeds."""
     print(describe())
-    print("accuracy, harmonic mean, the same with half a hit added, lowest recall; clean | views")
+    print("mean recall, harmonic mean, the same smoothed, lowest, mean of the four lowest")
     stores = [open_store(path) for path in paths]
-    for name, config in RECIPES.items():
-        clean, views = (
-            np.mean([_measured(store, config, seeds, averaged) for store in stores], axis=0)
-            for averaged in (False, True)
-        )
-        print(f"{name:36} {_line(clean)} | {_line(views)}")
+    measured = [_measured(store, seeds) for store in stores]
+    for name in RECIPES:
+        halves = [
+            " ".join(f"{value:6.2f}" for value in np.mean([of[name][views] for of in measured], 0))
+            for views in (False, True)
+        ]
+        print(f"{name:34} one image {halves[0]} | test views {halves[1]}")
 
 
-def _measured(store: Store, config: FitConfig, seeds: int, averaged: bool) -> list[float]:
-    """Mean over seeds of accuracy, harmonic mean, the smoothed one and the lowest recall."""
-    n_seeds = 1 if config.solver == "l-bfgs" else seeds  # which does not depend on the seed
-    configs = [dataclasses.replace(config, seed=seed) for seed in range(n_seeds)]
-    test_views = averaged and store["test"].n_views > 0
-    scores = [
-        evaluate(store, result.head, test_views=test_views)
-        for result in fit_heads(store, configs)
-        if result is not None
-    ]
-    rows = [[s.accuracy, s.harmonic_mean, _smoothed(s), s.lowest_recall] for s in scores]
-    return [float(mean) for mean in np.mean(rows, axis=0)]
+def _measured(store: Store, seeds: int) -> dict[str, dict[bool, list[float]]]:
+    """Means over seeds of what each recipe reaches without and with test views."""
+    members = {config for recipe in RECIPES.values() for config in recipe}
+    wanted = [replace(config, seed=seed) for config in members for seed in range(_n(config, seeds))]
+    fits = zip(wanted, fit_heads(store, wanted), strict=True)
+    heads = {config: fit.head for config, fit in fits if fit is not None}
+    reached: dict[str, dict[bool, list[float]]] = {}
+    for name, recipe in RECIPES.items():
+        ensembles = [
+            [heads[replace(config, seed=min(seed, _n(config, seeds) - 1))] for config in recipe]
+            for seed in range(max(_n(config, seeds) for config in recipe))
+        ]
+        reached[name] = {
+            views: np.mean([_judged(store, heads, views) for heads in ensembles], axis=0).tolist()
+            for views in (False, True)
+        }
+    return reached
 
 
-def _smoothed(scores: Scores) -> float:
-    """Harmonic mean with half a hit added to every class, so that one class does not decide it."""
-    recalls = (np.asarray(scores.recalls, np.float64) / 100 * HELD_OUT + 0.5) / (HELD_OUT + 1)
-    return float(100 / np.mean(1 / recalls))
+def _n(config: FitConfig, seeds: int) -> int:
+    """Seeds that a head has: one, where it does not depend on them."""
+    return 1 if config.solver == "l-bfgs" or config.head == "logit-adjusted" else seeds
 
 
-def _line(values: np.ndarray) -> str:
-    return " ".join(f"{value:6.2f}" for value in values)
+def _judged(store: Store, heads: Sequence[Head], test_views: bool) -> tuple[float, ...]:
+    """What a head, or several of equal weight without the old one, reach."""
+    weights = None if len(heads) == 1 else [0.0, *[1.0] * len(heads)]
+    one = heads[0] if len(heads) == 1 else heads
+    scores = evaluate(store, one, weights=weights, test_views=test_views)
+    recalls = np.array([recall for recall in scores.recalls if recall is not None])
+    judged = Judged(
+        scores.mean_recall, scores.harmonic_mean, _smoothed(scores, store.class_counts),
+        scores.lowest_recall, float(np.sort(recalls)[:4].mean()),
+    )  # fmt: skip
+    return tuple(vars(judged).values())
+
+
+def _smoothed(scores: Scores, class_counts: np.ndarray) -> float:
+    """Harmonic mean with half a hit added to every class, rare ones weighed as in the problem."""
+    samples = np.array(scores.class_samples)
+    judged = samples > 0
+    hits = np.array([0.0 if recall is None else recall / 100 for recall in scores.recalls])
+    recalls = (hits * samples + 0.5)[judged] / (samples[judged] + 1)
+    weights = np.full(len(recalls), 1 / len(recalls))
+    if not judged.all():
+        rare = class_counts[judged] <= RARE
+        weights = np.where(rare, RARE_SHARE / rare.sum(), (1 - RARE_SHARE) / (~rare).sum())
+    return float(100 / (weights / recalls).sum())
 
 
 if __name__ == "__main__":

@@ -107,12 +107,13 @@ def mixture_probabilities(
     Args:
         logits: (N, C) of each head, the old classifier first.
         temperatures: one for each head, or (N,) for each head.
-        weights: one above 0 for each head, in any unit; all equal where not given.
+        weights: one for each head, in any unit; 0 leaves a head out. All equal where not given.
 
     Raises:
-        EvaluationError: if shapes or numbers disagree, or a temperature or weight is not above 0.
+        EvaluationError: if shapes or numbers disagree, a temperature is not above 0, or a weight is
+            below 0 or all are 0.
     """
-    shares = check_weights(weights, len(logits))
+    shares = check_weights(weights, len(logits), zeros=True)
     if len({np.shape(values) for values in logits}) > 1 or len(temperatures) != len(logits):
         raise EvaluationError(
             "An ensemble needs logits of one shape and a temperature for each head, not logits of "
@@ -136,18 +137,27 @@ def mixture_predictions(
     return np.asarray(mixture_probabilities(logits, temperatures, weights).argmax(axis=-1))
 
 
-def check_weights(weights: Sequence[float] | None, n_heads: int) -> tuple[float, ...]:
+def check_weights(
+    weights: Sequence[float] | None, n_heads: int, *, zeros: bool = False
+) -> tuple[float, ...]:
     """One weight above 0 for each head; ones where none are given.
 
+    Args:
+        weights: what was asked for.
+        n_heads: the old head among them.
+        zeros: let heads, but not all of them, be left out with a weight of 0.
+
     Raises:
-        EvaluationError: if there are more or fewer, or one is not a number above 0.
+        EvaluationError: if there are more or fewer, or one is not such a number.
     """
     if weights is None:
         return (1.0,) * n_heads
-    if len(weights) != n_heads or not all(0 < weight < math.inf for weight in weights):
+    fit = all(0 < weight < math.inf or (zeros and weight == 0) for weight in weights)
+    if len(weights) != n_heads or not fit or not any(weights):
+        allowed = "weights above 0, or 0 for a head that is left out" if zeros else "weights above 0"
         raise EvaluationError(
-            f"An ensemble of {n_heads} heads, the old one among them, needs as many weights above "
-            f"0, not {', '.join(f'{weight:g}' for weight in weights)}."
+            f"An ensemble of {n_heads} heads, the old one among them, needs as many {allowed}, not "
+            f"{', '.join(f'{weight:g}' for weight in weights)}."
         )
     return tuple(float(weight) for weight in weights)
 

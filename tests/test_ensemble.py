@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from pipeline.ensemble import (
     ensemble_probabilities,
     logit_blocks,
     mean_features,
+    mixture_probabilities,
     predict_split,
     score_split,
     softmax,
@@ -47,6 +49,20 @@ def test_ensemble_golden() -> None:
     assert ensemble_predictions(old, new, 1, 2).tolist() == [0]
     # t_new = 4 takes the new head to (2/3, 1/3): (0.458, 0.542), and the old head prevails.
     assert ensemble_predictions(old, new, 1, 4).tolist() == [1]
+
+
+def test_a_weight_of_nothing_leaves_a_head_out() -> None:
+    logits = [np.array([[5.0, 0.0]]), np.array([[0.0, np.log(3)]]), np.array([[np.log(3), 0.0]])]
+    # Of (1/4, 3/4) with weight 1 and (3/4, 1/4) with weight 3: (10/16, 6/16).
+    mixed = mixture_probabilities(logits, (1, 1, 1), (0, 1, 3))
+    assert mixed[0] == pytest.approx([10 / 16, 6 / 16])
+
+
+@pytest.mark.parametrize("weights", [(0, 0), (1, -1), (1, math.inf), (1,), (math.nan, 1)])
+def test_weights_that_mix_nothing_are_refused(weights: tuple[float, ...]) -> None:
+    logits = [np.zeros((1, 2))] * 2
+    with pytest.raises(EvaluationError, match="as many weights above 0, or 0 for a head that is"):
+        mixture_probabilities(logits, (1, 1), weights)
 
 
 def test_softmax_is_float64_whatever_comes() -> None:

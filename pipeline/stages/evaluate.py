@@ -33,7 +33,8 @@ def evaluate(
             several.
         t_old: temperature of the old classifier in the ensemble, above 0.
         t_new: temperature of the new head in the ensemble, above 0; one for all heads or for each.
-        weights: of the old and of each new head in the ensemble; equal where not given.
+        weights: of the old and of each new head in the ensemble, 0 to leave one out; equal where
+            not given.
         split: name of the split to score.
         test_views: classify the mean feature of the clean image and its test views; None does
             where the store has them.
