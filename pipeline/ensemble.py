@@ -154,7 +154,9 @@ def check_weights(
         return (1.0,) * n_heads
     fit = all(0 < weight < math.inf or (zeros and weight == 0) for weight in weights)
     if len(weights) != n_heads or not fit or not any(weights):
-        allowed = "weights above 0, or 0 for a head that is left out" if zeros else "weights above 0"
+        allowed = (
+            "weights above 0, or 0 for a head that is left out" if zeros else "weights above 0"
+        )
         raise EvaluationError(
             f"An ensemble of {n_heads} heads, the old one among them, needs as many {allowed}, not "
             f"{', '.join(f'{weight:g}' for weight in weights)}."

@@ -22,7 +22,9 @@ from pipeline.config import parse_grid
     help="Temperature of the new head, or of each of several: score the ensemble.",
 )
 @click.option(
-    "--weights", metavar="W,W[,W...]", help="Weights of the old and each new head in the ensemble; 0 leaves one out."
+    "--weights",
+    metavar="W,W[,W...]",
+    help="Weights of the old and each new head in the ensemble; 0 leaves one out.",
 )
 @click.option("--split", default="test", show_default=True, help="Split to score.")
 @test_views_option

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from pipeline.losses.softmax import (
     log_counts,
-    log_softmax_,
     log_true,
     mean_cross_entropy,
     mean_cross_entropy_gradient_,
     mean_over_rows,
+    shift_,
     single,
+    softmax_,
     weighted_gradient_,
 )
 
@@ -137,11 +138,11 @@ def focal_gradient(
 
     w_i = (1 - p_i)^gamma * (1 - gamma p_i log p_i / (1 - p_i)) / B.
     """
-    all_log_p = log_softmax_(logits)
-    log_p = log_true(all_log_p, labels)
+    soft = softmax_(shift_(logits), labels)
+    log_p = soft.log_true
     wrong = -log_p.expm1()
     powers = wrong.pow(focal_gamma)
     # -log p / (1 - p) goes to 1 as p does.
     ratios = torch.where(wrong > 0, -log_p / wrong, 1)
     weights = powers * (1 + focal_gamma * log_p.exp() * ratios) / log_p.shape[1]
-    return -mean_over_rows(powers * log_p), weighted_gradient_(all_log_p, labels, weights)
+    return -mean_over_rows(powers * log_p), weighted_gradient_(soft, labels, weights)

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from pipeline.losses.softmax import (
     log_counts,
-    log_softmax_,
     log_true,
     row_counts,
+    shift_,
     single,
+    softmax_,
     weighted_gradient_,
 )
 
@@ -69,8 +70,8 @@ def gml_gradient(
     """
     if reweight:
         logits.add_(log_counts(class_counts, logits))
-    log_p = log_softmax_(logits)
-    recalls = _recalls(log_true(log_p, labels), labels, logits.shape[3])
+    soft = softmax_(shift_(logits), labels)
+    recalls = _recalls(soft.log_true, labels, logits.shape[3])
     loss = _loss(recalls, power)
     divisors = recalls.sums * recalls.n_present
     if power != 1:
@@ -78,7 +79,7 @@ def gml_gradient(
         losses = (-recalls.log_means).clamp_min_(0) / torch.where(loss > 0, loss, 1).unsqueeze(1)
         divisors /= losses.pow(power - 1)
     weights = recalls.values / divisors.gather(1, recalls.classes)
-    return loss, weighted_gradient_(log_p, labels, weights)
+    return loss, weighted_gradient_(soft, labels, weights)
 
 
 class _Recalls(NamedTuple):

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from pipeline.losses.geometric_mean import gml, gml_gradient
 from pipeline.losses.softmax import (
-    log_softmax_,
     log_true,
     lowest,
     mean_over_rows,
+    shift_,
     single,
+    softmax_,
     weighted_gradient_,
 )
 
@@ -45,7 +46,8 @@ def label_aware_smoothing(
     """
     smoothing = _smoothing(class_counts, logits, smooth_head, smooth_tail)[labels]
     logits, labels = single(logits, labels)
-    return _loss(logits.log_softmax(3), labels, smoothing[None]).squeeze()
+    log_p = logits.log_softmax(3)
+    return _loss(log_true(log_p, labels), log_p.sum(3), len(class_counts), smoothing).squeeze()
 
 
 def label_aware_smoothing_gradient(
@@ -61,13 +63,15 @@ def label_aware_smoothing_gradient(
     At row i it is (softmax(o_i) - (1 - epsilon) * onehot(y_i) - epsilon / C) / B.
     """
     smoothing = _smoothing(class_counts, logits, smooth_head, smooth_tail)[labels]
-    log_p = log_softmax_(logits)
-    loss = _loss(log_p, labels, smoothing)
-    n_rows, n_classes = log_p.shape[1], log_p.shape[3]
+    n_rows, n_classes = logits.shape[1], logits.shape[3]
+    shifted = shift_(logits)
+    total = shifted.sum(3)
+    soft = softmax_(shifted, labels)
+    loss = _loss(soft.log_true, total - n_classes * soft.log_sums, n_classes, smoothing)
     gradient = weighted_gradient_(
-        log_p,
+        soft,
         labels,
-        log_p.new_full((1, 1, 1), 1 / n_rows),
+        total.new_full((1, 1, 1), 1 / n_rows),
         true_weights=(1 - smoothing).unsqueeze(2) / n_rows,
     )
     return loss, gradient.sub_((smoothing / (n_rows * n_classes)).view(*labels.shape, 1, 1))
@@ -128,8 +132,15 @@ def _smoothing(class_counts: Tensor, like: Tensor, head: float, tail: float) -> 
     return (tail + (head - tail) * (math.pi / 2 * places).sin()).to(like.dtype)
 
 
-def _loss(log_p: Tensor, labels: Tensor, smoothing: Tensor) -> Tensor:
-    """Mean over rows (G, H) of the cross entropy with labels smoothed by (G, B)."""
-    smoothing = smoothing.unsqueeze(2)
-    mean_log_p = log_p.sum(3).clamp_min(lowest(log_p.dtype)) / log_p.shape[3]
-    return -mean_over_rows((1 - smoothing) * log_true(log_p, labels) + smoothing * mean_log_p)
+def _loss(true: Tensor, total: Tensor, n_classes: int, smoothing: Tensor) -> Tensor:
+    """Mean over rows (G, H) of the cross entropy with labels smoothed by (G, B).
+
+    Args:
+        true: (G, B, H) log p of each row's class.
+        total: (G, B, H) sum of log p over the classes.
+        n_classes: C.
+        smoothing: epsilon of each row.
+    """
+    smoothing = smoothing.unsqueeze(-1)
+    mean_log_p = total.clamp_min(lowest(total.dtype)) / n_classes
+    return -mean_over_rows((1 - smoothing) * true + smoothing * mean_log_p)
