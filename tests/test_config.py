@@ -19,6 +19,7 @@ from pipeline.config import (
     build_config,
     field_help,
     parse_grid,
+    parse_weights,
 )
 from pipeline.errors import ConfigError
 from pipeline.recipes import SECTIONS, load_recipe, recipe_names
@@ -87,6 +88,16 @@ def test_grids() -> None:
 def test_a_wrong_grid_names_both_forms(text: str) -> None:
     with pytest.raises(ConfigError, match="as 1,2,3 or as start:stop:count"):
         parse_grid(text)
+
+
+def test_weights_may_leave_heads_out() -> None:
+    assert parse_weights("0,1,2.5") == (0.0, 1.0, 2.5)
+
+
+@pytest.mark.parametrize("text", ["", "1,,2", "1:2:3", "nan,1", "inf", "-1,2", "one"])
+def test_wrong_weights_name_their_form(text: str) -> None:
+    with pytest.raises(ConfigError, match="a number of 0 or more for the old head and each new"):
+        parse_weights(text)
 
 
 @given(st.text(alphabet=string.printable))

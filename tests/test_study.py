@@ -550,6 +550,8 @@ def test_one_fit_says_how_it_ended(store_path: Path, tmp_path: Path) -> None:
     text, how = fit("means", "--head", "nearest-mean")
     assert how is None
     assert "fitted  nearest-mean head over" in text
+    text, _ = fit("adjusted", "--head", "logit-adjusted")
+    assert "made  logit-adjusted head from the old one in" in text
 
 
 def test_fits_that_stop_too_early_are_told(store_path: Path, tmp_path: Path) -> None:

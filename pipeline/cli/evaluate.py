@@ -9,7 +9,7 @@ import click
 
 from pipeline.cli.options import PATH, file_option, json_option, overwrite_option, test_views_option
 from pipeline.cli.output import console_for, write_json
-from pipeline.config import parse_grid
+from pipeline.config import parse_grid, parse_weights
 
 
 @click.command()
@@ -54,6 +54,7 @@ def evaluate(
       nolb evaluate data.zarr
       nolb evaluate data.zarr head.safetensors --t-old 2 --t-new 1 --json -
       nolb evaluate data.zarr seed0.safetensors seed1.safetensors --weights 2,1,1
+      nolb evaluate data.zarr adjusted.safetensors head.safetensors --weights 0,1,1
     """
     console = console_for(json_path)
 
@@ -65,7 +66,7 @@ def evaluate(
 
     heads = [load_head(path) for path in head]
     temperatures = None if t_new is None else parse_grid(t_new)
-    shares = None if weights is None else parse_grid(weights, "list of weights")
+    shares = None if weights is None else parse_weights(weights)
     together = t_old is not None or t_new is not None or shares is not None or len(heads) > 1
     with open_store(store) as opened:
         score = partial(evaluate, opened, split=split, test_views=test_views)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pipeline.metrics import Scores
     from pipeline.stages.fit_head import FitResult
 
+FROM_THE_OLD_HEAD = ("tau-normalised", "logit-adjusted")
+"""Forms of the head that no training row decides."""
+
 
 @click.command("fit-head")
 @click.argument("store", type=PATH)
@@ -171,6 +174,8 @@ def _fitted_line(result: FitResult, config: FitConfig, out: Path) -> str:
     if result.convergence is not None:
         end = "converged" if result.convergence.converged else "stopped"
         how = f"{config.loss}, l-bfgs {end} after {result.convergence.iterations} iterations"
+    elif config.head in FROM_THE_OLD_HEAD:
+        return f"made  {config.head} head from the old one in {result.seconds:.2f} s -> {out}"
     elif not result.losses:  # nothing was learned
         how = f"{config.head} head"
     views = f" and {result.n_views} views of each" if result.n_views else ""

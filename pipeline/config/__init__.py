@@ -10,7 +10,7 @@ from pipeline.config.building import build_config, field_help, refuse_unknown
 from pipeline.config.checks import value_type
 from pipeline.config.extract import ExtractConfig
 from pipeline.config.fit import FitConfig
-from pipeline.config.parsing import LARGEST_GRID, Grid, parse_grid, parse_size
+from pipeline.config.parsing import LARGEST_GRID, Grid, parse_grid, parse_size, parse_weights
 from pipeline.config.pretrain import PretrainConfig
 from pipeline.config.sweep import DEFAULT_GRID, SweepConfig
 
@@ -26,6 +26,7 @@ __all__ = [
     "field_help",
     "parse_grid",
     "parse_size",
+    "parse_weights",
     "refuse_unknown",
     "value_type",
 ]

@@ -53,3 +53,21 @@ def parse_grid(text: str, what: str = "temperature grid") -> Grid:
             "or as start:stop:count."
         ) from None
     return grid
+
+
+def parse_weights(text: str) -> tuple[float, ...]:
+    """Weights of an ensemble's heads, from `1,2,1`; 0 leaves a head out.
+
+    Raises:
+        ConfigError: if a part is no number, or one below 0.
+    """
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is no list of weights: give a number of 0 or more for the old head and each "
+            "new one, as 0,1,1."
+        ) from None
+    return weights
