@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.config import ExtractConfig, FitConfig, PretrainConfig, SweepConfig
     from pipeline.errors import NolbError
     from pipeline.estimator import GMLClassifier
-    from pipeline.heads import Head, load_head, save_head
+    from pipeline.heads import Head, average_heads, load_head, save_head
     from pipeline.losses import gml
     from pipeline.metrics import Scores
     from pipeline.recipes import load_recipe
@@ -41,6 +41,7 @@ _HOMES = {
     "Scores": "pipeline.metrics",
     "Store": "cache",
     "SweepConfig": "pipeline.config",
+    "average_heads": "pipeline.heads",
     "evaluate": "pipeline.stages.evaluate",
     "export": "pipeline.stages.export",
     "extract": "pipeline.stages.extract",
@@ -71,6 +72,7 @@ __all__ = [
     "Scores",
     "Store",
     "SweepConfig",
+    "average_heads",
     "evaluate",
     "export",
     "extract",

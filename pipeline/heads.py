@@ -5,8 +5,9 @@ N samples, C classes, D feature width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,42 @@ class Head:
         return logits
 
 
+def average_heads(heads: Sequence[Head], weights: Sequence[float] | None = None) -> Head:
+    """One head whose logits are the weighted mean of several heads' logits.
+
+    So its probabilities are the geometric mean of theirs, brought to the sum 1, where an ensemble
+    takes the arithmetic mean; and it is deployed as one head.
+
+    Args:
+        heads: two or more, fitted on the same features; splits and views may differ.
+        weights: one above 0 for each, in any unit; equal where not given.
+
+    Raises:
+        HeadError: if there are fewer, weights do not fit, or the heads do not belong together.
+    """
+    shares = [1.0] * len(heads) if weights is None else list(weights)
+    if len(heads) < 2 or len(shares) != len(heads):  # noqa: PLR2004  # a mean of one is that one
+        raise HeadError(
+            f"A mean takes two heads or more and a weight above 0 for each, not {len(heads)} and "
+            f"{len(shares)}."
+        )
+    if not all(0 < share < math.inf for share in shares):
+        raise HeadError(f"Weights are numbers above 0, not {', '.join(f'{w:g}' for w in shares)}.")
+    first = heads[0]
+    for other in heads[1:]:
+        _require_averageable(first, other)
+    # In float64, so that the mean of equal heads is that head.
+    total = math.fsum(shares)
+    weight = sum(s * h.weight.astype(np.float64) for s, h in zip(shares, heads, strict=True))
+    bias = sum(s * h.bias.astype(np.float64) for s, h in zip(shares, heads, strict=True))
+    return replace(
+        first,
+        weight=np.asarray(weight / total, np.float32),
+        bias=np.asarray(bias / total, np.float32),
+        config={"average_of": [dict(head.config) for head in heads], "weights": shares},
+    )
+
+
 def refuse_existing_head(path: str | Path, *, overwrite: bool) -> None:
     """Refuse to put a head where none can be; a command asks before the fit, not after it.
 
@@ -178,6 +215,24 @@ def require_same_identity(head: Head, store: Store) -> None:
         raise HeadError(
             f"The head was fitted on another extraction than this store ({'; '.join(differences)}, "
             "where this is the head's). Fit one on this store with: nolb fit-head STORE --out HEAD"
+        )
+
+
+def _require_averageable(first: Head, other: Head) -> None:
+    """Refuse two heads whose logits have no mean that is a head."""
+    differences = first.identity.feature_space_differences(other.identity)
+    if first.class_names != other.class_names:
+        names = _first_difference(first.class_names, other.class_names)
+        differences.append(f"class_names: {names}")
+    if differences:
+        raise HeadError(
+            "Only heads of the same features and classes have a mean; these were fitted on "
+            f"different extractions ({'; '.join(differences)})."
+        )
+    if first.normalized != other.normalized:
+        raise HeadError(
+            "A head on features of length 1, such as a cosine one, and a head on features as they "
+            "are have no mean that is one head: score them together with nolb evaluate."
         )
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from cache import Store
 from pipeline.cli import main
-from pipeline.heads import save_head
+from pipeline.heads import load_head, save_head
 from tests.measured_stores import planted_head, planted_store
 
 N_CLASSES = 4
@@ -94,3 +94,20 @@ def test_settings_that_no_sweep_could_use_are_wrong_usage(
     result = CliRunner().invoke(main, [*map(str, arguments), option, value])
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_the_mean_of_two_heads_is_scored_as_their_mean_logits(store: Store, tmp_path: Path) -> None:
+    heads = [tmp_path / f"seed{k}.safetensors" for k in range(2)]
+    out = tmp_path / "mean.safetensors"
+    result = nolb("average-heads", *heads, "--out", out, "--weights", "3,1")
+    assert "averaged  2 heads -> " in result.output
+    features = store["test"].features()
+    logits = [load_head(head).logits(features) for head in heads]
+    expected = (0.75 * logits[0] + 0.25 * logits[1]).argmax(axis=1) == store["test"].labels
+    nolb("evaluate", store.path, out, "--json", tmp_path / "mean.json")
+    scores = json.loads((tmp_path / "mean.json").read_text())
+    assert scores["accuracy"] == pytest.approx(100 * expected.mean())
+    refused = CliRunner().invoke(main, ["average-heads", str(heads[0]), "--out", str(out)])
+    assert refused.exit_code == 1
+    assert "exists already" in str(refused.output)
+    nolb("average-heads", *heads, "--out", out, "--overwrite")

@@ -16,7 +16,14 @@ from safetensors.numpy import save_file
 
 from cache import Identity
 from pipeline.errors import HeadError, OutputExistsError
-from pipeline.heads import METADATA_KEY, Head, load_head, require_same_identity, save_head
+from pipeline.heads import (
+    METADATA_KEY,
+    Head,
+    average_heads,
+    load_head,
+    require_same_identity,
+    save_head,
+)
 
 IDENTITY = Identity(
     model="ldmlr/cifar-resnet32",
@@ -296,3 +303,44 @@ def test_other_class_names_are_refused() -> None:
         require_same_identity(make_head(), store_of(IDENTITY, ("bear", "apple", "Zürich")))
     with pytest.raises(HeadError, match="this has 3, that 2"):
         require_same_identity(make_head(), store_of(IDENTITY, ("apple", "bear")))
+
+
+def test_the_mean_of_heads_has_the_mean_of_their_logits(tmp_path: Path) -> None:
+    one = make_head()
+    other = make_head(
+        weight=np.array([[3, 0], [0, -1], [1, 2]], np.float32), bias=np.zeros(3, np.float32),
+        identity=replace(IDENTITY, views="12 views"), config={"loss": "gml", "seed": 1},
+    )  # fmt: skip
+    mean = average_heads([one, other], (3, 1))
+    # (2, 3): 3/4 of (2.5, 3, 3) and 1/4 of (6, -3, 8).
+    assert mean.logits(np.array([[2, 3]], np.float32)).tolist() == [[3.375, 1.5, 4.25]]
+    save_head(mean, tmp_path / "mean.safetensors")
+    loaded = load_head(tmp_path / "mean.safetensors")
+    assert loaded.config == {"average_of": [one.config, other.config], "weights": [3, 1]}
+    assert loaded.identity == IDENTITY
+
+
+def test_the_mean_of_equal_heads_is_that_head() -> None:
+    head = make_head(weight=np.full((3, 2), 0.1, np.float32))
+    mean = average_heads([head] * 3, (0.1, 0.2, 0.7))
+    assert mean.weight.tobytes() == head.weight.tobytes()
+    assert mean.bias.tobytes() == head.bias.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("heads", "weights", "message"),
+    [
+        ([{}], None, "two heads or more"),
+        ([{}, {}], (1, 2, 3), "a weight above 0 for each, not 2 and 3"),
+        ([{}, {}], (1, 0), "above 0, not 1, 0"),
+        ([{}, {}], (1, float("nan")), "above 0, not 1, nan"),
+        ([{}, {"identity": replace(IDENTITY, backbone="d" * 64)}], None, "backbone: this b"),
+        ([{}, {"class_names": ("apple", "cat", "dog")}], None, "class 1 is this 'bear'"),
+        ([{}, {"normalized": True}], None, "score them together with nolb evaluate"),
+    ],
+)
+def test_heads_that_have_no_mean_are_refused(
+    heads: list[dict[str, Any]], weights: tuple[float, ...] | None, message: str
+) -> None:
+    with pytest.raises(HeadError, match=message):
+        average_heads([make_head(**changes) for changes in heads], weights)

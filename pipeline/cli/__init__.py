@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from pipeline.cli.adopt_head import adopt_head
+from pipeline.cli.average_heads import average_heads
 from pipeline.cli.demo import demo
 from pipeline.cli.evaluate import evaluate
 from pipeline.cli.export import export
@@ -51,6 +52,7 @@ for command in (
     export,
     predict,
     adopt_head,
+    average_heads,
     store,
     inspect,
     pretrain,
