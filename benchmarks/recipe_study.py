@@ -26,7 +26,7 @@ from benchmarks.machine import describe
 from cache import Store, open_store
 from pipeline.config import FitConfig
 from pipeline.datasets import exponential_counts
-from pipeline.heads import Head
+from pipeline.heads import Head, average_heads
 from pipeline.metrics import Scores
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.fit_head import fit_heads
@@ -66,6 +66,9 @@ RECIPES: Mapping[str, tuple[FitConfig, ...]] = {
     "L-BFGS, dropout and adjusted": (L_BFGS, DROPOUT, ADJUSTED),
 }
 """The heads of each recipe; several are an ensemble of equal weights at temperature 1."""
+
+AVERAGED = "the last three as one mean head"
+"""As `nolb average-heads` makes it."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def table(paths: tuple[str, ...], seeds: int) -> None:
     print("mean recall, harmonic mean, the same smoothed, lowest, mean of the four lowest")
     stores = [open_store(path) for path in paths]
     measured = [_measured(store, seeds) for store in stores]
-    for name in RECIPES:
+    for name in (*RECIPES, AVERAGED):
         halves = [
             " ".join(f"{value:6.2f}" for value in np.mean([of[name][views] for of in measured], 0))
             for views in (False, True)
@@ -176,11 +179,17 @@ def _measured(store: Store, seeds: int) -> dict[str, dict[bool, list[float]]]:
             [heads[replace(config, seed=min(seed, _n(config, seeds) - 1))] for config in recipe]
             for seed in range(max(_n(config, seeds) for config in recipe))
         ]
-        reached[name] = {
-            views: np.mean([_judged(store, heads, views) for heads in ensembles], axis=0).tolist()
-            for views in (False, True)
-        }
+        reached[name] = _over_seeds(store, ensembles)
+    reached[AVERAGED] = _over_seeds(store, [[average_heads(heads)] for heads in ensembles])
     return reached
+
+
+def _over_seeds(store: Store, ensembles: Sequence[Sequence[Head]]) -> dict[bool, list[float]]:
+    """Means over the seeds' ensembles, without and with test views."""
+    return {
+        views: np.mean([_judged(store, heads, views) for heads in ensembles], axis=0).tolist()
+        for views in (False, True)
+    }
 
 
 def _n(config: FitConfig, seeds: int) -> int:

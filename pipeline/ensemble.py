@@ -283,7 +283,7 @@ def predict_split(
         head: the re-trained head, or several; None for the old classifier.
         temperatures: of the old classifier and of each head, for the ensemble of all; None for
             the one head alone.
-        weights: of the same in the ensemble; equal where not given.
+        weights: of the same in the ensemble, 0 to leave one out; equal where not given.
         test_views: average test views, as in `averaged_views`.
 
     Raises:
@@ -296,7 +296,7 @@ def predict_split(
         )
     asked: list[Head | None] = [*heads] or [None]
     if temperatures is not None:
-        asked = [None, *heads]
+        asked, temperatures, weights = _members([None, *heads], temperatures, weights)
     predictions, labels = [], []
     for block in logit_blocks(store, split, asked, test_views):
         if temperatures is None:  # no temperature changes the order within one head
@@ -338,6 +338,17 @@ def heads_of(head: Head | Sequence[Head] | None) -> list[Head]:
     if head is None:
         return []
     return list(head) if isinstance(head, Sequence) else [head]
+
+
+def _members(
+    heads: list[Head | None], temperatures: Sequence[float], weights: Sequence[float] | None
+) -> tuple[list[Head | None], Sequence[float], Sequence[float] | None]:
+    """The heads of an ensemble that have a weight: no logits of others are needed, or there."""
+    if weights is None or len(temperatures) != len(heads):
+        return heads, temperatures, weights
+    shares = check_weights(weights, len(heads), zeros=True)
+    kept = [k for k, share in enumerate(shares) if share]
+    return [heads[k] for k in kept], [temperatures[k] for k in kept], [shares[k] for k in kept]
 
 
 def _require_temperature(temperature: float) -> None:

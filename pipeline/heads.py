@@ -108,27 +108,29 @@ def average_heads(heads: Sequence[Head], weights: Sequence[float] | None = None)
     takes the arithmetic mean; and it is deployed as one head.
 
     Args:
-        heads: two or more, fitted on the same features; splits and views may differ.
+        heads: two or more, fitted on the same features. Splits and views may differ; the head that
+            is made has those of the first one, its test views and class counts too.
         weights: one above 0 for each, in any unit; equal where not given.
 
     Raises:
         HeadError: if there are fewer, weights do not fit, or the heads do not belong together.
     """
     shares = [1.0] * len(heads) if weights is None else list(weights)
-    if len(heads) < 2 or len(shares) != len(heads):  # noqa: PLR2004  # a mean of one is that one
-        raise HeadError(
-            f"A mean takes two heads or more and a weight above 0 for each, not {len(heads)} and "
-            f"{len(shares)}."
-        )
+    if len(heads) < 2:  # noqa: PLR2004  # a mean of one is that one
+        raise HeadError(f"A mean takes two heads or more, not {len(heads)}.")
+    if len(shares) != len(heads):
+        raise HeadError(f"{len(heads)} heads need as many weights, not {len(shares)}.")
     if not all(0 < share < math.inf for share in shares):
         raise HeadError(f"Weights are numbers above 0, not {', '.join(f'{w:g}' for w in shares)}.")
     first = heads[0]
     for other in heads[1:]:
         _require_averageable(first, other)
-    # In float64, so that the mean of equal heads is that head.
-    total = math.fsum(shares)
-    weight = sum(s * h.weight.astype(np.float64) for s, h in zip(shares, heads, strict=True))
-    bias = sum(s * h.bias.astype(np.float64) for s, h in zip(shares, heads, strict=True))
+    # In float64, so that the mean of equal heads is that head; no share is above 1, so that
+    # nothing overflows.
+    parts = [share / max(shares) for share in shares]
+    total = math.fsum(parts)
+    weight = sum(s * h.weight.astype(np.float64) for s, h in zip(parts, heads, strict=True))
+    bias = sum(s * h.bias.astype(np.float64) for s, h in zip(parts, heads, strict=True))
     return replace(
         first,
         weight=np.asarray(weight / total, np.float32),

@@ -66,6 +66,17 @@ def test_a_store_of_features_has_no_old_head(features: Store, head: Head) -> Non
     assert evaluate(features, head).n_samples == len(features["test"].labels)
 
 
+def test_new_heads_need_no_old_one_to_be_scored_together(features: Store, head: Head) -> None:
+    other = fit_head(features, FitConfig(loss="cross-entropy", epochs=3, seed=1)).head
+    together = evaluate(features, [head, other], weights=[0, 1, 2])
+    assert together.predictor == "ensemble"
+    assert evaluate(features, [head, other], weights=[0, 1, 0]).recalls == (
+        evaluate(features, head).recalls
+    )
+    with pytest.raises(EvaluationError, match="no old head"):
+        evaluate(features, [head, other], weights=[1, 1, 2])
+
+
 @pytest.mark.parametrize("name", ["adopted.zarr", "adopted.h5"])
 def test_the_adopted_head_is_the_old_classifier(
     features: Store, head: Head, tmp_path: Path, name: str

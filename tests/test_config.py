@@ -96,7 +96,7 @@ def test_weights_may_leave_heads_out() -> None:
 
 @pytest.mark.parametrize("text", ["", "1,,2", "1:2:3", "nan,1", "inf", "-1,2", "one"])
 def test_wrong_weights_name_their_form(text: str) -> None:
-    with pytest.raises(ConfigError, match="a number of 0 or more for the old head and each new"):
+    with pytest.raises(ConfigError, match="give one number for each head, as 1,2,1"):
         parse_weights(text)
 
 

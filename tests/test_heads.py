@@ -327,11 +327,18 @@ def test_the_mean_of_equal_heads_is_that_head() -> None:
     assert mean.bias.tobytes() == head.bias.tobytes()
 
 
+@pytest.mark.parametrize("unit", [1e-320, 1e-300, 1e300])
+def test_the_unit_of_the_weights_does_not_matter(unit: float) -> None:
+    one, other = make_head(), make_head(bias=np.array([2.5, 0, 1], np.float32))
+    mean = average_heads([one, other], (unit, unit))
+    assert mean.bias.tolist() == [1.5, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("heads", "weights", "message"),
     [
         ([{}], None, "two heads or more"),
-        ([{}, {}], (1, 2, 3), "a weight above 0 for each, not 2 and 3"),
+        ([{}, {}], (1, 2, 3), "2 heads need as many weights, not 3"),
         ([{}, {}], (1, 0), "above 0, not 1, 0"),
         ([{}, {}], (1, float("nan")), "above 0, not 1, nan"),
         ([{}, {"identity": replace(IDENTITY, backbone="d" * 64)}], None, "backbone: this b"),

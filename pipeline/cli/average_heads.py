@@ -19,8 +19,9 @@ from pipeline.config import parse_weights
 def average_heads(heads: tuple[Path, ...], out: Path, weights: str | None, overwrite: bool) -> None:
     """Write one head whose logits are the mean of several heads' logits.
 
-    An ensemble of linear heads that costs no more than one, and that `predict` and `export` take
-    as any other: seeds, losses, solvers, or the old head from `fit-head --head logit-adjusted`.
+    An ensemble of linear heads that costs no more than one: of other seeds, losses and solvers, or
+    with the old head from `fit-head --head logit-adjusted`. `predict` and `export` take it as any
+    other; say --classifier new, or they add the old head as it is. Test views are the first HEAD's.
 
     \b
     Example:
@@ -28,13 +29,23 @@ def average_heads(heads: tuple[Path, ...], out: Path, weights: str | None, overw
       nolb fit-head data.zarr --head logit-adjusted --out adjusted.safetensors
       nolb average-heads new.safetensors adjusted.safetensors --out mean.safetensors
       nolb evaluate data.zarr mean.safetensors
+      nolb predict mean.safetensors photos/ --checkpoint model.pth --classifier new
     """
     shares = None if weights is None else parse_weights(weights)
 
+    from pipeline.exporting import views_of_identity
     from pipeline.heads import average_heads, load_head, refuse_existing_head, save_head
 
     refuse_existing_head(out, overwrite=overwrite)
-    save_head(average_heads([load_head(head) for head in heads], shares), out, overwrite=overwrite)
+    loaded = [load_head(head) for head in heads]
+    save_head(average_heads(loaded, shares), out, overwrite=overwrite)
     console = console_for(None)
     console.print(f"averaged  {len(heads)} heads -> {out}")
+    views = [views_of_identity(head.identity) for head in loaded]
+    if any(view != views[0] for view in views):
+        console.print(
+            f"Note: their stores differ in test views; `nolb predict` takes those of {heads[0]}: "
+            f"{views[0].describe() or 'none'}."
+        )
     console.print(f"Next: nolb evaluate STORE {out}")
+    console.print(f"Then: nolb predict {out} IMAGES --checkpoint FILE --classifier new")

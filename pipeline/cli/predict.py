@@ -36,7 +36,7 @@ LONGEST_PATH = 36
 @click.option("--classifier", type=click.Choice(("ensemble", "new")), help="Which classifier of a HEAD decides.  [default: ensemble]")  # fmt: skip  # noqa: E501
 @click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
 @click.option("--t-new", type=float, help="Temperature of the new head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
-@click.option("--test-views", type=int, help="Views of each image whose mean feature with the clean one a HEAD classifies, as in extract: 1 is the flip test, 0 leaves them out. V views take 1 + V forward passes.  [default: those of HEAD's store, so that predictions are as good as its scores]")  # fmt: skip  # noqa: E501
+@click.option("--test-views", type=int, help="Views of each image whose mean feature with the clean one a HEAD classifies, as in extract: 1 is the flip test, 0 leaves them out. V views take 1 + V forward passes.  [default: those of HEAD's store, as its scores are made]")  # fmt: skip  # noqa: E501
 @click.option("--test-view-shift", type=int, help="Pixels by which test views move.  [default: as in HEAD's store, else 2]")  # fmt: skip  # noqa: E501
 @click.option("--view-fill", type=click.Choice(("mean", "black")), help="Colour of what a moved image leaves free.  [default: as in HEAD's store, else mean]")  # fmt: skip  # noqa: E501
 @click.option("--view-flip/--no-view-flip", default=None, help="Every other test view is mirrored.  [default: as in HEAD's store, else yes]")  # fmt: skip  # noqa: E501

@@ -56,7 +56,7 @@ def parse_grid(text: str, what: str = "temperature grid") -> Grid:
 
 
 def parse_weights(text: str) -> tuple[float, ...]:
-    """Weights of an ensemble's heads, from `1,2,1`; 0 leaves a head out.
+    """Weights of heads from `1,2,1`, of 0 or more.
 
     Raises:
         ConfigError: if a part is no number, or one below 0.
@@ -67,7 +67,6 @@ def parse_weights(text: str) -> tuple[float, ...]:
             raise ValueError
     except ValueError:
         raise ConfigError(
-            f"{text!r} is no list of weights: give a number of 0 or more for the old head and each "
-            "new one, as 0,1,1."
+            f"{text!r} is no list of weights: give one number for each head, as 1,2,1."
         ) from None
     return weights

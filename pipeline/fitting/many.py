@@ -53,6 +53,8 @@ def fit_head_on_rows(rows: Rows, config: FitConfig, on_epoch: OnEpoch | None = N
         FitError: if the fit diverges, or needs an old head or memory that is not there.
     """
     (fit,) = fit_heads_on_rows(rows, [config], on_epoch)
+    if not fit.finite and config.head in CLOSED_FORMS:
+        raise FitError(f"The {config.head} head is not finite: take smaller settings for it.")
     if not fit.finite:
         diverged = [epoch for epoch, loss in enumerate(fit.losses, 1) if not math.isfinite(loss)]
         raise FitError(

@@ -56,8 +56,8 @@ def evaluate(
         return score_split(store, split, heads[0] if heads else None, test_views=test_views)
     if not heads:
         raise EvaluationError(
-            "Temperatures combine the old classifier with a re-trained head: give a head too, "
-            "or no temperature to score the old classifier alone."
+            "Temperatures and weights combine the old classifier with re-trained heads: give a "
+            "head too, or neither to score the old classifier alone."
         )
     temperatures = (1.0 if t_old is None else t_old, *_each(t_new, len(heads)))
     return score_split(store, split, heads, temperatures, weights, test_views)
