@@ -374,9 +374,9 @@ def test_a_file_of_another_kind_is_never_replaced(run: Run, kw: dict[str, object
 # One at a time
 
 
-def train_and_wait(folder: Path, name: str, other: Connection) -> None:
+def train_and_wait(folder: Path, name: str, other: Connection, n_threads: int) -> None:
     """Train in a process of its own, and wait for a word in the midst of the second epoch."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(n_threads)  # those of the test: bits depend on them
 
     def on_progress(snapshot: Snapshot) -> None:
         if snapshot.fresh == COUNTS_IN_ALL + SMALL.batch_size:
@@ -393,7 +393,8 @@ def training_apart(folder: Path, name: str) -> Iterator[tuple[BaseProcess, Conne
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     ours, theirs = context.Pipe()
-    process = context.Process(target=train_and_wait, args=(folder, name, theirs))
+    arguments = (folder, name, theirs, torch.get_num_threads())
+    process = context.Process(target=train_and_wait, args=arguments)
     process.start()
     theirs.close()
     try:
