@@ -107,13 +107,12 @@ def mixture_probabilities(
     Args:
         logits: (N, C) of each head, the old classifier first.
         temperatures: one for each head, or (N,) for each head.
-        weights: one for each head, in any unit; 0 leaves a head out. All equal where not given.
+        weights: one above 0 for each head, in any unit; all equal where not given.
 
     Raises:
-        EvaluationError: if shapes or numbers disagree, a temperature is not above 0, or a weight is
-            below 0 or all are 0.
+        EvaluationError: if shapes or numbers disagree, or a temperature or weight is not above 0.
     """
-    shares = check_weights(weights, len(logits), zeros=True)
+    shares = check_weights(weights, len(logits))
     if len({np.shape(values) for values in logits}) > 1 or len(temperatures) != len(logits):
         raise EvaluationError(
             "An ensemble needs logits of one shape and a temperature for each head, not logits of "
@@ -137,29 +136,18 @@ def mixture_predictions(
     return np.asarray(mixture_probabilities(logits, temperatures, weights).argmax(axis=-1))
 
 
-def check_weights(
-    weights: Sequence[float] | None, n_heads: int, *, zeros: bool = False
-) -> tuple[float, ...]:
+def check_weights(weights: Sequence[float] | None, n_heads: int) -> tuple[float, ...]:
     """One weight above 0 for each head; ones where none are given.
 
-    Args:
-        weights: what was asked for.
-        n_heads: the old head among them.
-        zeros: let heads, but not all of them, be left out with a weight of 0.
-
     Raises:
-        EvaluationError: if there are more or fewer, or one is not such a number.
+        EvaluationError: if there are more or fewer, or one is not a number above 0.
     """
     if weights is None:
         return (1.0,) * n_heads
-    fit = all(0 < weight < math.inf or (zeros and weight == 0) for weight in weights)
-    if len(weights) != n_heads or not fit or not any(weights):
-        allowed = (
-            "weights above 0, or 0 for a head that is left out" if zeros else "weights above 0"
-        )
+    if len(weights) != n_heads or not all(0 < weight < math.inf for weight in weights):
         raise EvaluationError(
-            f"An ensemble of {n_heads} heads, the old one among them, needs as many {allowed}, not "
-            f"{', '.join(f'{weight:g}' for weight in weights)}."
+            f"An ensemble of {n_heads} heads, the old one among them, needs as many weights above "
+            f"0, not {', '.join(f'{weight:g}' for weight in weights)}."
         )
     return tuple(float(weight) for weight in weights)
 
@@ -344,11 +332,11 @@ def _members(
     heads: list[Head | None], temperatures: Sequence[float], weights: Sequence[float] | None
 ) -> tuple[list[Head | None], Sequence[float], Sequence[float] | None]:
     """The heads of an ensemble that have a weight: no logits of others are needed, or there."""
-    if weights is None or len(temperatures) != len(heads):
-        return heads, temperatures, weights
-    shares = check_weights(weights, len(heads), zeros=True)
-    kept = [k for k, share in enumerate(shares) if share]
-    return [heads[k] for k in kept], [temperatures[k] for k in kept], [shares[k] for k in kept]
+    n = len(heads)
+    if weights is None or (len(weights), len(temperatures)) != (n, n) or not any(weights):
+        return heads, temperatures, weights  # nothing to leave out, or told where they are mixed
+    kept = [k for k in range(n) if weights[k]]
+    return [heads[k] for k in kept], [temperatures[k] for k in kept], [weights[k] for k in kept]
 
 
 def _require_temperature(temperature: float) -> None:

@@ -210,9 +210,7 @@ def require_same_identity(head: Head, store: Store) -> None:
     Raises:
         HeadError: naming the fields that differ.
     """
-    differences = head.identity.feature_space_differences(store.identity)
-    if head.class_names != store.class_names:
-        differences.append(f"class_names: {_first_difference(head.class_names, store.class_names)}")
+    differences = _differences(head, store)
     if differences:
         raise HeadError(
             f"The head was fitted on another extraction than this store ({'; '.join(differences)}, "
@@ -222,10 +220,7 @@ def require_same_identity(head: Head, store: Store) -> None:
 
 def _require_averageable(first: Head, other: Head) -> None:
     """Refuse two heads whose logits have no mean that is a head."""
-    differences = first.identity.feature_space_differences(other.identity)
-    if first.class_names != other.class_names:
-        names = _first_difference(first.class_names, other.class_names)
-        differences.append(f"class_names: {names}")
+    differences = _differences(first, other)
     if differences:
         raise HeadError(
             "Only heads of the same features and classes have a mean; these were fitted on "
@@ -284,6 +279,14 @@ def _head(weight: NDArray[np.float32], bias: NDArray[np.float32], provenance: st
         versions=found.text_mapping("versions"),
         normalized=normalized and found.flag("normalized"),
     )
+
+
+def _differences(head: Head, other: Head | Store) -> list[str]:
+    """What puts a head's features or classes apart from those of another head or a store."""
+    differences = head.identity.feature_space_differences(other.identity)
+    if head.class_names != other.class_names:
+        differences.append(f"class_names: {_first_difference(head.class_names, other.class_names)}")
+    return differences
 
 
 def _first_difference(these: tuple[str, ...], those: tuple[str, ...]) -> str:

@@ -77,6 +77,25 @@ def test_new_heads_need_no_old_one_to_be_scored_together(features: Store, head: 
         evaluate(features, [head, other], weights=[1, 1, 2])
 
 
+@pytest.mark.parametrize("weights", [[0, 0, 0], [0, 1], [0, 1, -1], [0, 1, float("nan")]])
+def test_weights_that_mix_no_heads_are_refused(
+    features: Store, head: Head, tmp_path: Path, weights: list[float]
+) -> None:
+    adopted = adopt_head(features, head, tmp_path / "adopted.zarr")
+    new = fit_head(adopted, FitConfig(epochs=1)).head
+    with pytest.raises(EvaluationError, match="needs as many weights above 0, not"):
+        evaluate(adopted, [new, new], weights=weights)
+
+
+def test_the_weights_that_are_left_mix_as_if_alone(
+    features: Store, head: Head, tmp_path: Path
+) -> None:
+    adopted = adopt_head(features, head, tmp_path / "adopted.zarr")
+    one, other = (fit_head(adopted, FitConfig(epochs=3, seed=seed)).head for seed in range(2))
+    three = evaluate(adopted, [one, other], t_old=2, weights=[3, 1, 0])
+    assert three.recalls == evaluate(adopted, one, t_old=2, weights=[3, 1]).recalls
+
+
 @pytest.mark.parametrize("name", ["adopted.zarr", "adopted.h5"])
 def test_the_adopted_head_is_the_old_classifier(
     features: Store, head: Head, tmp_path: Path, name: str

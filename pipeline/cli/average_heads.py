@@ -38,10 +38,11 @@ def average_heads(heads: tuple[Path, ...], out: Path, weights: str | None, overw
 
     refuse_existing_head(out, overwrite=overwrite)
     loaded = [load_head(head) for head in heads]
-    save_head(average_heads(loaded, shares), out, overwrite=overwrite)
+    mean = average_heads(loaded, shares)
+    views = [views_of_identity(head.identity) for head in loaded]
+    save_head(mean, out, overwrite=overwrite)
     console = console_for(None)
     console.print(f"averaged  {len(heads)} heads -> {out}")
-    views = [views_of_identity(head.identity) for head in loaded]
     if any(view != views[0] for view in views):
         console.print(
             f"Note: their stores differ in test views; `nolb predict` takes those of {heads[0]}: "

@@ -54,7 +54,10 @@ def fit_head_on_rows(rows: Rows, config: FitConfig, on_epoch: OnEpoch | None = N
     """
     (fit,) = fit_heads_on_rows(rows, [config], on_epoch)
     if not fit.finite and config.head in CLOSED_FORMS:
-        raise FitError(f"The {config.head} head is not finite: take smaller settings for it.")
+        raise FitError(
+            f"The {config.head} head is beyond float32: give a smaller --tau or --norm-power, or "
+            "features of a smaller scale."
+        )
     if not fit.finite:
         diverged = [epoch for epoch, loss in enumerate(fit.losses, 1) if not math.isfinite(loss)]
         raise FitError(
