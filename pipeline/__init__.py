@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.losses import gml
     from pipeline.metrics import Scores
     from pipeline.recipes import load_recipe
+    from pipeline.stages.balance_head import balance_head, pool_of_store, score_by_folds
     from pipeline.stages.evaluate import evaluate
     from pipeline.stages.export import export
     from pipeline.stages.extract import extract
@@ -42,6 +43,7 @@ _HOMES = {
     "Store": "cache",
     "SweepConfig": "pipeline.config",
     "average_heads": "pipeline.heads",
+    "balance_head": "pipeline.stages.balance_head",
     "evaluate": "pipeline.stages.evaluate",
     "export": "pipeline.stages.export",
     "extract": "pipeline.stages.extract",
@@ -53,11 +55,13 @@ _HOMES = {
     "load_recipe": "pipeline.recipes",
     "make_report": "pipeline.stages.report",
     "open_store": "cache",
+    "pool_of_store": "pipeline.stages.balance_head",
     "pretrain": "pipeline.stages.pretrain",
     "save_head": "pipeline.heads",
     "save_report": "pipeline.stages.report",
     "save_study": "pipeline.studying",
     "save_sweep": "pipeline.stages.sweep_temps",
+    "score_by_folds": "pipeline.stages.balance_head",
     "study": "pipeline.stages.study",
     "sweep_temps": "pipeline.stages.sweep_temps",
 }
@@ -73,6 +77,7 @@ __all__ = [
     "Store",
     "SweepConfig",
     "average_heads",
+    "balance_head",
     "evaluate",
     "export",
     "extract",
@@ -84,11 +89,13 @@ __all__ = [
     "load_recipe",
     "make_report",
     "open_store",
+    "pool_of_store",
     "pretrain",
     "save_head",
     "save_report",
     "save_study",
     "save_sweep",
+    "score_by_folds",
     "study",
     "sweep_temps",
 ]

@@ -9,6 +9,7 @@ import click
 
 from pipeline.cli.adopt_head import adopt_head
 from pipeline.cli.average_heads import average_heads
+from pipeline.cli.balance_head import balance_head
 from pipeline.cli.demo import demo
 from pipeline.cli.evaluate import evaluate
 from pipeline.cli.export import export
@@ -53,6 +54,7 @@ for command in (
     predict,
     adopt_head,
     average_heads,
+    balance_head,
     store,
     inspect,
     pretrain,

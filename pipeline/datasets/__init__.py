@@ -8,7 +8,7 @@ from pipeline.datasets.cifar import cifar_source
 from pipeline.datasets.digits import digits_longtail
 from pipeline.datasets.folders import FolderSource
 from pipeline.datasets.hub import HubSource
-from pipeline.datasets.labelling import read_class_names, read_class_order
+from pipeline.datasets.labelling import read_class_names, read_class_order, read_shares
 from pipeline.datasets.lists import ListSource
 from pipeline.datasets.longtail import (
     exponential_counts,
@@ -50,6 +50,7 @@ __all__ = [
     "read_class_names",
     "read_class_order",
     "read_npz",
+    "read_shares",
     "split_source",
     "step_counts",
     "subsample",

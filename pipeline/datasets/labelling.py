@@ -127,6 +127,22 @@ def read_class_order(path: Path | str) -> tuple[int, ...]:
         ) from None
 
 
+def read_shares(path: Path | str) -> tuple[float, ...]:
+    """How frequent classes are, from a text file of numbers between spaces, commas or line ends.
+
+    Raises:
+        DatasetError: if the file cannot be read or holds anything else.
+    """
+    words = _text(path).replace(",", " ").split()
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError as error:
+        raise DatasetError(
+            f"{path}: the frequencies of classes are numbers, one for each class in the order of "
+            f"the labels ({error})."
+        ) from None
+
+
 def _text(path: Path | str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
