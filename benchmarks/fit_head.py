@@ -7,9 +7,11 @@ against a loop over `DataLoader(TensorDataset)` with autograd and torch's optimi
 re-running a frozen ResNet-32 on its 32 x 32 images in every step (the forward pass alone, on some
 of the batches).
 many: 32 heads in one pass against 32 runs of one; by seeds, with mini-batches of their own, and by
-settings, with shared ones; and heads by both.
+settings, with shared ones; and heads by both. Beside them the bare matrix products of such an
+epoch, two for each step: logits and the weight's gradient.
 large: one epoch at ImageNet-LT's size (115,846 x 2048, 1000 classes) against its bare matrix
-products, three for each step: logits, the weight's gradient, and the features' as autograd has it.
+products, three for each step: those two, and the features' gradient as autograd has it.
+Bare products are multiplied by the library that a fit takes.
 
 Both sides run in turn in one process. Times are wall time, and processor time (of all threads)
 where the machine is shared with others: those are comparable also then.
@@ -31,6 +33,7 @@ from pipeline.backbones import BACKBONES
 from pipeline.config import FitConfig
 from pipeline.datasets import exponential_counts
 from pipeline.fitting import TrainingRows, fit_heads_on_rows
+from pipeline.fitting.products import onednn_products
 from pipeline.losses import gml
 
 EPOCH = FitConfig(views=False, epochs=1)
@@ -74,15 +77,21 @@ def backbone_steps(config: FitConfig) -> None:
             network(images)
 
 
-def three_products(rows: TrainingRows, batch_size: int, dtype: torch.dtype) -> None:
-    """The products of one epoch and nothing else; the operands are at hand."""
-    features = rows.features[0, :batch_size].to(dtype)
-    weight = torch.randn(len(rows.class_counts), features.shape[1]).to(dtype)
-    slopes = torch.randn(batch_size, len(weight)).to(dtype)
-    for _ in range(-(-len(rows.labels) // batch_size)):
-        torch.mm(features, weight.T)
-        torch.mm(slopes.T, features)
-        torch.mm(slopes, weight)
+def bare_products(
+    rows: TrainingRows, config: FitConfig, n_heads: int = 1, *, of_features: bool = False
+) -> None:
+    """The products of one epoch and nothing else; the operands are at hand, the results kept."""
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    features = rows.features[0, : config.batch_size].to(dtype)
+    weight = torch.randn(n_heads * len(rows.class_counts), features.shape[1]).to(dtype)
+    slopes = torch.randn(len(features), len(weight)).to(dtype)
+    logits, by_weight, by_features = map(torch.empty_like, (slopes, weight, features))
+    with onednn_products():
+        for _ in range(-(-len(rows.labels) // config.batch_size)):
+            torch.mm(features, weight.T, out=logits)
+            torch.mm(slopes.T, features, out=by_weight)
+            if of_features:
+                torch.mm(slopes, weight, out=by_features)
 
 
 def in_turn(
@@ -142,6 +151,7 @@ def many(runs: int, clock: Clock) -> None:
         works = {
             "one pass": lambda of=configs: fit_heads_on_rows(rows, of),
             "32 runs of one": lambda of=configs: [fit_heads_on_rows(rows, [c]) for c in of],
+            "two bare products": lambda of=configs: bare_products(rows, of[0], len(of)),
             "DataLoader loop, times 32": lambda: loader_loop(rows, EPOCH),
         }
         print(f"one epoch of 32 heads, {name}")
@@ -152,11 +162,13 @@ def large(runs: int, clock: Clock, batch_size: int) -> None:
     """One epoch at ImageNet-LT's size."""
     rows = random_rows(115_846, 2048, 1000, 1280, 256)
     print(f"one epoch, 115,846 x 2048, 1000 classes, batch {batch_size}")
-    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    for precision in ("float32", "bfloat16"):
         config = replace(EPOCH, batch_size=batch_size, lr=0.01)
-        config = replace(config, precision=precision)  # type: ignore[arg-type]  # one of two
+        config = replace(config, precision=precision)
         works = {
-            f"three products, {precision}": lambda of=dtype: three_products(rows, batch_size, of),
+            f"three products, {precision}": lambda of=config: bare_products(
+                rows, of, of_features=True
+            ),
             f"own epoch, {precision}": lambda of=config: fit_heads_on_rows(rows, [of]),
         }
         times = in_turn(works, runs, clock)

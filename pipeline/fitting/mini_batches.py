@@ -29,14 +29,16 @@ from pipeline.fitting.draws import (
 from pipeline.fitting.noise import within_class_root
 from pipeline.fitting.optimizers import optimizer_for
 from pipeline.fitting.parametrisations import FORMS, require_teacher
+from pipeline.fitting.products import Memory, Products, onednn_products
 from pipeline.fitting.rows import LinearFit, Rows
 from pipeline.fitting.shares import Batch, Share
 from pipeline.fitting.standardisation import Standardisation, standardisation_for
-from pipeline.losses import GRADIENTS
+from pipeline.losses import GRADIENTS, SHIFTED
 
 SMALL_STEP = 2**22
-"""Multiplications B * C * D up to which a step runs on one thread: sharing out less than about a
-millisecond of work gains nothing, and its last bits would depend on the number of threads."""
+"""Multiplications B * C * D up to which a step runs on one thread, its products by the library that
+torch takes: sharing out less than about a millisecond of work gains nothing, and its last bits
+would depend on the number of threads; oneDNN takes longer than MKL to begin."""
 
 VARYING = (
     "seed", "lr", "weight_decay", "loss", "reweight", "power", "tau", "smooth_head", "smooth_tail",
@@ -75,7 +77,8 @@ def fit_mini_batches(
     shared = variants[0]
     order = sorted(range(len(variants)), key=lambda h: _loss_key(variants[h]))
     trainer = _Trainer(rows, [variants[h] for h in order], seeds)
-    with _threads_for(shared.batch_size * trainer.multiplications):
+    small = shared.batch_size * trainer.multiplications <= SMALL_STEP
+    with _one_thread() if small else onednn_products():
         trainer.run(on_epoch)
     fits = trainer.fits()
     place = {variant: i for i, variant in enumerate(order)}
@@ -93,9 +96,12 @@ class _Trainer:
         self._standardised = standardisation_for(rows, config)
         self._inputs = _Inputs(rows, config, seeds, self._form.length, self._standardised)
         self._losses = _loss_groups(rows, variants)
+        self._offsets = torch.cat([loss.offsets for loss in self._losses])
         self._history: list[Tensor] = []
         self._mean = _Averages(self._form.parameters, config.average_last)
-        self._dtype = torch.bfloat16 if config.precision == "bfloat16" else rows.like.dtype
+        self._memory = Memory(rows.like)
+        dtype = torch.bfloat16 if config.precision == "bfloat16" else rows.like.dtype
+        self._products = Products(dtype, self._memory)
 
     @property
     def multiplications(self) -> int:
@@ -125,22 +131,17 @@ class _Trainer:
 
     def _step(self, batch: Batch) -> Tensor:
         """Losses (G, H) of one batch; leaves the gradients with the optimiser."""
-        features = self._inputs(batch).to(self._dtype)
+        features = self._products.factor("features", self._inputs(batch))
         weight, bias = self._form.head()
         n_seeds, n_heads, n_classes, width = weight.shape
         flat = weight.view(n_seeds, n_heads * n_classes, width)
-        own = self._logits(features, flat, bias.view(n_seeds, 1, -1))
+        offset = (bias + self._offsets).view(n_seeds, 1, -1)
+        own = self._products.logits(features, flat, offset)
         logits = self._rows.share.gathered(own, batch)
         losses, gradient = self._loss(logits.view(n_seeds, -1, n_heads, n_classes), batch)
-        self._accumulate(gradient.reshape(n_seeds, -1, n_heads * n_classes), features, batch)
+        gradient = gradient.reshape(n_seeds, -1, n_heads * n_classes)
+        self._accumulate(gradient, features, batch, weight.shape)
         return losses
-
-    def _logits(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """(G, b, H * C) in the type of the head."""
-        if features.dtype == weight.dtype:
-            return torch.baddbmm(bias, features, weight.transpose(1, 2))
-        product = torch.bmm(features, weight.to(features.dtype).transpose(1, 2))
-        return product.to(weight.dtype).add_(bias)
 
     def _loss(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses (G, H) and their gradients (G, B, H, C), loss by loss."""
@@ -149,32 +150,34 @@ class _Trainer:
         losses = logits.new_empty(logits.shape[0], logits.shape[2])
         for loss in self._losses:
             of = logits[:, :, loss.heads]
-            losses[:, loss.heads], of[:] = loss(of.clone(), batch)
+            own = self._memory("one loss", of.shape, of.dtype).copy_(of)
+            losses[:, loss.heads], of[:] = loss(own, batch)
         return losses, logits
 
-    def _accumulate(self, gradient: Tensor, features: Tensor, batch: Batch) -> None:
+    def _accumulate(
+        self, gradient: Tensor, features: Tensor, batch: Batch, shape: torch.Size
+    ) -> None:
         """Add the gradient to the optimiser's buffers.
 
         Args:
             gradient: (G, B, H * C) with respect to the logits.
             features: (G, b, D).
             batch: whose rows they are.
+            shape: (G, H, C, D).
         """
         share, keep, buffers = self._rows.share, self._optimizer.keep, self._optimizer.gradients
         by_bias, own = gradient.sum(dim=1), share.own(gradient, batch)
-        if self._form.direct and features.dtype == gradient.dtype:
-            into = buffers[0].view(len(own), own.shape[2], -1)
-            # The product adds itself to what is kept: no pass over memory of its own.
-            torch.baddbmm(into, own.transpose(1, 2), features, beta=share.once(keep), out=into)
-            share.add_up_(into)
-            buffers[1].mul_(keep).add_(by_bias.view(buffers[1].shape))
+        flat = (len(own), own.shape[2], shape[-1])
+        if self._form.direct:
+            into = buffers[0].view(flat)
+            share.add_up_(self._products.by_weight_(into, share.once(keep), own, features))
+            torch.add(by_bias.view(shape[:-1]), buffers[1], alpha=keep, out=buffers[1])
             return
-        shape = self._form.head()[0].shape
-        product = torch.bmm(own.to(features.dtype).transpose(1, 2), features)
-        by_weight = share.add_up_(product.to(gradient.dtype).view(shape))
-        pulled = self._form.pull_back(by_weight, by_bias.view(shape[:-1]))
+        into = self._memory("by weight", flat, gradient.dtype)
+        by_weight = share.add_up_(self._products.by_weight_(into, 0.0, own, features))
+        pulled = self._form.pull_back(by_weight.view(shape), by_bias.view(shape[:-1]))
         for buffer, each in zip(buffers, pulled, strict=True):
-            buffer.mul_(keep).add_(each)
+            torch.add(each, buffer, alpha=keep, out=buffer)
 
     def fits(self) -> list[list[LinearFit]]:
         """The heads that the parameters, or their means, stand for."""
@@ -237,16 +240,21 @@ class _GroupLoss:
     """A loss with its settings, for consecutive variants that share them."""
 
     def __init__(self, rows: Rows, config: FitConfig, heads: slice) -> None:
-        gradient = GRADIENTS[config.loss]
+        offset, gradient = SHIFTED[config.loss]
         asks = "teacher_logits" in own_settings(gradient)
         self.heads = heads
+        own = with_settings(offset, config)(rows.class_counts, rows.like)
+        self.offsets = own.expand(heads.stop - heads.start, -1)
         self._gradient = with_settings(gradient, config)
         self._class_counts = rows.class_counts
         self._share = rows.share
         self._teacher = require_teacher(rows) if asks else None
 
     def __call__(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses (G, H) and gradients (G, B, H, C); the teacher sees the features as they were."""
+        """Losses (G, H) and gradients (G, B, H, C) of logits that have their offsets.
+
+        The teacher sees the features as they were.
+        """
         more = {}
         if self._teacher is not None:
             own = self._teacher.logits(batch.features)
@@ -301,11 +309,10 @@ def _lr_factor(schedule: str, progress: float) -> float:
 
 
 @contextmanager
-def _threads_for(multiplications: int) -> Iterator[None]:
-    """One thread for small steps, and the caller's number of threads again afterwards."""
+def _one_thread() -> Iterator[None]:
+    """One thread, and the caller's number of threads again afterwards."""
     threads = torch.get_num_threads()
-    if multiplications <= SMALL_STEP:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -89,7 +89,9 @@ class AdamW:
             first = self._first[i].lerp_(gradient, 1 - BETAS[0])
             second = self._second[i].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
             _add_product(parameter, parameter, self._decay[i], -factor)
-            change = first / (second / correction[1]).sqrt_().add_(EPSILON)
+            # The gradient has served, and spares fresh memory for what the step still needs.
+            deviation = torch.div(second, correction[1], out=gradient).sqrt_().add_(EPSILON)
+            change = torch.div(first, deviation, out=gradient)
             _add_product(parameter, change, self._lr[i], -factor / correction[0])
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from torch import Tensor
 
 from pipeline.losses.cross_entropies import (
     balanced_softmax,
     balanced_softmax_gradient,
+    balanced_softmax_offset,
     class_balanced,
     class_balanced_gradient,
     cross_entropy,
@@ -26,7 +28,12 @@ from pipeline.losses.cross_entropies import (
 )
 from pipeline.losses.disentangling import lade, lade_gradient
 from pipeline.losses.distillation import gml_distillation, gml_distillation_gradient
-from pipeline.losses.geometric_mean import gml, gml_gradient
+from pipeline.losses.geometric_mean import (
+    gml,
+    gml_gradient,
+    gml_offset,
+    gml_shifted_gradient,
+)
 from pipeline.losses.margins import ldam, ldam_gradient, vs, vs_gradient
 from pipeline.losses.smoothing import (
     gml_label_aware_smoothing,
@@ -35,7 +42,17 @@ from pipeline.losses.smoothing import (
     label_aware_smoothing_gradient,
 )
 
-__all__ = ["GRADIENTS", "LOSSES", "Gradient", "Loss", "balanced_softmax", "cross_entropy", "gml"]
+__all__ = [
+    "GRADIENTS",
+    "LOSSES",
+    "SHIFTED",
+    "Gradient",
+    "Loss",
+    "Shifted",
+    "balanced_softmax",
+    "cross_entropy",
+    "gml",
+]
 
 Loss = Callable[..., Tensor]
 """`(logits (B, C), labels (B,) int64, class_counts (C,), *, own settings) -> scalar`,
@@ -72,3 +89,31 @@ GRADIENTS: Mapping[str, Gradient] = MappingProxyType(
     {name: gradient for name, (_, gradient) in _PAIRS.items()}
 )
 """Their gradients, by the same names and with the same settings."""
+
+
+class Shifted(NamedTuple):
+    """A loss that looks at logits with an offset for each class, in two parts.
+
+    Who computes the logits can add the offset to their bias, which spares a pass over all of them.
+    """
+
+    offset: Callable[..., Tensor]
+    """`(class_counts (C,), like, *, own settings) -> (C,)` of another tensor's type."""
+
+    gradient: Gradient
+    """The loss and its gradient for logits that have the offset already."""
+
+
+def no_offset(class_counts: Tensor, like: Tensor) -> Tensor:
+    """0 for each class, of another tensor's type."""
+    return like.new_zeros(len(class_counts))
+
+
+SHIFTED: Mapping[str, Shifted] = MappingProxyType(
+    {name: Shifted(no_offset, gradient) for name, gradient in GRADIENTS.items()}
+    | {
+        "gml": Shifted(gml_offset, gml_shifted_gradient),
+        "balanced-softmax": Shifted(balanced_softmax_offset, cross_entropy_gradient),
+    }
+)
+"""The same in two parts; most losses also look at the logits as they are, and have no offset."""

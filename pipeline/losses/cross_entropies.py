@@ -58,15 +58,21 @@ def balanced_softmax(
         class_counts: (C,) training rows of each class, above 0 for every class in the batch.
         tau: strength of the prior; 0 is cross entropy.
     """
-    prior = log_counts(class_counts, logits, tau)
+    prior = balanced_softmax_offset(class_counts, logits, tau=tau)
     return mean_cross_entropy(*single(logits + prior, labels)).squeeze()
+
+
+def balanced_softmax_offset(class_counts: Tensor, like: Tensor, *, tau: float = 1.0) -> Tensor:
+    """What `balanced_softmax` adds to every row's logits, tau log N (C,) of another's type."""
+    return log_counts(class_counts, like, tau)
 
 
 def balanced_softmax_gradient(
     logits: Tensor, labels: Tensor, class_counts: Tensor, *, tau: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Loss (G, H) of `balanced_softmax` and its gradient, cross entropy's at o + tau log N."""
-    return mean_cross_entropy_gradient_(logits.add_(log_counts(class_counts, logits, tau)), labels)
+    shifted = logits.add_(balanced_softmax_offset(class_counts, logits, tau=tau))
+    return mean_cross_entropy_gradient_(shifted, labels)
 
 
 def class_balanced(

@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.losses.softmax import (
     log_counts,
     log_true,
+    lowest,
     row_counts,
     shift_,
     single,
@@ -45,11 +46,15 @@ def gml(
         power: exponent p of (mean of (-log r_c)^p)^(1/p), the form of the authors' later work;
             1 is eq. (1), larger ones look more at the worst classes.
     """
-    if reweight:
-        logits = logits + log_counts(class_counts, logits)
-    logits, labels = single(logits, labels)
+    shifted = logits + gml_offset(class_counts, logits, reweight=reweight)
+    logits, labels = single(shifted, labels)
     log_p = log_true(logits.log_softmax(3), labels)
     return _loss(_recalls(log_p, labels, logits.shape[3]), power).squeeze()
+
+
+def gml_offset(class_counts: Tensor, like: Tensor, *, reweight: bool = True) -> Tensor:
+    """What `gml` adds to every row's logits, log N (C,) of another tensor's type, or 0."""
+    return log_counts(class_counts, like, float(reweight))
 
 
 def gml_gradient(
@@ -60,16 +65,26 @@ def gml_gradient(
     reweight: bool = True,
     power: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Loss (G, H) of `gml` and its gradient, a cross entropy's with weighted rows at o + log N.
+    """Loss (G, H) of `gml` and its gradient, that of `gml_shifted_gradient` at o + log N."""
+    shifted = logits.add_(gml_offset(class_counts, logits, reweight=reweight))
+    return gml_shifted_gradient(shifted, labels, class_counts, power=power)
 
-    At row i it is (softmax(o_i + log N) - onehot(y_i)) * w_i, where
+
+def gml_shifted_gradient(
+    logits: Tensor,
+    labels: Tensor,
+    class_counts: Tensor,  # noqa: ARG001  # every loss is called alike
+    *,
+    power: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Loss (G, H) of `gml` and its gradient for logits o that have the offset already.
+
+    At row i it is a cross entropy's with weighted rows, (softmax(o_i) - onehot(y_i)) * w_i, where
 
         w_i = p_i / (sum of p over the rows of class y_i) / (number of classes present),
 
     times (-log r / loss)^(power - 1) of class y_i for another power than 1.
     """
-    if reweight:
-        logits.add_(log_counts(class_counts, logits))
     soft = softmax_(shift_(logits), labels)
     recalls = _recalls(soft.log_true, labels, logits.shape[3])
     loss = _loss(recalls, power)
@@ -108,18 +123,19 @@ def _recalls(log_p: Tensor, labels: Tensor, n_classes: int) -> _Recalls:
     no synchronisation on a GPU.
     """
     classes = labels.unsqueeze(2).expand_as(log_p)
-    # An absent class has next to nothing in its count and in its sum, so its mean is 1; beside
+    shape = (len(labels), n_classes, log_p.shape[2])
+    rows = row_counts(labels, n_classes, log_p).unsqueeze(2)
+    present = rows.clamp_max(1)
+    # The largest value of each class is taken out before exp, so the class's sum is 1 or more.
+    peaks = log_p.new_full(shape, lowest(log_p.dtype))
+    peaks.scatter_reduce_(1, classes, log_p.detach(), "amax")
+    values = (log_p - peaks.gather(1, classes)).exp()
+    # An absent class has next to nothing in its count and in its sum, so their ratio is 1; beside
     # the 1 or more of a class that is present, it vanishes in the rounding.
     nothing = torch.finfo(log_p.dtype).tiny
-    rows = row_counts(labels, n_classes, log_p).clamp_min_(nothing).unsqueeze(2)
-    shape = (len(labels), n_classes, log_p.shape[2])
-    # The largest value of each class is taken out before exp, so the class's sum is 1 or more.
-    peaks = log_p.new_zeros(shape)
-    peaks.scatter_reduce_(1, classes, log_p.detach(), "amax", include_self=False)
-    values = (log_p - peaks.gather(1, classes)).exp()
-    sums = log_p.new_full(shape, nothing).scatter_add(1, classes, values)
-    log_means = (sums / rows).log() + peaks
-    return _Recalls(log_means, sums, values, classes, rows.clamp_max(1).sum(1, keepdim=True))
+    sums = log_p.new_full(shape, nothing).scatter_add_(1, classes, values)
+    log_means = ((sums / rows.clamp_min_(nothing)).log() + peaks) * present
+    return _Recalls(log_means, sums, values, classes, present.sum(1, keepdim=True))
 
 
 def _loss(recalls: _Recalls, power: float) -> Tensor:

@@ -41,8 +41,7 @@ def log_counts(class_counts: Tensor, like: Tensor, strength: float = 1.0) -> Ten
 
 def row_counts(labels: Tensor, n_classes: int, like: Tensor) -> Tensor:
     """Batch rows of each class, (G, C), from labels (G, B); of another tensor's type."""
-    ones = like.new_ones(()).expand(labels.shape)
-    return like.new_zeros(len(labels), n_classes).scatter_add_(1, labels, ones)
+    return like.new_zeros(len(labels), n_classes).scatter_(1, labels, 1.0, reduce="add")
 
 
 def label_index(labels: Tensor, n_heads: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.losses import GRADIENTS, LOSSES
+from pipeline.losses import GRADIENTS, LOSSES, SHIFTED
 from tests.losses.batches import DOUBLE, OWN, counts, own_settings
 
 each_loss = pytest.mark.parametrize("name", LOSSES)
@@ -35,6 +37,13 @@ class Heads:
                 **own,
             )
 
+    def in_two_parts(self, name: str, **own: Any) -> tuple[Tensor, Tensor]:
+        offset, gradient = SHIFTED[name]
+        taught = {"teacher_logits": self.teacher} if name == "gml+distillation" else {}
+        with torch.no_grad():
+            moved = offset(self.class_counts, self.logits, **taken(offset, own)) + self.logits
+            return gradient(moved, self.labels, self.class_counts, **taught, **taken(gradient, own))
+
     def by_autograd(self, name: str, **own: Any) -> tuple[Tensor, Tensor]:
         """Loss and gradient of every draw and head by itself."""
         losses, gradients = torch.empty_like(self.logits[:, 0, :, 0]), torch.empty_like(self.logits)
@@ -47,11 +56,17 @@ class Heads:
         return losses, gradients
 
     def check(self, name: str, **own: Any) -> None:
-        for closed, reference in zip(
-            self.closed(name, **own), self.by_autograd(name, **own), strict=True
-        ):
-            assert closed.isfinite().all()
-            torch.testing.assert_close(closed, reference, rtol=1e-10, atol=1e-10)
+        references = self.by_autograd(name, **own)
+        for results in (self.closed(name, **own), self.in_two_parts(name, **own)):
+            for closed, reference in zip(results, references, strict=True):
+                assert closed.isfinite().all()
+                torch.testing.assert_close(closed, reference, rtol=1e-10, atol=1e-10)
+
+
+def taken(function: Callable[..., Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a function has."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in own.items() if name in known}
 
 
 def drawn_heads(
