@@ -28,6 +28,7 @@ from pipeline.config import FitConfig
 from pipeline.datasets import exponential_counts
 from pipeline.heads import Head, average_heads
 from pipeline.metrics import Scores
+from pipeline.stages.balance_head import score_by_folds
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.fit_head import fit_heads
 
@@ -50,7 +51,7 @@ the rare ones weigh as much."""
 SGD = FitConfig(epochs=30, weight_decay=5e-4)
 DROPOUT = FitConfig(epochs=30, weight_decay=5e-4, batch_size=64, lr=0.05, feature_dropout=0.2)
 L_BFGS = FitConfig(epochs=20, weight_decay=5e-4, standardize=True, solver="l-bfgs")
-BALANCED = FitConfig(
+CLASS_BALANCED = FitConfig(
     epochs=30, weight_decay=2e-3, lr=0.4, standardize=True, sampler="class-balanced", batch_size=512
 )
 ADJUSTED = FitConfig(head="logit-adjusted")
@@ -58,7 +59,7 @@ ADJUSTED = FitConfig(head="logit-adjusted")
 RECIPES: Mapping[str, tuple[FitConfig, ...]] = {
     "SGD, as cifar100-lt": (SGD,),
     "standardised, SGD": (replace(SGD, weight_decay=2e-3, lr=0.05, standardize=True),),
-    "standardised, class-balanced 512": (BALANCED,),
+    "standardised, class-balanced 512": (CLASS_BALANCED,),
     "standardised, L-BFGS": (L_BFGS,),
     "SGD, batch 64, dropout 0.2": (DROPOUT,),
     "old head, logit-adjusted": (ADJUSTED,),
@@ -69,6 +70,9 @@ RECIPES: Mapping[str, tuple[FitConfig, ...]] = {
 
 AVERAGED = "the last three as one mean head"
 """As `nolb average-heads` makes it."""
+
+BALANCED = "that head, balanced by folds"
+"""As `nolb balance-head --folds 5` scores it, where all classes have as many images that judge."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +162,10 @@ def table(paths: tuple[str, ...], seeds: int) -> None:
     print(describe())
     print("mean recall, harmonic mean, the same smoothed, lowest, mean of the four lowest")
     stores = [open_store(path) for path in paths]
+    if len({_judges_equally(store) for store in stores}) > 1:
+        raise click.UsageError("Give stores of one problem: whole, half, or the real one.")
     measured = [_measured(store, seeds) for store in stores]
-    for name in (*RECIPES, AVERAGED):
+    for name in measured[0]:
         halves = [
             " ".join(f"{value:6.2f}" for value in np.mean([of[name][views] for of in measured], 0))
             for views in (False, True)
@@ -180,16 +186,24 @@ def _measured(store: Store, seeds: int) -> dict[str, dict[bool, list[float]]]:
             for seed in range(max(_n(config, seeds) for config in recipe))
         ]
         reached[name] = _over_seeds(store, ensembles)
-    reached[AVERAGED] = _over_seeds(store, [[average_heads(heads)] for heads in ensembles])
+    means = [average_heads(heads) for heads in ensembles]
+    reached[AVERAGED] = _over_seeds(store, [[head] for head in means])
+    if _judges_equally(store):
+        reached[BALANCED] = _over_seeds(store, means)
     return reached
 
 
-def _over_seeds(store: Store, ensembles: Sequence[Sequence[Head]]) -> dict[bool, list[float]]:
-    """Means over the seeds' ensembles, without and with test views."""
+def _over_seeds(store: Store, decided: Sequence[Sequence[Head] | Head]) -> dict[bool, list[float]]:
+    """Means over the seeds' ensembles, or heads to balance, without and with test views."""
     return {
-        views: np.mean([_judged(store, heads, views) for heads in ensembles], axis=0).tolist()
+        views: np.mean([_judged(store, heads, views) for heads in decided], axis=0).tolist()
         for views in (False, True)
     }
+
+
+def _judges_equally(store: Store) -> bool:
+    """Whether every class has as many images that judge: then it is a pool to balance on."""
+    return len(set(np.bincount(store["test"].labels, minlength=len(store.class_names)))) == 1
 
 
 def _n(config: FitConfig, seeds: int) -> int:
@@ -197,11 +211,15 @@ def _n(config: FitConfig, seeds: int) -> int:
     return 1 if config.solver == "l-bfgs" or config.head == "logit-adjusted" else seeds
 
 
-def _judged(store: Store, heads: Sequence[Head], test_views: bool) -> tuple[float, ...]:
-    """What a head, or several of equal weight without the old one, reach."""
-    weights = None if len(heads) == 1 else [0.0, *[1.0] * len(heads)]
-    one = heads[0] if len(heads) == 1 else heads
-    scores = evaluate(store, one, weights=weights, test_views=test_views)
+def _judged(store: Store, heads: Sequence[Head] | Head, test_views: bool) -> tuple[float, ...]:
+    """What several heads of equal weight, without the old one, or a balanced one reach."""
+    if isinstance(heads, Head):
+        scores = score_by_folds(heads, store, test_views=test_views)
+    elif len(heads) == 1:
+        scores = evaluate(store, heads[0], test_views=test_views)
+    else:
+        weights = [0.0, *[1.0] * len(heads)]
+        scores = evaluate(store, heads, weights=weights, test_views=test_views)
     recalls = np.array([recall for recall in scores.recalls if recall is not None])
     judged = Judged(
         scores.mean_recall, scores.harmonic_mean, _smoothed(scores, store.class_counts),
