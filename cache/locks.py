@@ -20,6 +20,8 @@ from cache.errors import StoreLockedError
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What a file system answers that has no locks: the work goes on without one."""
 
+_NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0)
+
 _LONGEST = 4096  # bytes of a lock file that are looked at
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()
@@ -35,12 +37,13 @@ class Lock:
 
     Raises:
         StoreLockedError: another holds it, or invites others than us.
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is a symbolic link.
     """
 
     def __init__(self, file: Path, store: Path, invitation: str | None = None) -> None:
         self._store = store
-        self._descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+        # What holders say replaces the content, which must not be that of a file elsewhere.
+        self._descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | _NOT_THROUGH_LINKS)
         self._works = True
         _held.add(self)
         self._finalizer = weakref.finalize(self, _close, self._descriptor)

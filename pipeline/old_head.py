@@ -11,16 +11,28 @@ import numpy as np
 from cache import Classifier, Store
 from pipeline.errors import EvaluationError
 
+ADOPTED = "old_head"
+"""Where a store's provenance tells how its old head was fitted."""
+
 
 def no_classifier(n_classes: int, feature_width: int) -> Classifier:
     """The stand-in: zeros (C, D), whose logits prefer no class."""
     return Classifier(weight=np.zeros((n_classes, feature_width), np.float32))
 
 
+def is_stand_in(classifier: Classifier) -> bool:
+    """Whether this is the matrix of zeros that stands for no classifier."""
+    return classifier.bias is None and not classifier.weight.any()
+
+
 def has_old_head(store: Store) -> bool:
     """Whether the store knows a head to compare with and to ensemble."""
-    classifier = store.classifier
-    return bool(classifier.weight.any() or classifier.bias is not None)
+    return not is_stand_in(store.classifier)
+
+
+def has_adopted_head(store: Store) -> bool:
+    """Whether the old head was fitted on the features, and so is in no checkpoint."""
+    return ADOPTED in store.provenance
 
 
 def require_old_head(store: Store) -> None:

@@ -24,6 +24,9 @@ from pipeline.reading import BatchReader, RowRange, default_workers, read_ahead
 
 SPLIT = "train"
 
+RECALIBRATED = "BatchNorm over"
+"""How identities tell it."""
+
 FEWEST_ROWS = 2
 """A batch of one image has no variance to speak of."""
 
@@ -33,7 +36,7 @@ def describe(config: ExtractConfig) -> str:
     if config.recalibrate_bn == 0:
         return ""
     return (
-        f"BatchNorm over {config.recalibrate_bn} class-balanced training images in batches of "
+        f"{RECALIBRATED} {config.recalibrate_bn} class-balanced training images in batches of "
         f"{config.batch_size}, seed {config.view_seed}"
     )
 

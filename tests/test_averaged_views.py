@@ -1,4 +1,4 @@
-"""Test views from images to reports: extracted, kept whole, and averaged wherever one scores."""
+"""Test views are averaged wherever one scores, and the commands say so."""
 
 from __future__ import annotations
 
@@ -10,159 +10,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from numpy.typing import NDArray
 
-from cache import Store, StoreError, convert_store, open_store, verify_store
-from cache.errors import IdentityMismatchError
-from pipeline.cli import main
-from pipeline.config import ExtractConfig, FitConfig, SweepConfig
-from pipeline.datasets import ShiftedViews, ViewSpec, open_source
+from cache import Store, open_store
+from pipeline.config import FitConfig, SweepConfig
+from pipeline.datasets import ShiftedViews
 from pipeline.ensemble import logit_blocks, mixture_probabilities
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head, load_head, save_head
-from pipeline.progress import Snapshot
 from pipeline.stages import predict as predict_stage
 from pipeline.stages.evaluate import evaluate
-from pipeline.stages.extract import extract, prepare_model
 from pipeline.stages.predict import classifier_of_head, predict
 from pipeline.stages.report import make_report
 from pipeline.stages.study import study
 from pipeline.stages.sweep_temps import save_sweep, sweep_temps
-from tests.cache.store_making import tree
 from tests.measured_stores import planted_head, planted_store
-from tests.small_data import image_folder, small_checkpoint
+from tests.viewed_images import CONFIG, made_store, nolb, run, some_head
 
-CONFIG = ExtractConfig(
-    device="cpu", workers=0, views=1, test_views=3, test_view_shift=1, batch_size=3, shard_rows=5
-)
 GRID = SweepConfig(t_old=(1.0, 2.0), t_new=(1.0, 2.0), replicates=20, threads=1)
-
-
-def run(folder: Path, out: str, config: ExtractConfig = CONFIG, **how: Any) -> Store:
-    sources = {name: folder / name for name in ("train", "test", "val")}
-    return extract(folder / "m.pth", sources, folder / out, config, **how).store
-
-
-def nolb(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoint, images of which one test image is broken, and a store with three test views."""
-    folder = tmp_path_factory.mktemp("made")
-    small_checkpoint(folder / "m.pth")
-    image_folder(folder / "train")
-    image_folder(folder / "val", (2, 1, 1), seed=2)
-    image_folder(folder / "test", (3, 3, 3), seed=1)
-    (folder / "test/bee/1.png").write_bytes(b"no image")
-    run(folder, "s.zarr").close()
-    return folder
+    return made_store(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def store(made: Path) -> Store:
     return open_store(made / "s.zarr")
-
-
-def some_head(store: Store) -> Head:
-    """A head that predicts all classes, and often otherwise than the old one."""
-    split = store["test"]
-    weight = np.random.default_rng(0).normal(0, 3, store.classifier.weight.shape)
-    return planted_head(store, weight, -weight @ split.features()[split.usable].mean(axis=0))
-
-
-def test_every_split_but_train_has_the_features_of_its_test_views(made: Path, store: Store) -> None:
-    model = prepare_model(made / "m.pth")
-    views = ShiftedViews(3, shift=1)
-    for name in ("test", "val"):
-        source, split = open_source(made / name), store[name]
-        assert split.views().shape == (3, split.n_samples, store.classifier.weight.shape[1])
-        for row in np.flatnonzero(split.usable):
-            pixels = views.make_all(source.read(row), source.ids[row], model.preprocessing)
-            with torch.inference_mode():
-                logits = model.module(model.preprocessing.normalize(torch.from_numpy(pixels)))
-            found = np.stack([split.version(v, row, row + 1)[0] for v in range(4)])
-            np.testing.assert_allclose(store.classifier.logits(found), logits.numpy(), atol=1e-5)
-    assert store["train"].n_views == 1
-    assert store.identity.views == (
-        f"{ViewSpec(1).describe()}; 3 test views, mirror images, moves by 1, mean padding"
-    )
-
-
-def test_a_row_whose_image_failed_has_no_views_and_no_part(store: Store) -> None:
-    (row,) = store["test"].failed
-    assert np.isnan(store["test"].views()[:, row]).all()
-    scores = evaluate(store)
-    assert (scores.n_samples, scores.n_failed, scores.test_views) == (8, 1, 3)
-
-
-def test_without_test_views_a_store_is_what_it_was(made: Path, store: Store) -> None:
-    plain = run(made, "plain.zarr", dataclasses.replace(CONFIG, test_views=0))
-    assert plain.identity.views == ViewSpec(1).describe()
-    assert plain["test"].n_views == plain["val"].n_views == 0
-    for name in store.splits:
-        assert plain[name].features().tobytes() == store[name].features().tobytes()
-        assert plain[name].logits().tobytes() == store[name].logits().tobytes()
-    assert plain["train"].views().tobytes() == store["train"].views().tobytes()
-    head = some_head(store)
-    assert evaluate(plain, head, t_old=2.0) == evaluate(store, head, t_old=2.0, test_views=False)
-    with pytest.raises(StoreError, match="extract with --test-views"):
-        plain["test"].views()
-
-
-def test_interrupted_among_test_views_it_resumes_to_equal_bytes(made: Path) -> None:
-    # 13 + 9 + 4 rows in shards of 5 and batches of 3: the eighth batch is the second shard's of
-    # test, so that its first shard is kept.
-    left = [8]
-
-    def interrupt(_: Snapshot) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt, match="--resume"):
-        run(made, "again.zarr", on_progress=interrupt)
-    for change in ({"test_views": 2}, {"test_view_shift": 2}):
-        with pytest.raises(IdentityMismatchError, match="3 test views"):
-            run(made, "again.zarr", dataclasses.replace(CONFIG, **change), resume=True)  # type: ignore[arg-type]  # a table of cases
-    run(made, "again.zarr", resume=True).close()
-    assert tree(made / "again.zarr") == tree(made / "s.zarr")
-
-
-def test_the_time_left_knows_that_images_with_more_views_take_longer(made: Path) -> None:
-    # 13 training images with one view, 13 others with three: 26 and 52 passes.
-    seen: list[Snapshot] = []
-    run(made, "timed.zarr", on_progress=seen.append).close()
-    ends_of_train = next(snapshot for snapshot in seen if snapshot.done == 13)
-    assert ends_of_train.work_left == 52 / 26
-    assert seen[-1].seconds_left == 0
-
-
-def test_a_lost_test_view_is_noticed_and_repaired(made: Path) -> None:
-    path = made / "lost.zarr"
-    run(made, path.name).close()
-    before = tree(path)
-    (path / "test/views/c.2.1.0").unlink()
-    assert [problem.shard.name for problem in verify_store(path) if problem.shard] == ["test-00001"]
-    done = nolb(
-        "store", "repair", path, "--checkpoint", made / "m.pth", "--train", made / "train",
-        "--test", made / "test", "--val", made / "val",
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    assert tree(path) == before
-
-
-def test_conversion_keeps_test_views(made: Path, store: Store) -> None:
-    half = convert_store(made / "s.zarr", made / "half.h5", dtype="float16", shard_rows=4)
-    for name in store.splits:
-        expected = store[name].views().astype(np.float16)
-        assert np.array_equal(half[name].views(), expected, equal_nan=True)
-    wanted = evaluate(store, test_views=True)
-    assert evaluate(half).recalls == wanted.recalls  # averaged in float32 all the same
-    assert nolb("store", "info", made / "half.h5").output.count("| 3 |") == 2
 
 
 def test_every_command_averages_and_says_so(made: Path, store: Store, tmp_path: Path) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from cache import Store
-from cache.errors import IdentityMismatchError
 from pipeline import device_decoding
 from pipeline.config import ExtractConfig
 from pipeline.datasets import (
@@ -31,59 +27,22 @@ from pipeline.device_decoding import (
     EncodedReader,
     jpeg_decoder,
     resized_and_cropped,
-    torchvision_decoder,
 )
-from pipeline.devices import describe_arithmetic
 from pipeline.errors import ConfigError, DatasetError, ExtractionError
-from pipeline.progress import Snapshot
 from pipeline.reading import BatchReader, ImageBatch, RowRange
-from pipeline.stages.extract import Extraction, extract
-from tests.small_data import image_folder, small_checkpoint
-
-CPU = torch.device("cpu")
-HALF = (0.5, 0.5, 0.5)
-GEOMETRY = Preprocessing(HALF, HALF, resize=12, crop=10)
-
-CONFIG = ExtractConfig(decode="device", workers=0, batch_size=3, shard_rows=5, resize=12, crop=10)
-
-
-def picture(seed: int, height: int = 16, width: int = 19) -> Image.Image:
-    """Smooth, as photographs are."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(2))
-
-
-def jpeg_folder(path: Path) -> Path:
-    """Nine images in three classes: plain JPEG files, and one of each other kind."""
-    for name in ("ant", "bee", "cat"):
-        (path / name).mkdir(parents=True)
-    for row in range(4):
-        picture(row).save(path / "ant" / f"{row}.jpg", quality=95, progressive=row == 1)
-    picture(4).convert("L").save(path / "bee" / "0-grey.jpg")
-    picture(5).convert("CMYK").save(path / "bee" / "1-cmyk.jpg")
-    picture(6).save(path / "bee" / "2.png")
-    whole = (path / "ant" / "0.jpg").read_bytes()
-    (path / "cat" / "0-cut.jpg").write_bytes(whole[: len(whole) // 2])
-    picture(7, 30, 25).save(path / "cat" / "1.jpg", quality=95)
-    return path
-
-
-ON_DEVICE, BY_READER, FAILED = [0, 1, 2, 3, 8], [4, 5, 6], [7]
-
-
-class Fake:
-    """A decoder that counts its calls and fails where told, for a whole call as nvJPEG does."""
-
-    def __init__(self, fails: Callable[[torch.Tensor], bool] = lambda _: False) -> None:
-        self.calls: list[int] = []
-        self._fails = fails
-        self._decode = torchvision_decoder(CPU)
-
-    def __call__(self, files: list[torch.Tensor]) -> list[torch.Tensor]:
-        self.calls.append(len(files))
-        if any(self._fails(file) for file in files):
-            raise RuntimeError("Failed to decode batch: 3\nmore of it")
-        return self._decode(files)
+from tests.played_device import (
+    BY_READER,
+    CONFIG,
+    CPU,
+    FAILED,
+    GEOMETRY,
+    HALF,
+    ON_DEVICE,
+    Fake,
+    jpeg_folder,
+    picture,
+)
+from tests.small_data import image_folder
 
 
 def read(source: ImageSource, preprocessing: Preprocessing = GEOMETRY) -> EncodedBatch:
@@ -285,95 +244,6 @@ def test_parts_of_sources_hand_over_files_and_images_in_memory_have_none(
     memory = ArraySource(pixels, [0, 1], ("a", "b"))
     assert memory.file(0) is None
     assert read(memory).decoded == [0, 1]
-
-
-# From here on, whole extractions.
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A checkpoint and two folders of images; calling it extracts."""
-
-    folder: Path
-    decoder: Fake
-
-    def __call__(self, out: str, config: ExtractConfig = CONFIG, **kw: object) -> Extraction:
-        sources = {"train": self.folder / "train", "test": self.folder / "test"}
-        return extract(self.folder / "m.pth", sources, self.folder / out, config, **kw)  # type: ignore[arg-type]  # any keyword
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Extractions whose device, a CPU, decodes."""
-
-    decoder = Fake()
-
-    def on_cpu(config: ExtractConfig, device: torch.device) -> Decoder | None:
-        return None if config.decode == "cpu" else decoder
-
-    monkeypatch.setattr("pipeline.stages.extract.choose_device", lambda _: CPU)
-    monkeypatch.setattr("pipeline.stages.extract.jpeg_decoder", on_cpu)
-    small_checkpoint(tmp_path / "m.pth")
-    jpeg_folder(tmp_path / "train")
-    jpeg_folder(tmp_path / "test")
-    return Run(tmp_path, decoder)
-
-
-def arrays(store: Store) -> dict[str, bytes]:
-    found = {}
-    for name in store.splits:
-        found[f"{name}/features"] = store[name].features().tobytes()
-        found[f"{name}/logits"] = store[name].logits().tobytes()
-    return found
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_features_are_those_of_the_readers_but_for_rounding(run: Run, workers: int) -> None:
-    ours = run("ours.zarr", dataclasses.replace(CONFIG, workers=workers)).store
-    assert sum(run.decoder.calls) == 2 * len(ON_DEVICE)
-    theirs = run("theirs.zarr", dataclasses.replace(CONFIG, decode="cpu")).store
-    assert sum(run.decoder.calls) == 2 * len(ON_DEVICE)
-    for name in ("train", "test"):
-        assert ours[name].failed == theirs[name].failed
-        assert list(ours[name].failed) == FAILED
-        a, b = ours[name].features(), theirs[name].features()
-        np.testing.assert_allclose(a, b, atol=0.02)
-        np.testing.assert_allclose(a[BY_READER], b[BY_READER], atol=1e-5)
-
-
-def test_the_store_says_so_and_takes_no_other_shards(run: Run) -> None:
-    store = run("ours.zarr").store
-    assert store.identity.compute == "float32, JPEG decoded and resized on the device"
-    with pytest.raises(IdentityMismatchError, match="compute"):
-        run("ours.zarr", dataclasses.replace(CONFIG, decode="cpu"), resume=True)
-
-
-def test_where_the_readers_decode_the_identity_is_what_it_was() -> None:
-    assert describe_arithmetic(ExtractConfig()) == "float32"
-    layout = ExtractConfig(channels_last=True, autocast="bfloat16", decode="device")
-    assert describe_arithmetic(layout) == (
-        "bfloat16 autocast, channels-last, JPEG decoded and resized on the device"
-    )
-
-
-def test_an_interrupted_extraction_resumes_to_the_same_bytes(run: Run) -> None:
-    def stop(snapshot: Snapshot) -> None:
-        if snapshot.done >= 8:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt, match="--resume"):
-        run("broken.zarr", on_progress=stop)
-    resumed = run("broken.zarr", resume=True)
-    assert 0 < resumed.computed < 18
-    assert arrays(resumed.store) == arrays(run("whole.zarr").store)
-
-
-def test_strict_stops_at_a_file_that_nobody_can_decode(run: Run) -> None:
-    with pytest.raises(ExtractionError, match=r"cat/0-cut.jpg cannot be read .*--strict"):
-        run("strict.zarr", dataclasses.replace(CONFIG, strict=True))
-
-
-# And what is refused.
 
 
 def test_it_needs_a_cuda_device() -> None:

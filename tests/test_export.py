@@ -17,11 +17,11 @@ from pipeline.checkpoints import load_checkpoint
 from pipeline.cli import main
 from pipeline.ensemble import ensemble_probabilities, predict_split, softmax
 from pipeline.errors import ExportError, HeadError, OutputExistsError
-from pipeline.exporting import as_input, open_export
+from pipeline.exporting import Agreement, as_input, open_export
 from pipeline.heads import save_head
 from pipeline.lookup import ImageLookup
 from pipeline.stages.evaluate import evaluate
-from pipeline.stages.export import Agreement, export
+from pipeline.stages.export import export
 from tests.exporting.exported import TEMPERATURES, Small, small_extraction
 
 

@@ -1,17 +1,10 @@
-"""Stage 1: from images to a checkpoint that `extract` loads, whatever happens on the way."""
+"""Stage 1: from images to a checkpoint that `extract` loads."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +13,6 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from cache.locks import Lock
 from pipeline.checkpoints import load_checkpoint
 from pipeline.cli import main
 from pipeline.config import ExtractConfig, PretrainConfig
@@ -29,70 +21,27 @@ from pipeline.errors import (
     CheckpointError,
     ConfigError,
     DatasetError,
-    OutputExistsError,
     TrainingError,
 )
 from pipeline.progress import Snapshot
 from pipeline.stages.extract import extract
-from pipeline.stages.pretrain import Callbacks, Pretraining, pretrain
-from pipeline.training import locking, loop
-from pipeline.training.locking import lock_path, sole_training
+from pipeline.stages.pretrain import Callbacks
+from pipeline.training import loop
 from pipeline.training.saving import unfinished_path
-from tests.small_data import CLASSES, COUNTS, image_folder, small_checkpoint
-
-SMALL = PretrainConfig(
-    model="small-cnn", epochs=3, batch_size=4, lr=0.05, padding=1, device="cpu", workers=0
+from tests.small_data import CLASSES, COUNTS, small_checkpoint
+from tests.small_trainings import (
+    SMALL,
+    Run,
+    StopError,
+    assert_same_weights,
+    run_in,
+    stop_after,
 )
-
-COUNTS_IN_ALL = sum(COUNTS)
-"""Training images, which an epoch shows once each."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Two folders of images; calling it trains."""
-
-    folder: Path
-
-    def __call__(self, out: str = "m.pth", config: PretrainConfig = SMALL, **kw: object) -> Pretraining:  # fmt: skip  # noqa: E501
-        sources = kw.pop("sources", {"train": self.folder / "train"})
-        return pretrain(sources, self.folder / out, config, **kw)  # type: ignore[arg-type]  # any keyword
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    image_folder(tmp_path / "train")
-    image_folder(tmp_path / "test", (2, 2, 2), seed=1)
-    return Run(tmp_path)
-
-
-def weights_of(path: Path) -> dict[str, torch.Tensor]:
-    content = torch.load(path, weights_only=True)
-    found: dict[str, torch.Tensor] = content["state_dict"]
-    return found
-
-
-def assert_same_weights(a: Path, b: Path) -> None:
-    others = weights_of(b)
-    found = weights_of(a)
-    assert found.keys() == others.keys()
-    for name, weight in found.items():
-        assert torch.equal(weight, others[name]), name
-
-
-class StopError(Exception):
-    """Ends a training like a crash would."""
-
-
-def stop_after(batches: int, error: type[BaseException] = StopError) -> Callbacks:
-    seen: list[Snapshot] = []
-
-    def on_progress(snapshot: Snapshot) -> None:
-        seen.append(snapshot)
-        if len(seen) == batches:
-            raise error
-
-    return Callbacks(on_progress=on_progress)
+    return run_in(tmp_path)
 
 
 # The result
@@ -201,280 +150,6 @@ def test_a_file_that_is_not_whole_is_refused(
     torch.save({key: value for key, value in content.items() if value is not None}, out)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(out)
-
-
-# The same again
-
-
-@pytest.mark.parametrize("settings", [{"mixup": 0.5}, {"memory": "1B"}, {"memory": "1B", "workers": 2}])  # fmt: skip  # noqa: E501
-def test_one_seed_gives_one_network(run: Run, settings: dict[str, object]) -> None:
-    config = dataclasses.replace(SMALL, **settings)
-    torch.manual_seed(1)
-    run("a.pth", config)
-    torch.manual_seed(2)
-    run("b.pth", dataclasses.replace(config, memory="1GiB", workers=0))
-    assert_same_weights(run.folder / "a.pth", run.folder / "b.pth")
-    run("c.pth", dataclasses.replace(config, seed=1))
-    name = "conv1.weight"
-    assert not torch.equal(
-        weights_of(run.folder / "a.pth")[name], weights_of(run.folder / "c.pth")[name]
-    )
-
-
-@pytest.mark.parametrize("stop", [1, 3, 5, 8, 11])
-def test_a_stopped_training_goes_on_to_the_same_weights(run: Run, stop: int) -> None:
-    config = dataclasses.replace(SMALL, mixup=1.0)  # 4 batches an epoch, 12 in all
-    whole = run("whole.pth", config)
-    with pytest.raises(StopError):
-        run(config=config, report=stop_after(stop))
-    assert not (run.folder / "m.pth").exists()
-    result = run(config=config, resume=True)
-    assert result.computed == 3 - stop // 4 + (stop % 4 == 0)
-    assert [r.loss for r in result.history] == [r.loss for r in whole.history]
-    assert_same_weights(run.folder / "whole.pth", run.folder / "m.pth")
-    assert not unfinished_path(run.folder / "m.pth").exists()
-
-
-def train_and_tell(folder: Path, name: str, batches: Connection) -> None:
-    """Train in a process of its own, and send a word after every batch."""
-    torch.set_num_threads(1)
-    config = dataclasses.replace(SMALL, epochs=40, mixup=1.0)
-    report = Callbacks(on_progress=lambda snapshot: batches.send(snapshot.done))
-    pretrain({"train": folder / "train"}, folder / name, config, resume=True, report=report)
-
-
-def train_apart(folder: Path, name: str, batches: int) -> int:
-    """Train in another process, killed after some batches and a fraction of one; its exit code."""
-    # A server that has imported torch already forks each process in a moment.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    told, telling = context.Pipe(duplex=False)
-    process = context.Process(target=train_and_tell, args=(folder, name, telling))
-    process.start()
-    telling.close()
-    try:
-        for _ in range(batches):
-            told.recv()
-        time.sleep(np.random.default_rng(batches).uniform(0, 0.005))
-        process.kill()
-    except EOFError:
-        pass  # it has ended by itself
-    process.join(timeout=300)
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-def test_killed_at_any_instant_it_ends_with_the_same_weights(run: Run) -> None:
-    assert train_apart(run.folder, "whole.pth", 1000) == 0
-    generator = np.random.default_rng(0)
-    codes = []
-    while not codes or codes[-1] != 0:  # 160 batches, four an epoch
-        codes.append(train_apart(run.folder, "m.pth", int(generator.integers(10, 50))))
-        assert codes[-1] in {0, -signal.SIGKILL}
-    assert len(codes) >= 4
-    assert_same_weights(run.folder / "whole.pth", run.folder / "m.pth")
-
-
-def test_ctrl_c_says_how_to_go_on(run: Run) -> None:
-    with pytest.raises(KeyboardInterrupt, match="after 1 of 3 epochs; go on with --resume"):
-        run(report=stop_after(6, KeyboardInterrupt))
-    assert run(resume=True).computed == 2
-
-
-def test_a_training_that_is_complete_is_left_alone(run: Run) -> None:
-    first = run()
-    before = (run.folder / "m.pth").read_bytes()
-    again = run(resume=True)
-    assert (again.computed, again.history) == (0, first.history)
-    assert (run.folder / "m.pth").read_bytes() == before
-
-
-def test_ended_between_its_last_epoch_and_its_result(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip  # noqa: E501
-    run("whole.pth")
-
-    def crash(*_: object) -> None:
-        raise StopError
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pipeline.stages.pretrain._classifier", crash)
-        with pytest.raises(StopError):
-            run()
-    sources = {split: run.folder / split for split in ("train", "test")}
-    result = run(resume=True, sources=sources)
-    assert result.computed == 0
-    assert result.scores["test"].n_samples == 6
-    assert_same_weights(run.folder / "whole.pth", run.folder / "m.pth")
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"lr": 0.01}, r"lr \(0.05 there, 0.01 now\)"),
-        ({"seed": 3, "mixup": 1.0}, r"mixup \(0.0 there, 1.0 now\), seed \(0 there, 3 now\)"),
-        ({"epochs": 9}, r"epochs \(3 there, 9 now\)"),
-    ],
-)
-def test_going_on_with_other_settings_names_them(
-    run: Run, change: dict[str, object], named: str
-) -> None:
-    other = dataclasses.replace(SMALL, **change)
-    with pytest.raises(StopError):
-        run(report=stop_after(6))
-    with pytest.raises(TrainingError, match=f"{named}. Go on with those"):
-        run(config=other, resume=True)
-    run(resume=True)
-    with pytest.raises(TrainingError, match=named):
-        run(config=other, resume=True)
-
-
-def test_going_on_with_other_images_is_refused(run: Run) -> None:
-    with pytest.raises(StopError):
-        run(report=stop_after(6))
-    (run.folder / "train/ant/0.png").unlink()
-    with pytest.raises(TrainingError, match="training images"):
-        run(resume=True)
-
-
-def test_settings_that_change_no_weight_may_change(run: Run) -> None:
-    with pytest.raises(StopError):
-        run(report=stop_after(6))
-    free = dataclasses.replace(SMALL, memory="1B", workers=0, evaluate_every=1)
-    assert run(config=free, resume=True).computed == 2
-    run("whole.pth")
-    assert_same_weights(run.folder / "whole.pth", run.folder / "m.pth")
-
-
-def test_what_exists_is_not_touched_unasked(run: Run) -> None:
-    run()
-    with pytest.raises(OutputExistsError, match=r"exists already: give another name or --overwr"):
-        run()
-    other = dataclasses.replace(SMALL, seed=1)
-    with pytest.raises(StopError):
-        run("u.pth", report=stop_after(6))
-    with pytest.raises(OutputExistsError, match="unfinished training: go on with --resume, or"):
-        run("u.pth")
-    assert run("u.pth", other, overwrite=True).computed == 3
-    before = (run.folder / "m.pth").read_bytes()
-    with pytest.raises(StopError):  # the old one stays until the new one is complete
-        run(config=other, overwrite=True, report=stop_after(6))
-    assert (run.folder / "m.pth").read_bytes() == before
-    run(config=other, resume=True)
-    assert_same_weights(run.folder / "u.pth", run.folder / "m.pth")
-
-
-@pytest.mark.parametrize("kw", [{"overwrite": True}, {"resume": True}])
-def test_a_file_of_another_kind_is_never_replaced(run: Run, kw: dict[str, object]) -> None:
-    small_checkpoint(run.folder / "m.pth")
-    before = (run.folder / "m.pth").read_bytes()
-    with pytest.raises(OutputExistsError, match="something else"):
-        run(**kw)
-    assert (run.folder / "m.pth").read_bytes() == before
-
-
-# One at a time
-
-
-def train_and_wait(folder: Path, name: str, other: Connection, n_threads: int) -> None:
-    """Train in a process of its own, and wait for a word in the midst of the second epoch."""
-    torch.set_num_threads(n_threads)  # those of the test: bits depend on them
-
-    def on_progress(snapshot: Snapshot) -> None:
-        if snapshot.fresh == COUNTS_IN_ALL + SMALL.batch_size:
-            other.send(os.getpid())
-            other.recv()
-
-    report = Callbacks(on_progress=on_progress)
-    pretrain({"train": folder / "train"}, folder / name, SMALL, report=report)
-
-
-@contextmanager
-def training_apart(folder: Path, name: str) -> Iterator[tuple[BaseProcess, Connection]]:
-    """Another process in the midst of its second epoch; it goes on once it is told to."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    ours, theirs = context.Pipe()
-    arguments = (folder, name, theirs, torch.get_num_threads())
-    process = context.Process(target=train_and_wait, args=arguments)
-    process.start()
-    theirs.close()
-    try:
-        assert ours.recv() == process.pid
-        yield process, ours
-    finally:
-        process.kill()
-        process.join()
-
-
-@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
-def test_a_second_training_of_one_checkpoint_is_refused_and_the_first_goes_on(
-    run: Run, how: dict[str, bool]
-) -> None:
-    run("whole.pth")
-    with training_apart(run.folder, "m.pth") as (first, connection):
-        before = {each: each.read_bytes() for each in run.folder.glob("m.pth*")}
-        with pytest.raises(TrainingError, match=f"is being written by process {first.pid} on "):
-            run(**how)
-        command = ["pretrain", "--train", run.folder / "train", "--out", run.folder / "m.pth"]
-        command += [f"--{name}" for name in how]
-        refused = CliRunner().invoke(main, list(map(str, command)))
-        assert refused.exit_code == 1
-        assert "wait until it is finished, or stop that process first" in refused.stderr
-        assert {each: each.read_bytes() for each in run.folder.glob("m.pth*")} == before
-        connection.send("go on")
-        first.join(timeout=300)
-        assert first.exitcode == 0
-    assert_same_weights(run.folder / "whole.pth", run.folder / "m.pth")
-    assert [each.name for each in run.folder.glob("m.pth*")] == ["m.pth"]
-
-
-def test_the_lock_of_a_killed_training_keeps_nobody_out(run: Run) -> None:
-    run("whole.pth")
-    with training_apart(run.folder, "m.pth") as (first, _):
-        first.kill()
-        first.join()
-    assert lock_path(run.folder / "m.pth").exists()
-    assert run(resume=True).computed == 2
-    assert_same_weights(run.folder / "whole.pth", run.folder / "m.pth")
-    assert [each.name for each in run.folder.glob("m.pth*")] == ["m.pth"]
-
-
-def test_trainings_of_two_checkpoints_run_side_by_side(run: Run) -> None:
-    with training_apart(run.folder, "m.pth"):
-        assert run("n.pth").computed == 3
-
-
-def test_a_training_that_fails_leaves_no_lock(run: Run) -> None:
-    with pytest.raises(StopError):
-        run(report=stop_after(6))
-    assert sorted(each.name for each in run.folder.glob("m.pth*")) == ["m.pth.unfinished"]
-    with pytest.raises(OutputExistsError):
-        run()
-    assert not lock_path(run.folder / "m.pth").exists()
-
-
-@pytest.mark.parametrize("opened", [False, True], ids=["before", "after"])
-def test_a_lock_is_held_by_its_name_even_if_the_last_holder_ends_just_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: bool
-) -> None:
-    # The last holder removes the file before, or after, this one has opened it.
-    calls = []
-
-    def slow(file: Path, out: Path) -> Lock:
-        calls.append(file)
-        if len(calls) == 1 and not opened:
-            file.unlink()
-        lock = Lock(file, out)
-        if len(calls) == 1:
-            file.unlink()
-        return lock
-
-    monkeypatch.setattr(locking, "Lock", slow)
-    out = tmp_path / "m.pth"
-    with sole_training(out):
-        assert calls == [lock_path(out)] * 2
-        with pytest.raises(TrainingError, match=f"{out} is being written by process {os.getpid()}"):
-            sole_training(out).__enter__()
-    assert list(tmp_path.iterdir()) == []
 
 
 # What it is told and what it tells

@@ -60,12 +60,20 @@ class FolderDraft(Draft):
 
     def hold(self, invitation: str | None = None) -> None:
         """See :class:`Draft`."""
+        file = self.folder / "lock"
         with writing(self.path):
+            # A draft gets its name with its lock in it, and loses draft.json before its lock.
+            if not _is_plain(file) and (self.folder / "draft.json").is_file():
+                raise StoreError(
+                    f"{file} is missing or no plain file, so nobody can be kept out: put an empty "
+                    "file there if no other process writes this store, or start anew with "
+                    "--overwrite."
+                )
             try:
-                lock = Lock(self.folder / "lock", self.path, invitation)
+                lock = Lock(file, self.path, invitation)
             except FileNotFoundError:
                 raise _gone(self.path) from None
-            if not lock.covers(self.folder / "lock"):
+            if not lock.covers(file):
                 lock.release()
                 raise _gone(self.path)
         self._lock = lock
@@ -211,15 +219,15 @@ class FolderBackend(Backend):
     def discard_draft(self, path: Path) -> None:
         """See :class:`Backend`."""
         folder = draft_folder(path)
-        if not folder.exists():
+        if not folder.exists() and not folder.is_symlink():
             return
         ours = {"draft.json", "records", "lock", self.data, "assembled.h5", "replaced"}
         if not folder.is_dir() or {entry.name for entry in folder.iterdir()} - ours:
             raise StoreExistsError(
-                f"{folder} stands where the unfinished store would, and holds other things. "
-                "Move it away."
+                f"{folder} stands where the unfinished store would, and is something else or holds "
+                "other things. Move it away."
             )
-        lock = Lock(folder / "lock", path) if (folder / "lock").exists() else None
+        lock = Lock(folder / "lock", path) if _is_plain(folder / "lock") else None
         try:
             # A crash between the two renames of a publication: the older store goes back first.
             if (folder / "replaced").exists() and not path.exists():
@@ -252,6 +260,10 @@ def _sweep(path: Path) -> None:
             lock = Lock(left / "lock", path)
             shutil.rmtree(left, ignore_errors=True)
             lock.release()
+
+
+def _is_plain(file: Path) -> bool:
+    return file.is_file() and not file.is_symlink()
 
 
 def _gone(path: Path) -> StoreNotFoundError:

@@ -37,6 +37,11 @@ FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """PACKAGE.MODULE:FACTORY or MODULE:FACTORY."""
 
 
+def is_factory(name: str) -> bool:
+    """Whether the name is of a function, whose code runs only where the user writes the name."""
+    return FACTORY.fullmatch(name) is not None
+
+
 def library_of(name: str) -> Library | None:
     """The library that a backbone's name points to; None for a name of no such form."""
     if name.startswith("torchvision/"):
@@ -55,7 +60,7 @@ def library_of(name: str) -> Library | None:
         from pipeline.backbones import efficientnet_lite
 
         return efficientnet_lite
-    if FACTORY.fullmatch(name):
+    if is_factory(name):
         from pipeline.backbones import importable
 
         return importable

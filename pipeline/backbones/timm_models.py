@@ -45,9 +45,10 @@ def pretrained(name: str) -> tuple[nn.Module, Backbone]:
     Raises:
         ConfigError: as `backbone`, or if there are no weights or they cannot be fetched.
     """
+    described = backbone(name)  # says so where timm is missing
+
     import timm
 
-    described = backbone(name)
     try:
         network: nn.Module = timm.create_model(_known(name), pretrained=True)
     except Exception as error:  # the hub's errors are many, and not of one family

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from cache import Classifier
 from pipeline.backbones import CosineLinear
@@ -115,17 +115,19 @@ class TrainedModel:
         """
         if self.rule is None:
             return self
-        classifier = self.rule.adapt(self.classifier, class_counts)
+        adapted = self.with_classifier(self.rule.adapt(self.classifier, class_counts))
+        return replace(adapted, notes=(*self.notes, self.rule.need))
+
+    def with_classifier(self, classifier: Classifier) -> TrainedModel:
+        """The model with another head (C, D), perhaps for other classes.
+
+        The networks of both share their weights before the head.
+        """
         weights = chain(self.module.parameters(), self.module.buffers())
         network = copy.deepcopy(self.module, {id(weight): weight for weight in weights})
         put_module(network, self.classifier_name, head_module(classifier))
-        return replace(
-            self,
-            module=network.eval().requires_grad_(False),
-            classifier=classifier,
-            notes=(*self.notes, self.rule.need),
-            rule=None,
-        )
+        network = network.eval().requires_grad_(False)
+        return replace(self, module=network, classifier=classifier, rule=None)
 
     def backbone_digest(self) -> str:
         """Sha256 over names, types, shapes and bytes of all weights but the classifier's.
@@ -161,6 +163,15 @@ def head_module(classifier: Classifier) -> nn.Module:
 
 
 def put_module(network: nn.Module, name: str, part: nn.Module) -> None:
-    """Put `part` in the place of the submodule of that dotted name."""
+    """Put `part`, which takes features (B, D), in the place of the submodule of that dotted name.
+
+    That may be a 1x1 convolution, which gets pooled maps (B, D, 1, 1): `part` gets their rows.
+    """
     parent, _, child = name.rpartition(".")
+    part.register_forward_pre_hook(_rows)
     setattr(network.get_submodule(parent), child, part)
+
+
+def _rows(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Pooled maps (B, D, 1, 1) as features (B, D); features as they are."""
+    return tuple(each.flatten(1) if each.shape[2:] == (1, 1) else each for each in inputs)

@@ -21,7 +21,7 @@ FORMATS = ("safetensors", "torch-export", "onnx", "checkpoint")
 @click.command()
 @click.argument("store", type=PATH)
 @click.argument("head", type=PATH)
-@click.option("--checkpoint", type=PATH, required=True, help="The trained classifier's file, as extracted.")  # fmt: skip  # noqa: E501
+@click.option("--checkpoint", type=PATH, help="The trained classifier's file, as extracted; not needed for a --model with weights of its own.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="File to write, or a folder for it.")
 @click.option(
     "--format",
@@ -38,13 +38,13 @@ FORMATS = ("safetensors", "torch-export", "onnx", "checkpoint")
 @click.option("--size", type=click.IntRange(min=1), help="Side of the images in pixels, where neither a centre crop nor --images says it.")  # fmt: skip  # noqa: E501
 @click.option("--images", metavar="SRC", help="Where the test images are: run the written file on them and compare with the store.")  # fmt: skip  # noqa: E501
 @click.option("--check", metavar="N|all", default="256", show_default=True, help="How many of the --images.")  # fmt: skip  # noqa: E501
-@click.option("--model", default="auto", show_default=True, help="Checkpoint family, where the file leaves a doubt.")  # fmt: skip  # noqa: E501
+@click.option("--model", default="auto", show_default=True, help="Checkpoint family, where the file leaves a doubt; PACKAGE.MODULE:FACTORY, where STORE is of a network of your own.")  # fmt: skip  # noqa: E501
 @overwrite_option
 @json_option
 def export(
     store: Path,
     head: Path,
-    checkpoint: Path,
+    checkpoint: Path | None,
     out: Path,
     format_name: str,
     classifier: str | None,
@@ -59,6 +59,9 @@ def export(
     json_path: str | None,
 ) -> None:
     """Write the ensemble of both heads, or the new head, as one drop-in classifier.
+
+    A store of `extract --model NAME` without a checkpoint says which model it is of: that is built
+    again, and needs no --checkpoint.
 
     The output of an ensemble are log-probabilities: they can stand wherever logits do, and their
     softmax is the mean of both heads' probabilities.

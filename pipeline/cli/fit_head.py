@@ -20,6 +20,7 @@ from pipeline.cli.options import (
 from pipeline.cli.output import console_for, write_json
 from pipeline.cli.study import like_these_scores, run_study, study_options
 from pipeline.config import FitConfig
+from pipeline.config.idle import refuse_idle
 
 if TYPE_CHECKING:
     from cache import Store
@@ -75,12 +76,14 @@ def fit_head(
     torchrun --nproc-per-node 4 -m pipeline fit-head ...
     """
     config = settings_from("fit_head", FitConfig, recipe, given)
+    by_hand = [name for name, value in given.items() if value is not None]
     if seeds is not None or sweeps:
         run_study(
-            store, out, config, seeds, sweeps,
+            store, out, config, seeds, sweeps, by_hand,
             test_views=test_views, overwrite=overwrite, json_path=json_path,
         )  # fmt: skip
         return
+    refuse_idle([config], by_hand)
     _run_fit(store, out, config, test_views=test_views, overwrite=overwrite, json_path=json_path)
 
 

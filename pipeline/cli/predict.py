@@ -19,6 +19,7 @@ from pipeline.config import ExtractConfig, build_config
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pipeline.checkpoints import TrainedModel
     from pipeline.datasets import ShiftedViews
     from pipeline.heads import Head
     from pipeline.stages.predict import Classifier, Prediction
@@ -32,7 +33,7 @@ LONGEST_PATH = 36
 @click.command()
 @click.argument("head", metavar="HEAD|EXPORT", type=PATH)
 @click.argument("images", nargs=-1, required=True, type=PATH)
-@click.option("--checkpoint", type=PATH, help="The trained classifier that HEAD was fitted on; an EXPORT needs none.")  # fmt: skip  # noqa: E501
+@click.option("--checkpoint", type=PATH, help="The trained classifier that HEAD was fitted on; an EXPORT needs none, and neither does a HEAD of a --model with weights of its own.")  # fmt: skip  # noqa: E501
 @click.option("--classifier", type=click.Choice(("ensemble", "new")), help="Which classifier of a HEAD decides.  [default: ensemble]")  # fmt: skip  # noqa: E501
 @click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
 @click.option("--t-new", type=float, help="Temperature of the new head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
@@ -43,7 +44,7 @@ LONGEST_PATH = 36
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates of an image in CSV and JSON lines.")  # fmt: skip  # noqa: E501
 @click.option("--format", "format_name", type=click.Choice(("table", "csv", "jsonl")), default="table", show_default=True, help="A table for people; CSV or JSON lines for programs.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, help="File for the predictions.  [default: standard output]")
-@click.option("--model", default="auto", show_default=True, help="Checkpoint family, where the file leaves a doubt.")  # fmt: skip  # noqa: E501
+@click.option("--model", default="auto", show_default=True, help="Checkpoint family, where the file leaves a doubt; PACKAGE.MODULE:FACTORY, where HEAD is of a network of your own.")  # fmt: skip  # noqa: E501
 def predict(
     head: Path,
     images: tuple[Path, ...],
@@ -59,8 +60,9 @@ def predict(
 ) -> None:
     """Classify images and folders of images, with the probabilities of both heads.
 
-    HEAD is a file of `nolb fit-head` and needs the --checkpoint that was extracted; EXPORT is a
-    file of `nolb export` (.safetensors, .pt2, .onnx). Unreadable images are reported and left out.
+    HEAD is a file of `nolb fit-head` and needs the --checkpoint that was extracted, unless that
+    was a --model with weights of its own; EXPORT is a file of `nolb export` (.safetensors, .pt2,
+    .onnx). Unreadable images are reported and left out.
 
     A HEAD of a store with test views is scored with them, so it predicts with them too, and says
     so on standard error; --test-views 0 is quicker. An EXPORT sees the clean image alone.
@@ -105,7 +107,7 @@ def _open(
     fixed: bool,
     model: str,
 ) -> Classifier:
-    """A head with its checkpoint, or an exported file."""
+    """A head with its trained model, or an exported file."""
     from pipeline.errors import ExportError, HeadError
     from pipeline.exporting import open_export
     from pipeline.heads import load_head
@@ -124,16 +126,22 @@ def _open(
                 "which sees the clean image alone: leave --classifier, --t-old, --t-new and the "
                 "options of test views out, or give a head and its --checkpoint."
             ) from None
-        trained = None
-        if checkpoint is not None:
-            from pipeline.checkpoints import load_checkpoint
-
-            trained = load_checkpoint(checkpoint, model=model)
-        return classifier_of_export(open_export(head, trained))
-    if checkpoint is None:
-        raise click.UsageError(f"{head} is a head: give the --checkpoint that it was fitted on.")
+        return classifier_of_export(open_export(head, _trained_model(checkpoint, model)))
     chosen = _chosen_views(loaded, views)
     return classifier_of_head(loaded, checkpoint, temperatures, model=model, views=chosen)
+
+
+def _trained_model(checkpoint: Path | None, model: str) -> TrainedModel | None:
+    """The model that options name beside an exported file, which needs it in rare cases."""
+    if checkpoint is not None:
+        from pipeline.checkpoints import load_checkpoint
+
+        return load_checkpoint(checkpoint, model=model)
+    if model == "auto":
+        return None
+    from pipeline.pretrained import load_pretrained
+
+    return load_pretrained(model)
 
 
 def _chosen_views(head: Head, given: Mapping[str, Any]) -> ShiftedViews:

@@ -10,6 +10,7 @@ import click
 
 from pipeline.cli.output import console_for, write_json
 from pipeline.config import FitConfig
+from pipeline.config.idle import refuse_idle
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def run_study(
     config: FitConfig,
     seeds: int | None,
     sweeps: Sequence[str],
+    by_hand: Sequence[str],
     *,
     test_views: bool | None,
     overwrite: bool,
@@ -67,12 +69,14 @@ def run_study(
         config: settings that are not swept, and the first seed.
         seeds: seeds of each configuration.
         sweeps: what `--sweep` was given.
+        by_hand: fields of the settings that options gave.
         test_views: whether test views are averaged; not set: where the store has them.
         overwrite: whether an earlier study may be replaced.
         json_path: what `--json` was given.
 
     Raises:
-        ConfigError: if the sweep cannot be read, or several processes were started.
+        ConfigError: if the sweep cannot be read, a setting decides nothing for any of the heads,
+            or several processes were started.
         EvaluationError: if test views are asked for that are not there.
     """
     from cache import open_store
@@ -87,7 +91,9 @@ def run_study(
     )
 
     _require_one_process()
-    configs = grid_configs(config, parse_sweeps(sweeps))
+    grid = parse_sweeps(sweeps)
+    configs = grid_configs(config, grid)
+    refuse_idle(configs, [*by_hand, *grid])
     folder = study_folder(out)
     refuse_existing_study(folder, overwrite=overwrite)
     console = console_for(json_path)

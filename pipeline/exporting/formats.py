@@ -22,12 +22,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.backbones import BACKBONES, CosineLinear
+from pipeline.backbones import CosineLinear, find_backbone
+from pipeline.backbones.named import is_factory
 from pipeline.checkpoints import TrainedModel
+from pipeline.checkpoints.library import count_classes
 from pipeline.checkpoints.mapping import mismatches
 from pipeline.checkpoints.model import put_module
 from pipeline.datasets.preprocessing import N_CHANNELS
-from pipeline.errors import ExportError
+from pipeline.errors import ConfigError, ExportError
 from pipeline.exporting.description import METADATA_KEY, Description
 from pipeline.exporting.network import ImageClassifier, NormalizedLinear, TwoHeads
 
@@ -94,7 +96,8 @@ def open_export(path: Path | str, model: TrainedModel | None = None) -> Exported
 
     Args:
         path: a file that `write_export` wrote.
-        model: the trained model, for weights of a network that is not among ours.
+        model: the trained model, for weights of a network that its name does not build, as that
+            of one's own factory.
 
     Raises:
         ExportError: if it is missing, damaged, or nothing that nolb exported.
@@ -123,7 +126,9 @@ def _read_safetensors(path: Path, model: TrainedModel | None) -> Exported:
     except SafetensorError as error:
         raise ExportError(f"{path} is not a whole safetensors file ({error}).") from None
     description = Description.from_text(text, str(path))
-    network = _empty_network(description, state, model, path)
+    network, unused = _network(description, state, model, path)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
+    _put_heads(network, description, state, path)
     if problems := mismatches(network, state):
         raise ExportError(f"{path} does not fill {description.backbone}: {'; '.join(problems)}.")
     network.load_state_dict(state)
@@ -133,21 +138,33 @@ def _read_safetensors(path: Path, model: TrainedModel | None) -> Exported:
     return Exported(path, description, _runner(classifier.eval()), network)
 
 
-def _empty_network(
+def _network(
     description: Description, state: Mapping[str, Tensor], model: TrainedModel | None, path: Path
-) -> nn.Module:
-    """The network that the weights belong to."""
-    n_classes, name = len(description.class_names), description.classifier_name
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network that the weights belong to, and how the names begin of those without use."""
     if model is not None:
-        network = copy.deepcopy(model.module)
-    elif description.backbone in BACKBONES:
-        # Of other libraries nothing is imported because a file names it.
-        network = BACKBONES[description.backbone].build(n_classes)
-    else:
+        return copy.deepcopy(model.module), ()
+    name = description.backbone
+    # Nobody's own code is imported because a file names it.
+    if is_factory(name):
         raise ExportError(
-            f"{path} holds the weights of {description.backbone}, which cannot be built without "
-            "its checkpoint: give --checkpoint, or export a program (torch-export or onnx)."
+            f"{path} holds the weights of {name}, a function that runs only where you name it: "
+            f"give --model {name}, or export a program (torch-export or onnx)."
         )
+    try:
+        backbone = find_backbone(name)
+        # SqueezeNet's old outputs are features, as many as it has old classes.
+        n_classes = count_classes(backbone, state) or len(description.class_names)
+        return backbone.build(n_classes), backbone.unused
+    except ConfigError as error:
+        raise ExportError(f"{path} holds weights that have no network here: {error}") from None
+
+
+def _put_heads(
+    network: nn.Module, description: Description, state: Mapping[str, Tensor], path: Path
+) -> None:
+    """Put the new head, or both heads, without their weights into the old classifier's place."""
+    n_classes, name = len(description.class_names), description.classifier_name
     layer = name if description.temperatures is None else f"{name}.new"
     if f"{layer}.weight" not in state:
         raise ExportError(f"{path} lacks the head {layer}.weight: export again.")
@@ -160,7 +177,6 @@ def _empty_network(
             old = CosineLinear(width, n_classes, description.cosine_scale)
         part = TwoHeads(old, part, *description.temperatures)
     put_module(network, name, part)
-    return network
 
 
 def _write_torch_export(classifier: ImageClassifier, description: Description, path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from cache import Classifier, SplitSpec, Store, StoreSpec, create_store
 from pipeline.errors import HeadError
 from pipeline.heads import Head, require_same_identity
+from pipeline.old_head import ADOPTED
 from pipeline.progress import Clock, OnProgress, Snapshot
 
 SAME_LENGTH = 1e-5
@@ -53,7 +54,7 @@ def adopt_head(
         store_logits=False,
         provenance={
             **store.provenance,
-            "old_head": {"config": dict(head.config), "versions": dict(head.versions)},
+            ADOPTED: {"config": dict(head.config), "versions": dict(head.versions)},
         },
     )
     clock = Clock()

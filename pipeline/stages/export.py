@@ -9,27 +9,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cache import Split, Store
+from cache import Store
 from pipeline.checkpoints import TrainedModel
-from pipeline.ensemble import averaged_views, predict_split
-from pipeline.errors import ExportError, OutputExistsError, UnreadableImageError
+from pipeline.ensemble import averaged_views
+from pipeline.errors import ConfigError, ExportError, OutputExistsError
 from pipeline.exporting import (
+    BATCH,
     FORMATS,
+    Agreement,
     Description,
     Exported,
-    as_input,
     build_classifier,
+    compare_with_store,
     image_side,
     model_of_identity,
     open_export,
     patch_checkpoint,
+    side_of_images,
     write_export,
 )
 from pipeline.heads import Head, require_same_identity
 from pipeline.lookup import ImageLookup
+from pipeline.old_head import has_adopted_head, has_old_head, is_stand_in
+from pipeline.pretrained import pretrained_name
 from pipeline.versions import versions
 
 CHECKPOINT = "checkpoint"
@@ -37,23 +39,6 @@ CHECKPOINT = "checkpoint"
 
 WEIGHTS = "safetensors"
 """The format that is no program, so that its images may be of any side."""
-
-BATCH = 256
-"""Images that are checked at once."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How an exported file's predictions compare with those that the store gives."""
-
-    n_images: int
-    """Test images that were run through the file."""
-
-    n_different: int
-    """Images of which the file predicts another class."""
-
-    n_unreadable: int
-    """Images that were left out because they could not be read."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +82,7 @@ class Export:
 def export(
     store: Store,
     head: Head,
-    checkpoint: Path | str,
+    checkpoint: Path | str | None,
     out: Path | str,
     *,
     format: str,  # noqa: A002  what the option is called
@@ -116,9 +101,10 @@ def export(
     `evaluate` with `test_views=False`; `predict` averages views.
 
     Args:
-        store: the extraction of the checkpoint.
+        store: the extraction of the model.
         head: the re-trained head of that store.
-        checkpoint: the trained classifier's file.
+        checkpoint: the trained classifier's file; None for a model with weights of its own, as
+            `extract` took it without a file.
         out: file to write if it has the format's suffix, else a folder for it.
         format: `safetensors`, `torch-export`, `onnx`, or `checkpoint` for a copy of the user's own
             file with the new head in the old classifier's place.
@@ -129,7 +115,7 @@ def export(
         images: where the images of the test split are; the written file is then run on them, and
             its predictions are compared with those that the store gives.
         n_checked: how many of them; None for all.
-        model: checkpoint family, as in `load_checkpoint`.
+        model: checkpoint family, or the name of that model, as in `model_of_identity`.
         overwrite: replace what stands at `out`.
         on_progress: called with images checked and their number.
 
@@ -137,30 +123,103 @@ def export(
         ExportError: if checkpoint, store and head do not belong together, or the format cannot
             hold them.
         CheckpointError: if the checkpoint does not load.
+        ConfigError: if there is none where one is needed, or the named model cannot be built.
         HeadError: if the head belongs to another store.
         OutputExistsError: if the file exists and is not to be replaced.
     """
     require_same_identity(head, store)
-    trained = model_of_identity(checkpoint, store.identity, head.class_counts, model=model)
     if format == CHECKPOINT:
-        temperatures = None
-    path = _target(Path(out), format, temperatures, Path(checkpoint))
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists: name another file, or replace it by --overwrite.")
+        file = _own_file(checkpoint, store)
+        return _patched(store, head, file, Path(out), model, overwrite=overwrite)
+    trained = _trained_model(checkpoint, store, head, model, alone=temperatures is None)
+    path = _target(Path(out), format, temperatures, overwrite=overwrite)
     lookup = None if images is None else ImageLookup(images)
-    left_out = averaged_views(store, "test") if "test" in store else 0
+    side = _side(format, store, trained, lookup, side)
+    description = _describe(store, head, trained, temperatures, normalization, side)
     with _appearing(path) as unfinished:
-        if format == CHECKPOINT:
-            replaced = patch_checkpoint(trained, head, unfinished)
-            return Export(path, format, None, replaced, None, left_out)
-        side = _side(format, store, trained, lookup, side)
-        description = _describe(store, head, trained, temperatures, normalization, side)
-        write_export(format, build_classifier(trained, head, temperatures), description, unfinished)
-        exported, agreement = open_export(unfinished, trained), None
+        exported = _written(format, trained, head, description, unfinished)
+        agreement = None
         if lookup is not None:
-            wanted, _ = predict_split(store, "test", head, temperatures, test_views=False)
-            agreement = _agreement(exported, store["test"], wanted, lookup, n_checked, on_progress)
-    return Export(path, format, description, (), agreement, left_out)
+            agreement = compare_with_store(exported, store, head, lookup, n_checked, on_progress)
+    return Export(path, format, description, (), agreement, _views_left_out(store))
+
+
+def _own_file(checkpoint: Path | str | None, store: Store) -> Path:
+    """The file that a patched checkpoint is a copy of."""
+    if checkpoint is not None:
+        return Path(checkpoint)
+    name = pretrained_name(store.identity.model)
+    if name is None:
+        raise ConfigError(
+            "A patched checkpoint is a copy of yours: give it with --checkpoint FILE."
+        )
+    raise ExportError(
+        f"The weights of {name} are in no checkpoint that could get the new head: export another "
+        "format, safetensors, torch-export or onnx."
+    )
+
+
+def _patched(
+    store: Store, head: Head, checkpoint: Path, out: Path, model: str, *, overwrite: bool
+) -> Export:
+    """A copy of the user's own file with the new head."""
+    identity, counts = store.identity, head.class_counts
+    trained = model_of_identity(checkpoint, identity, counts, model=model)
+    if is_stand_in(trained.classifier):
+        raise _another_classifier(trained.source, "another format than checkpoint")
+    # A file may have any suffix: people rename .checkpoint to .pth, and torch does not mind.
+    if out.is_dir() or (checkpoint.suffix and not out.suffix):
+        out /= f"{checkpoint.stem}-new-head{checkpoint.suffix}"
+    _refuse_existing(out, overwrite=overwrite)
+    with _appearing(out) as unfinished:
+        replaced = patch_checkpoint(trained, head, unfinished)
+    return Export(out, CHECKPOINT, None, replaced, None, _views_left_out(store))
+
+
+def _trained_model(
+    checkpoint: Path | str | None, store: Store, head: Head, model: str, *, alone: bool
+) -> TrainedModel:
+    """The trained model with the store's old head, which the new one alone can do without.
+
+    Raises:
+        ExportError: if it is another model, or the old head is needed and not at hand.
+    """
+    if not (alone or has_old_head(store)):
+        raise ExportError(
+            "The head's store keeps no old head, which an ensemble needs: export the new head "
+            "alone, --classifier new."
+        )
+    # An adopted head is in no checkpoint; others are, unless it is the wrong one.
+    old = store.classifier if has_adopted_head(store) and not alone else None
+    trained = model_of_identity(checkpoint, store.identity, head.class_counts, model=model, old=old)
+    if is_stand_in(trained.classifier) and not alone:
+        raise _another_classifier(trained.source, "the new head alone, --classifier new")
+    return trained
+
+
+def _another_classifier(source: str, instead: str) -> ExportError:
+    return ExportError(
+        f"{source} has the store's backbone, but another classifier than the store's old head: "
+        f"give the model that was extracted, or export {instead}."
+    )
+
+
+def _written(
+    format: str,  # noqa: A002  as above
+    model: TrainedModel,
+    head: Head,
+    description: Description,
+    path: Path,
+) -> Exported:
+    """The file, as it reads back."""
+    network = build_classifier(model, head, description.temperatures)
+    write_export(format, network, description, path)
+    return open_export(path, model)
+
+
+def _views_left_out(store: Store) -> int:
+    """Test views of each test image, which the file does without."""
+    return averaged_views(store, "test") if "test" in store else 0
 
 
 def _side(
@@ -171,7 +230,7 @@ def _side(
     given: int | None,
 ) -> int | None:
     """Side of the images that the file takes; None where it holds weights and nothing says it."""
-    seen = None if lookup is None else _side_of_images(store["test"], lookup, model)
+    seen = None if lookup is None else side_of_images(store["test"], lookup, model)
     if format == WEIGHTS and seen is None and given is None:
         return None
     return image_side(model.preprocessing, given, seen)
@@ -211,21 +270,22 @@ def _target(
     out: Path,
     format: str,  # noqa: A002  as above
     temperatures: tuple[float, float] | None,
-    checkpoint: Path,
+    *,
+    overwrite: bool,
 ) -> Path:
     """The file to write."""
-    suffix = checkpoint.suffix if format == CHECKPOINT else FORMATS[format].suffix
-    if out.suffix == suffix and not out.is_dir():
-        return out
-    if format == CHECKPOINT:
-        if out.suffix and not out.is_dir():
-            return out  # people rename .checkpoint to .pth, and torch does not mind
-        name = f"{checkpoint.stem}-new-head{suffix}"
-    else:
-        name = ("ensemble" if temperatures is not None else "new-head") + suffix
-    if out.suffix and not out.is_dir():
+    suffix = FORMATS[format].suffix
+    if out.is_dir() or not out.suffix:
+        out /= ("ensemble" if temperatures is not None else "new-head") + suffix
+    elif out.suffix != suffix:
         raise ExportError(f"{out} should end in {suffix} for the format {format}, or be a folder.")
-    return out / name
+    _refuse_existing(out, overwrite=overwrite)
+    return out
+
+
+def _refuse_existing(path: Path, *, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists: name another file, or replace it by --overwrite.")
 
 
 @contextmanager
@@ -236,74 +296,3 @@ def _appearing(path: Path) -> Iterator[Path]:
         unfinished = Path(folder) / path.name
         yield unfinished
         unfinished.replace(path)
-
-
-def _side_of_images(split: Split, lookup: ImageLookup, model: TrainedModel) -> int:
-    """Side of the first readable test image after its preprocessing."""
-    reason = ""
-    for row in range(min(BATCH, split.n_samples)):
-        try:
-            pixels = model.preprocessing.to_uint8(lookup.read(split.ids[row]))
-        except UnreadableImageError as error:
-            reason = reason or str(error)
-            continue
-        height, width = pixels.shape[:2]
-        if height != width:
-            raise ExportError(
-                f"The test images are {width} x {height}, not square: an exported program takes "
-                "square images; extract with --crop."
-            )
-        return int(height)
-    raise ExportError(
-        f"None of the first test images can be read at {lookup.name} ({reason}): give the folder "
-        "that the ids of the test split are relative to."
-    )
-
-
-def _agreement(
-    exported: Exported,
-    split: Split,
-    wanted: NDArray[np.intp],
-    lookup: ImageLookup,
-    n_checked: int | None,
-    on_progress: Callable[[int, int], None] | None,
-) -> Agreement:
-    """Run the file on images of the split and compare with the store's predictions.
-
-    A subset is spread evenly over the split, which is usually sorted by class.
-
-    Args:
-        exported: the file.
-        split: the test split.
-        wanted: (N,) class of each usable row, as the store gives it.
-        lookup: where the images are.
-        n_checked: how many of them; None for all.
-        on_progress: called with images checked and their number.
-    """
-    usable = np.flatnonzero(split.usable)
-    n = len(usable) if n_checked is None else min(n_checked, len(usable))
-    picked = np.linspace(0, len(usable) - 1, n).round().astype(np.int64)
-    different = unreadable = 0
-    for start in range(0, n, BATCH):
-        part = picked[start : start + BATCH]
-        read = list(_read(exported, lookup, [split.ids[row] for row in usable[part]]))
-        inputs = [pixels for pixels in read if pixels is not None]
-        unreadable += len(read) - len(inputs)
-        if inputs:
-            found = exported.run(np.stack(inputs)).argmax(axis=1)
-            readable = [pixels is not None for pixels in read]
-            different += int((found != wanted[part][readable]).sum())
-        if on_progress is not None:
-            on_progress(min(start + BATCH, n), n)
-    return Agreement(n - unreadable, different, unreadable)
-
-
-def _read(
-    exported: Exported, lookup: ImageLookup, ids: list[str]
-) -> Iterator[NDArray[np.float32] | None]:
-    """(3, S, S) of each image as the file takes it; None for an unreadable one."""
-    for each in ids:
-        try:
-            yield as_input(lookup.read(each), exported.description)
-        except UnreadableImageError:
-            yield None

@@ -150,9 +150,7 @@ def extract(
     """
     config = config or ExtractConfig()
     team = team or Team.from_environment()
-    loaded = checkpoint
-    if not isinstance(loaded, TrainedModel):
-        loaded = prepare_model(loaded, config)
+    loaded = _loaded(checkpoint, config)
     images = open_sources(sources, SourceOptions(Path(root) if root is not None else None))
     device = choose_device(_device_name(config.device, team))
     decoder = jpeg_decoder(config, device)
@@ -171,6 +169,11 @@ def extract(
         shares=forward.clock.shares(),
         failed={name: store[name].failed for name in store.splits},
     )
+
+
+def _loaded(checkpoint: Path | str | TrainedModel | None, config: ExtractConfig) -> TrainedModel:
+    """The model of a file or a name; one that was prepared already stays as it is."""
+    return checkpoint if isinstance(checkpoint, TrainedModel) else prepare_model(checkpoint, config)
 
 
 def _ready_model(

@@ -22,7 +22,7 @@ from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.folders import IMAGE_SUFFIXES
 from pipeline.datasets.views import ShiftedViews
 from pipeline.ensemble import ensemble_probabilities, mean_features, softmax
-from pipeline.errors import DatasetError, UnreadableImageError
+from pipeline.errors import DatasetError, ExportError, UnreadableImageError
 from pipeline.exporting import (
     Description,
     Exported,
@@ -33,6 +33,7 @@ from pipeline.exporting import (
 from pipeline.exporting.network import TwoHeads
 from pipeline.heads import Head
 from pipeline.metrics import Floats
+from pipeline.old_head import is_stand_in, no_classifier
 
 BATCH = 64
 """Images in one forward pass, at most."""
@@ -125,19 +126,20 @@ class Classifier:
 
 def classifier_of_head(
     head: Head,
-    checkpoint: Path | str,
+    checkpoint: Path | str | None = None,
     temperatures: tuple[float, float] | None = (1.0, 1.0),
     *,
     model: str = "auto",
     views: ShiftedViews | None = None,
 ) -> Classifier:
-    """The checkpoint with the new head, or with both.
+    """The trained model with the new head, or with both.
 
     Args:
         head: the re-trained head.
-        checkpoint: the trained classifier that it was fitted on.
+        checkpoint: the trained classifier that it was fitted on; None for a model with weights of
+            its own, as `extract` took it without a file.
         temperatures: (t_old, t_new) of the ensemble; None where the new head decides alone.
-        model: checkpoint family, as in `load_checkpoint`.
+        model: checkpoint family, or the name of that model, as in `model_of_identity`.
         views: test views of each image; as in `ensemble.logit_blocks`, every head then sees the
             mean of the clean feature and theirs, for which an image takes 1 + V forward passes.
             Those of the store that the head was fitted on where not given, so that the head does
@@ -145,12 +147,16 @@ def classifier_of_head(
 
     Raises:
         ExportError: if the two do not belong together, or the store's test views cannot be made
-            again.
+            again, or an ensemble lacks its old head.
         CheckpointError: if the checkpoint does not load.
+        ConfigError: if there is none where one is needed, or the named model cannot be built.
     """
     if views is None:
         views = views_of_identity(head.identity)
     trained = model_of_identity(checkpoint, head.identity, head.class_counts, model=model)
+    knows_old = not is_stand_in(trained.classifier)
+    if temperatures is not None and not knows_old:
+        raise ExportError(_lacking(trained.source, head))
     description = Description(
         classifier="new" if temperatures is None else "ensemble",
         temperatures=temperatures,
@@ -175,9 +181,23 @@ def classifier_of_head(
         decisive = softmax(new)
         if temperatures is not None:
             decisive = ensemble_probabilities(old, new, *temperatures)
-        return Beliefs(decisive, softmax(old), softmax(new))
+        return Beliefs(decisive, softmax(old) if knows_old else None, softmax(new))
 
     return Classifier(description, believe, views)
+
+
+def _lacking(source: str, head: Head) -> str:
+    """Why there is no ensemble, and what there is."""
+    if head.identity.classifier == no_classifier(*head.weight.shape).digest():
+        return (
+            "The head's store keeps no old head, which an ensemble needs: take the new head alone, "
+            "--classifier new."
+        )
+    return (
+        f"{source} has the backbone of the head's store, but another classifier than the old "
+        "head of that store, which may be an adopted one: take the new head alone, --classifier "
+        "new, or predict with a file of both heads that nolb export makes of store and head."
+    )
 
 
 def classifier_of_export(exported: Exported) -> Classifier:

@@ -31,8 +31,8 @@ def sole_training(out: Path) -> Iterator[None]:
         out: the checkpoint to be, in a folder that exists.
 
     Raises:
-        TrainingError: if another process trains it; that one is not disturbed.
-        OSError: if the folder cannot be written to.
+        TrainingError: if another process trains it, which is not disturbed; or the lock cannot be
+            made where it belongs.
     """
     file = lock_path(out)
     lock = _taken(file, out)
@@ -47,13 +47,30 @@ def sole_training(out: Path) -> Iterator[None]:
 def _taken(file: Path, out: Path) -> Lock:
     """A hold on the file, which goes by its name."""
     while True:
-        file.touch()
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise TrainingError(
+                f"{file} stands where the lock of this training would, and is no plain file: move "
+                "it away."
+            )
+        try:
+            file.touch()
+        except OSError as error:
+            raise _unusable(file, error) from None
         try:
             lock = Lock(file, out)
         except FileNotFoundError:
             continue  # its holder has just ended, and removed it
         except StoreLockedError as error:
             raise TrainingError(str(error)) from None
+        except OSError as error:
+            raise _unusable(file, error) from None
         if lock.covers(file):
             return lock
         lock.release()  # likewise, in between
+
+
+def _unusable(file: Path, error: OSError) -> TrainingError:
+    return TrainingError(
+        f"{file}, the lock of this training, cannot be written ({error.strerror}): choose a folder "
+        "for --out that can be, or remove the file if nobody trains there."
+    )

@@ -164,6 +164,42 @@ def test_what_the_lock_file_says_decides_nothing(tmp_path, content):
     resume_store(path, make_spec()).close()
 
 
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+@pytest.mark.parametrize("kind", ["nothing", "dangling", "link", "folder"])
+def test_a_lock_that_is_no_file_is_told(tmp_path, suffix, kind):
+    path = tmp_path / f"x{suffix}"
+    create_store(path, make_spec()).close()
+    lock, other = tmp_path / f"x{suffix}.partial" / "lock", tmp_path / "other"
+    put(kind, lock, other)
+    with pytest.raises(StoreError, match=r"partial/lock is missing or no plain file.*--overwrite"):
+        resume_store(path, make_spec())
+    create_store(path, make_spec(), overwrite=True).close()
+    assert lock.is_file()
+    assert not other.exists() or other.read_text() == "own"
+
+
+@pytest.mark.parametrize("kind", ["dangling", "folder"])
+def test_what_stands_in_the_place_of_a_draft_is_told(tmp_path, kind):
+    place = tmp_path / "x.zarr.partial"
+    put(kind, place, tmp_path / "other")
+    if kind == "folder":
+        (place / "own").touch()
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match=r"x.zarr.partial stands where .* Move it away"):
+            create_store(tmp_path / "x.zarr", make_spec(), overwrite=overwrite)
+
+
+def put(kind: str, place: Path, other: Path) -> None:
+    """Something else in the place of a file; `other` is what a link points to."""
+    place.unlink(missing_ok=True)
+    if kind == "folder":
+        place.mkdir()
+    elif kind != "nothing":
+        if kind == "link":
+            other.write_text("own")
+        place.symlink_to(other)
+
+
 def test_reading_takes_no_lock(tmp_path):
     path = tmp_path / "x.zarr"
     with create_store(path, make_spec()) as writer:

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.config import ExtractConfig
 from pipeline.config.extract import MOST_TEST_VIEWS
 from pipeline.datasets import Preprocessing, ShiftedViews, ViewSpec
 from pipeline.datasets.views import Fill
 from pipeline.errors import ExportError
 from pipeline.exporting import model_of_identity, views_of_identity
 from pipeline.exporting.origin import printed_preprocessing
+from pipeline.stages.extract import extract
 from tests.exporting.exported import Small, small_extraction
 
 channel = st.floats(0.001, 1, allow_nan=False)
@@ -88,3 +90,11 @@ def test_another_checkpoint_is_refused_by_what_differs(small: Small, tmp_path: P
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ExportError, match="backbone"):
         model_of_identity(tmp_path / "other.pth", small.store.identity, small.head.class_counts)
+
+
+def test_statistics_that_no_file_holds_are_told(small: Small) -> None:
+    sources = {name: small.folder / name for name in ("train", "test")}
+    config = ExtractConfig(device="cpu", workers=0, recalibrate_bn=6)
+    store = extract(small.checkpoint, sources, small.folder / "bn.zarr", config).store
+    with pytest.raises(ExportError, match=r"with --recalibrate-bn, .* in no file: extract without"):
+        model_of_identity(small.checkpoint, store.identity, store.class_counts.tolist())

@@ -1,0 +1,116 @@
+"""An exported file held against the store: its predictions on the very images.
+
+Legend: N images, C classes, S the side of an image in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import Split, Store
+from pipeline.checkpoints import TrainedModel
+from pipeline.ensemble import predict_split
+from pipeline.errors import ExportError, UnreadableImageError
+from pipeline.exporting.formats import Exported
+from pipeline.exporting.inputs import as_input
+from pipeline.heads import Head
+from pipeline.lookup import ImageLookup
+
+BATCH = 256
+"""Images that are checked at once."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an exported file's predictions compare with those that the store gives."""
+
+    n_images: int
+    """Test images that were run through the file."""
+
+    n_different: int
+    """Images of which the file predicts another class."""
+
+    n_unreadable: int
+    """Images that were left out because they could not be read."""
+
+
+def compare_with_store(
+    exported: Exported,
+    store: Store,
+    head: Head,
+    lookup: ImageLookup,
+    n_checked: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Agreement:
+    """Run the file on test images and compare with what the store's clean features give.
+
+    A subset is spread evenly over the split, which is usually sorted by class.
+
+    Args:
+        exported: the file.
+        store: with the split `test`.
+        head: the new head, alone or beside the old one as the file's temperatures say.
+        lookup: where the images are.
+        n_checked: how many of them; None for all.
+        on_progress: called with images checked and their number.
+    """
+    temperatures = exported.description.temperatures
+    wanted, _ = predict_split(store, "test", head, temperatures, test_views=False)
+    split = store["test"]
+    usable = np.flatnonzero(split.usable)
+    n = len(usable) if n_checked is None else min(n_checked, len(usable))
+    picked = np.linspace(0, len(usable) - 1, n).round().astype(np.int64)
+    different = unreadable = 0
+    for start in range(0, n, BATCH):
+        part = picked[start : start + BATCH]
+        read = list(_read(exported, lookup, [split.ids[row] for row in usable[part]]))
+        inputs = [pixels for pixels in read if pixels is not None]
+        unreadable += len(read) - len(inputs)
+        if inputs:
+            found = exported.run(np.stack(inputs)).argmax(axis=1)
+            readable = [pixels is not None for pixels in read]
+            different += int((found != wanted[part][readable]).sum())
+        if on_progress is not None:
+            on_progress(min(start + BATCH, n), n)
+    return Agreement(n - unreadable, different, unreadable)
+
+
+def side_of_images(split: Split, lookup: ImageLookup, model: TrainedModel) -> int:
+    """Side of the first readable image of a split after its preprocessing.
+
+    Raises:
+        ExportError: if it is not square, or none of the first images can be read.
+    """
+    reason = ""
+    for row in range(min(BATCH, split.n_samples)):
+        try:
+            pixels = model.preprocessing.to_uint8(lookup.read(split.ids[row]))
+        except UnreadableImageError as error:
+            reason = reason or str(error)
+            continue
+        height, width = pixels.shape[:2]
+        if height != width:
+            raise ExportError(
+                f"The test images are {width} x {height}, not square: an exported program takes "
+                "square images; extract with --crop."
+            )
+        return int(height)
+    raise ExportError(
+        f"None of the first test images can be read at {lookup.name} ({reason}): give the folder "
+        "that the ids of the test split are relative to."
+    )
+
+
+def _read(
+    exported: Exported, lookup: ImageLookup, ids: list[str]
+) -> Iterator[NDArray[np.float32] | None]:
+    """(3, S, S) of each image as the file takes it; None for an unreadable one."""
+    for each in ids:
+        try:
+            yield as_input(lookup.read(each), exported.description)
+        except UnreadableImageError:
+            yield None
