@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from pipeline.losses import gml
     from pipeline.metrics import Scores
     from pipeline.recipes import load_recipe
-    from pipeline.stages.balance_head import balance_head, pool_of_store, score_by_folds
+    from pipeline.stages.balance_head import (
+        balance_head,
+        pool_of_images,
+        pool_of_store,
+        score_by_folds,
+    )
     from pipeline.stages.evaluate import evaluate
     from pipeline.stages.export import export
     from pipeline.stages.extract import extract
@@ -55,6 +60,7 @@ _HOMES = {
     "load_recipe": "pipeline.recipes",
     "make_report": "pipeline.stages.report",
     "open_store": "cache",
+    "pool_of_images": "pipeline.stages.balance_head",
     "pool_of_store": "pipeline.stages.balance_head",
     "pretrain": "pipeline.stages.pretrain",
     "save_head": "pipeline.heads",
@@ -89,6 +95,7 @@ __all__ = [
     "load_recipe",
     "make_report",
     "open_store",
+    "pool_of_images",
     "pool_of_store",
     "pretrain",
     "save_head",

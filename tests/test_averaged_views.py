@@ -19,9 +19,9 @@ from pipeline.datasets import ShiftedViews
 from pipeline.ensemble import logit_blocks, mixture_probabilities
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head, load_head, save_head
-from pipeline.stages import predict as predict_stage
+from pipeline.image_classifiers import classifier_of_head
 from pipeline.stages.evaluate import evaluate
-from pipeline.stages.predict import classifier_of_head, predict
+from pipeline.stages.predict import predict
 from pipeline.stages.report import make_report
 from pipeline.stages.study import study
 from pipeline.stages.sweep_temps import save_sweep, sweep_temps
@@ -274,7 +274,7 @@ def test_images_are_read_in_smaller_batches_the_more_views_they_have(
         read.append(images.shape[:2])
         return believe(images)
 
-    monkeypatch.setattr(predict_stage, "HELD", 12)
+    monkeypatch.setattr("pipeline.image_classifiers.HELD", 12)
     paths = [made / "test/ant/0.png"] * 7
     alike = list(predict(dataclasses.replace(classifier, believe=noted), paths))
     assert read == [(4, 3), (4, 3), (4, 1)]

@@ -14,6 +14,8 @@ from pipeline import balance_head, evaluate, load_head, pool_of_store, save_head
 from pipeline.balancing import balancing_shifts
 from pipeline.cli import main
 from pipeline.errors import EvaluationError
+from pipeline.stages.balance_head import pool_of_images
+from tests.exporting.exported import small_extraction
 from tests.measured_stores import planted_head, planted_store
 
 N_CLASSES = 4
@@ -170,3 +172,35 @@ def test_few_images_are_told(tmp_path: Path) -> None:
     path = saved_head(few, tmp_path / "new.safetensors")
     said = nolb("balance-head", path, few.path, "--out", tmp_path / "out.safetensors").output
     assert "1.2 images a class are few to balance on" in said
+
+
+def test_images_in_no_store_are_the_stores(tmp_path: Path) -> None:
+    small = small_extraction(tmp_path)
+    cached = balance_head(small.head, pool_of_store(small.head, small.store))
+    head, out = tmp_path / "new.safetensors", tmp_path / "balanced.safetensors"
+    save_head(small.head, head)
+    (small.images / "ant" / "torn.png").write_bytes(b"no image")
+    said = nolb(
+        "balance-head", head, "--images", small.images, "--checkpoint", small.checkpoint,
+        "--out", out,
+    ).output  # fmt: skip
+    assert "torn.png" in said
+    assert "balanced  12 images, 3 classes" in said
+    balanced = load_head(out)
+    assert balanced.bias == pytest.approx(cached.head.bias, abs=1e-3)
+    pool = balanced.config["pool"]
+    assert isinstance(pool, dict)
+    assert pool["split"] is None
+    with pytest.raises(EvaluationError, match="None of the images could be used"):
+        pool_of_images(small.head, [small.images / "ant" / "torn.png"], small.checkpoint)
+
+
+def test_where_the_images_come_from_is_said_once(store: Store, path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    neither = nolb("balance-head", path, "--out", out, code=2)
+    assert "a STORE, or --images FOLDER" in neither.output
+    both = nolb("balance-head", path, store.path, "--images", tmp_path, "--out", out, code=2)
+    assert "a STORE, or --images FOLDER" in both.output
+    scored = nolb("balance-head", path, "--images", tmp_path, "--folds", 5, "--out", out, code=2)
+    assert "--folds scores with labels" in scored.output
+    assert not out.exists()

@@ -19,13 +19,9 @@ from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import DatasetError
 from pipeline.exporting import open_export
 from pipeline.heads import save_head
+from pipeline.image_classifiers import classifier_of_export, classifier_of_head, find_images
 from pipeline.stages.export import export
-from pipeline.stages.predict import (
-    classifier_of_export,
-    classifier_of_head,
-    find_images,
-    predict,
-)
+from pipeline.stages.predict import predict
 from tests.exporting.exported import TEMPERATURES, Small, small_extraction
 
 

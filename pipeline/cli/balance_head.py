@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.heads import Head
-    from pipeline.stages.balance_head import Balanced
+    from pipeline.metrics import Scores
+    from pipeline.stages.balance_head import Balanced, Pool
 
 LOWEST = 5
 """Classes that are named."""
@@ -25,7 +27,10 @@ FEW_IMAGES = 10
 
 @click.command("balance-head")
 @click.argument("head", type=PATH)
-@click.argument("store", type=PATH)
+@click.argument("store", type=PATH, required=False)
+@click.option("--images", type=PATH, multiple=True, help="An image or a folder of images, which need no store and no labels; more than once for more.")  # fmt: skip  # noqa: E501
+@click.option("--checkpoint", type=PATH, help="With --images: the trained classifier that HEAD was fitted on, unless that was a --model with weights of its own.")  # fmt: skip  # noqa: E501
+@click.option("--model", default="auto", show_default=True, help="With --images: as for `nolb predict`.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Head to write, NAME.safetensors.")
 @click.option("--split", default="test", show_default=True, help="The images of STORE to balance on.")  # fmt: skip  # noqa: E501
 @click.option("--prior", metavar="equal|train|FILE", default="equal", show_default=True, help="How frequent the classes are among these images: all alike, as in training, or as a file says that holds one number a class, in the head's order.")  # fmt: skip  # noqa: E501
@@ -38,69 +43,109 @@ FEW_IMAGES = 10
 @overwrite_option
 def balance_head(
     head: Path,
-    store: Path,
+    store: Path | None,
+    images: tuple[Path, ...],
+    checkpoint: Path | None,
+    model: str,
     out: Path,
     split: str,
     prior: str,
-    mean: str,
-    temperature: float | None,
     folds: int | None,
     seed: int,
     test_views: bool | None,
     json_path: str | None,
     overwrite: bool,
+    **how: Any,
 ) -> None:
     """Shift HEAD's biases, on images without labels, for the classes it leaves behind.
 
     Where it is known how frequent the classes are among some images, in the simplest case equally,
     no label is needed to see for which of them HEAD decides too seldom, and to estimate every
     class's recall. The biases are shifted until the estimated harmonic mean of the recalls is
-    highest. The images are those of a split of STORE; only --folds looks at their labels.
-
-    Ten images a class or more, of classes about equally frequent, make a good pool. Where they
-    have a long tail, the few images of the smallest classes say little.
+    highest. The images are a split of STORE, of which only --folds looks at the labels, or
+    --images. Ten images a class or more make a good pool.
 
     `predict` and `export` take the new head as any other; say --classifier new, or they add the
     old head as it is.
 
     \b
-    Example:
-      nolb fit-head data.zarr --out new.safetensors
+    Examples:
       nolb balance-head new.safetensors data.zarr --folds 5 --out balanced.safetensors
-      nolb predict balanced.safetensors photos/ --checkpoint model.pth --classifier new
+      nolb balance-head new.safetensors --images photos/ --checkpoint model.pth \\
+        --out balanced.safetensors
+      nolb predict balanced.safetensors more/ --checkpoint model.pth --classifier new
     """
-    from cache import open_store
+    if (store is None) == (not images):
+        raise click.UsageError("Give images to balance on: a STORE, or --images FOLDER.")
+    if images and folds is not None:
+        raise click.UsageError("--folds scores with labels, which --images have none of.")
+
     from pipeline.balancing import TEMPERATURE
     from pipeline.heads import load_head, refuse_existing_head, save_head
-    from pipeline.stages import balance_head as stage
-    from pipeline.stages.evaluate import evaluate
-    from pipeline.tables import scores_table
+    from pipeline.stages.balance_head import balance_head
 
     refuse_existing_head(out, overwrite=overwrite)
     console = console_for(json_path)
     loaded = load_head(head)
-    shares = _shares(prior, loaded)
-    temperature = TEMPERATURE if temperature is None else temperature
-    how: dict[str, Any] = {"mean": mean, "temperature": temperature}
-    where: dict[str, Any] = {"split": split, "test_views": test_views}
-    scores = {}
-    with open_store(store) as opened:
-        pool = stage.pool_of_store(loaded, opened, **where)
-        balanced = stage.balance_head(loaded, pool, shares, **how)
-        if folds is not None:
-            scores = {
-                "before": evaluate(opened, loaded, **where),
-                "balanced": stage.score_by_folds(
-                    loaded, opened, shares=shares, n_folds=folds, seed=seed, **how, **where
-                ),
-            }
-    if scores:
-        console.print(scores_table(scores))
-        console.print(f"Balanced by folds: each of {folds} parts is decided by what the others gave.\n")  # fmt: skip  # noqa: E501
+    how["shares"] = _shares(prior, loaded)
+    how["temperature"] = TEMPERATURE if how["temperature"] is None else how["temperature"]
+    scores: dict[str, Scores] = {}
+    if store is None:
+        balanced = balance_head(
+            loaded, _pool_of_images(loaded, images, checkpoint, model, test_views), **how
+        )
+    else:
+        where = {"split": split, "test_views": test_views}
+        balanced, scores = _on_store(loaded, store, where, how, folds, seed)
     save_head(balanced.head, out, overwrite=overwrite)
+    if scores:
+        _tell_scores(scores, folds, console)
     _tell(balanced, out, console)
     measured = {name: score.to_json() for name, score in scores.items()}
     write_json({**balanced.to_json(), "scores": measured or None}, json_path)
+
+
+def _on_store(
+    head: Head,
+    store: Path,
+    where: dict[str, Any],
+    how: dict[str, Any],
+    folds: int | None,
+    seed: int,
+) -> tuple[Balanced, dict[str, Scores]]:
+    """The balanced head, and where folds are asked for the scores before and by folds."""
+    from cache import open_store
+    from pipeline.stages.balance_head import balance_head, pool_of_store, score_by_folds
+    from pipeline.stages.evaluate import evaluate
+
+    with open_store(store) as opened:
+        balanced = balance_head(head, pool_of_store(head, opened, **where), **how)
+        if folds is None:
+            return balanced, {}
+        by_folds = score_by_folds(head, opened, n_folds=folds, seed=seed, **how, **where)
+        return balanced, {"before": evaluate(opened, head, **where), "balanced": by_folds}
+
+
+def _pool_of_images(
+    head: Head,
+    images: tuple[Path, ...],
+    checkpoint: Path | None,
+    model: str,
+    test_views: bool | None,
+) -> Pool:
+    """Images run through the head's network, with progress; unreadable ones are told."""
+    from pipeline.image_classifiers import find_images
+    from pipeline.progress import ProgressReport
+    from pipeline.stages.balance_head import pool_of_images
+
+    def tell(path: str, reason: str) -> None:
+        click.echo(f"nolb: {path}: {reason}", err=True)
+
+    with ProgressReport("balance-head", "images") as progress:
+        return pool_of_images(
+            head, find_images(images), checkpoint, model=model, test_views=test_views,
+            on_unreadable=tell, on_progress=progress.update,
+        )  # fmt: skip
 
 
 def _shares(prior: str, head: Head) -> tuple[float, ...] | None:
@@ -112,6 +157,14 @@ def _shares(prior: str, head: Head) -> tuple[float, ...] | None:
     from pipeline.datasets import read_shares
 
     return read_shares(prior)
+
+
+def _tell_scores(scores: Mapping[str, Scores], folds: int | None, console: Console) -> None:
+    """What the labels say of the head before, and of the balanced one by folds."""
+    from pipeline.tables import scores_table
+
+    console.print(scores_table(scores))
+    console.print(f"Balanced by folds: each of {folds} parts is decided by what the others gave.\n")
 
 
 def _tell(balanced: Balanced, out: Path, console: Console) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pipeline.checkpoints import TrainedModel
     from pipeline.datasets import ShiftedViews
     from pipeline.heads import Head
-    from pipeline.stages.predict import Classifier, Prediction
+    from pipeline.image_classifiers import Classifier
+    from pipeline.stages.predict import Prediction
 
 COLUMNS = ("image", "rank", "class", "probability", "old_probability", "new_probability", "error")
 
@@ -75,7 +76,8 @@ def predict(
     """
     temperatures = chosen_temperatures(classifier, t_old, t_new)
 
-    from pipeline.stages.predict import find_images, predict
+    from pipeline.image_classifiers import find_images
+    from pipeline.stages.predict import predict
 
     given = (classifier, t_old, t_new, *views.values())
     fixed = any(value is not None for value in given)
@@ -111,7 +113,7 @@ def _open(
     from pipeline.errors import ExportError, HeadError
     from pipeline.exporting import open_export
     from pipeline.heads import load_head
-    from pipeline.stages.predict import classifier_of_export, classifier_of_head
+    from pipeline.image_classifiers import classifier_of_export, classifier_of_head
 
     try:
         if head.suffix not in {".safetensors", ""}:

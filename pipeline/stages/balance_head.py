@@ -5,9 +5,10 @@ Legend: N images, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,13 +25,19 @@ from pipeline.balancing import (
     levelling_shifts,
     matching_shifts,
 )
+from pipeline.datasets import ShiftedViews
 from pipeline.ensemble import averaged_views, logit_blocks
-from pipeline.errors import EvaluationError
+from pipeline.errors import EvaluationError, UnreadableImageError
 from pipeline.heads import Head, require_same_identity
+from pipeline.image_classifiers import beliefs_of, classifier_of_head
 from pipeline.metrics import Floats, Scores, score
+from pipeline.progress import Clock, OnProgress, Snapshot
 
 if TYPE_CHECKING:
     from cache.strict_json import JSON
+
+SMALLEST = 1e-300
+"""Probability that stands for 0, which has no logarithm."""
 
 FOLDS = 5
 """Parts of the images of which each is decided by what the others gave."""
@@ -115,6 +122,52 @@ def pool_of_store(
     return Pool(logits, {"split": split, "test_views": averaged_views(store, split, test_views)})
 
 
+def pool_of_images(
+    head: Head,
+    images: Sequence[str | Path],
+    checkpoint: str | Path | None = None,
+    *,
+    model: str = "auto",
+    test_views: bool | None = None,
+    on_unreadable: Callable[[str, str], None] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Pool:
+    """Images that are in no store, run through the head's network.
+
+    Args:
+        head: the head to balance.
+        images: paths of images.
+        checkpoint: the trained classifier that the head was fitted on; None for a model with
+            weights of its own.
+        model: as in `classifier_of_head`.
+        test_views: classify the mean feature with the test views of the head's store; None does
+            where it has them.
+        on_unreadable: called with the path and the reason of each image that cannot be used.
+        on_progress: called after every image.
+
+    Raises:
+        EvaluationError: if no image can be used.
+        ExportError: if checkpoint and head do not belong together.
+        CheckpointError: if the checkpoint does not load.
+        ConfigError: if there is none where one is needed.
+    """
+    views = ShiftedViews() if test_views is False else None
+    classifier = classifier_of_head(head, checkpoint, None, model=model, views=views)
+    logits = []
+    clock = Clock()
+    for done, (path, beliefs) in enumerate(beliefs_of(classifier, images), start=1):
+        if on_progress is not None:
+            on_progress(Snapshot(done, len(images), done, clock.seconds))
+        if not isinstance(beliefs, UnreadableImageError):
+            # Logarithms of probabilities are logits but for a constant of the row.
+            logits.append(np.log(np.maximum(beliefs.decisive, SMALLEST)).astype(np.float32))
+        elif on_unreadable is not None:
+            on_unreadable(path, str(beliefs))
+    if not logits:
+        raise EvaluationError("None of the images could be used: there is nothing to balance on.")
+    return Pool(np.stack(logits), {"split": None, "test_views": classifier.views.count})
+
+
 def balance_head(
     head: Head,
     pool: Pool,
@@ -130,7 +183,7 @@ def balance_head(
 
     Args:
         head: the head.
-        pool: images that it was not fitted on.
+        pool: images that it was not fitted on, of `pool_of_store` or `pool_of_images`.
         shares: (C,) of the classes among them, above 0 and in any unit; equal where not given.
         mean: which mean of the recalls; the harmonic one cares most for the lowest.
         temperature: at which the head's probabilities are about right on such images.

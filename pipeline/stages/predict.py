@@ -1,45 +1,17 @@
-"""The stage `predict`: what both heads say about images and folders of images.
-
-Legend: B images, C classes, D feature width, V test views.
-"""
+"""The stage `predict`: what both heads say about images and folders of images."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from pipeline.backbones import Tap
-from pipeline.checkpoints import TrainedModel
-from pipeline.datasets.decoding import read_rgb
-from pipeline.datasets.folders import IMAGE_SUFFIXES
-from pipeline.datasets.views import ShiftedViews
-from pipeline.ensemble import ensemble_probabilities, mean_features, softmax
-from pipeline.errors import DatasetError, ExportError, UnreadableImageError
-from pipeline.exporting import (
-    Description,
-    Exported,
-    as_inputs,
-    model_of_identity,
-    views_of_identity,
-)
-from pipeline.exporting.network import TwoHeads
-from pipeline.heads import Head
+from pipeline.errors import UnreadableImageError
+from pipeline.image_classifiers import Beliefs, Classifier, beliefs_of
 from pipeline.metrics import Floats
-from pipeline.old_head import is_stand_in, no_classifier
-
-BATCH = 64
-"""Images in one forward pass, at most."""
-
-HELD = 256
-"""Images and views of them that are held at once, at most: 147 MiB of 224 x 224 pixels."""
 
 
 @dataclass(frozen=True)
@@ -96,142 +68,6 @@ class Prediction:
         }
 
 
-@dataclass(frozen=True)
-class Beliefs:
-    """Probabilities (B, C) of some images."""
-
-    decisive: Floats
-    """Of the classifier that decides."""
-
-    old: Floats | None
-    """Of the old head, at temperature 1."""
-
-    new: Floats | None
-    """Of the new head, at temperature 1."""
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """Something that turns images into probabilities."""
-
-    description: Description
-    """Its classes and its input."""
-
-    believe: Callable[[NDArray[np.float32]], Beliefs]
-    """Versions of images (1 + V, B, 3, H, W), as the description says -> probabilities."""
-
-    views: ShiftedViews = field(default_factory=ShiftedViews)
-    """Test views whose mean feature with the clean image is classified."""
-
-
-def classifier_of_head(
-    head: Head,
-    checkpoint: Path | str | None = None,
-    temperatures: tuple[float, float] | None = (1.0, 1.0),
-    *,
-    model: str = "auto",
-    views: ShiftedViews | None = None,
-) -> Classifier:
-    """The trained model with the new head, or with both.
-
-    Args:
-        head: the re-trained head.
-        checkpoint: the trained classifier that it was fitted on; None for a model with weights of
-            its own, as `extract` took it without a file.
-        temperatures: (t_old, t_new) of the ensemble; None where the new head decides alone.
-        model: checkpoint family, or the name of that model, as in `model_of_identity`.
-        views: test views of each image; as in `ensemble.logit_blocks`, every head then sees the
-            mean of the clean feature and theirs, for which an image takes 1 + V forward passes.
-            Those of the store that the head was fitted on where not given, so that the head does
-            what its scores say; `ShiftedViews()` for the clean image alone.
-
-    Raises:
-        ExportError: if the two do not belong together, or the store's test views cannot be made
-            again, or an ensemble lacks its old head.
-        CheckpointError: if the checkpoint does not load.
-        ConfigError: if there is none where one is needed, or the named model cannot be built.
-    """
-    if views is None:
-        views = views_of_identity(head.identity)
-    trained = model_of_identity(checkpoint, head.identity, head.class_counts, model=model)
-    knows_old = not is_stand_in(trained.classifier)
-    if temperatures is not None and not knows_old:
-        raise ExportError(_lacking(trained.source, head))
-    description = Description(
-        classifier="new" if temperatures is None else "ensemble",
-        temperatures=temperatures,
-        normalization="outside",
-        side=trained.preprocessing.crop,
-        preprocessing=trained.preprocessing,
-        class_names=head.class_names,
-        model=head.identity.model,
-        backbone=trained.backbone,
-        classifier_name=trained.classifier_name,
-        cosine_scale=None,
-        origin={},
-    )
-
-    def believe(images: NDArray[np.float32]) -> Beliefs:
-        features, old = _features(trained, images[0])
-        if len(images) > 1:
-            others = (_features(trained, view)[0] for view in images[1:])
-            features = mean_features(chain([features], others))
-            old = trained.classifier.logits(features)
-        new = head.logits(features)
-        decisive = softmax(new)
-        if temperatures is not None:
-            decisive = ensemble_probabilities(old, new, *temperatures)
-        return Beliefs(decisive, softmax(old) if knows_old else None, softmax(new))
-
-    return Classifier(description, believe, views)
-
-
-def _lacking(source: str, head: Head) -> str:
-    """Why there is no ensemble, and what there is."""
-    if head.identity.classifier == no_classifier(*head.weight.shape).digest():
-        return (
-            "The head's store keeps no old head, which an ensemble needs: take the new head alone, "
-            "--classifier new."
-        )
-    return (
-        f"{source} has the backbone of the head's store, but another classifier than the old "
-        "head of that store, which may be an adopted one: take the new head alone, --classifier "
-        "new, or predict with a file of both heads that nolb export makes of store and head."
-    )
-
-
-def classifier_of_export(exported: Exported) -> Classifier:
-    """An exported file, which sees the clean image alone.
-
-    One with weights of both heads tells what each says.
-    """
-    description = exported.description
-
-    def believe(images: NDArray[np.float32]) -> Beliefs:
-        logits = exported.run(images[0])
-        alone = softmax(logits) if description.temperatures is None else None
-        return Beliefs(softmax(logits), None, alone)
-
-    network = exported.network
-    if network is None or not isinstance(
-        part := network.get_submodule(description.classifier_name), TwoHeads
-    ):
-        return Classifier(description, believe)
-    said: dict[str, Floats] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, logits: said.update({name: softmax(logits.numpy())})
-
-    part.old.register_forward_hook(note("old"))
-    part.new.register_forward_hook(note("new"))
-
-    def believe_both(images: NDArray[np.float32]) -> Beliefs:
-        decisive = softmax(exported.run(images[0]))
-        return Beliefs(decisive, said["old"], said["new"])
-
-    return Classifier(description, believe_both)
-
-
 def predict(
     classifier: Classifier, images: Iterable[str | Path], top: int = 5
 ) -> Iterator[Prediction]:
@@ -244,82 +80,26 @@ def predict(
         images: paths of images.
         top: most candidates of an image.
     """
-    size = min(BATCH, max(1, HELD // (1 + classifier.views.count)))
-    batch: list[str] = []
-    for image in images:
-        batch.append(str(image))
-        if len(batch) == size:
-            yield from _predict_batch(classifier, batch, top)
-            batch = []
-    yield from _predict_batch(classifier, batch, top)
-
-
-def find_images(paths: Sequence[str | Path]) -> list[str]:
-    """Image files: those named, and those in the folders named and below, in order.
-
-    Raises:
-        DatasetError: if a path does not exist, or a folder holds no image.
-    """
-    found: list[str] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = [
-                str(Path(place) / file)
-                for place, _, files in sorted(os.walk(path, followlinks=True))
-                for file in sorted(files)
-                if file.lower().endswith(IMAGE_SUFFIXES)
-            ]
-            if not inside:
-                raise DatasetError(f"{path}: holds no images ({' '.join(IMAGE_SUFFIXES)}).")
-            found += inside
-        elif path.exists():
-            found.append(str(path))
+    names = classifier.description.class_names
+    for path, beliefs in beliefs_of(classifier, images):
+        if isinstance(beliefs, UnreadableImageError):
+            yield Prediction(path, (), error=str(beliefs))
         else:
-            raise DatasetError(f"{path}: no such image or folder.")
-    return found
+            yield _prediction(path, beliefs, names, top)
 
 
-def _predict_batch(classifier: Classifier, paths: list[str], top: int) -> Iterator[Prediction]:
-    """Predictions of a few images, which may differ in size."""
-    done: dict[int, Prediction] = {}
-    by_shape: dict[tuple[int, ...], dict[int, NDArray[np.float32]]] = {}
-    for i, path in enumerate(paths):
-        try:
-            pixels = as_inputs(read_rgb(path), classifier.description, classifier.views)
-        except UnreadableImageError as error:
-            done[i] = Prediction(path, (), error=str(error))
-        else:
-            by_shape.setdefault(pixels.shape, {})[i] = pixels
-    for alike in by_shape.values():
-        beliefs = classifier.believe(np.stack(list(alike.values()), axis=1))
-        for row, i in enumerate(alike):
-            done[i] = _prediction(paths[i], beliefs, row, classifier.description.class_names, top)
-    yield from (done[i] for i in range(len(paths)))
-
-
-def _prediction(
-    path: str, beliefs: Beliefs, row: int, names: tuple[str, ...], top: int
-) -> Prediction:
+def _prediction(path: str, beliefs: Beliefs, names: tuple[str, ...], top: int) -> Prediction:
     """One image's candidates; a stable sort leaves the lower class index first on ties."""
-    order = np.argsort(-beliefs.decisive[row], kind="stable")[:top]
+    order = np.argsort(-beliefs.decisive, kind="stable")[:top]
 
     def of(probabilities: Floats | None, c: int) -> float | None:
-        return None if probabilities is None else float(probabilities[row, c])
+        return None if probabilities is None else float(probabilities[c])
 
     def best(probabilities: Floats | None) -> str | None:
-        return None if probabilities is None else names[int(probabilities[row].argmax())]
+        return None if probabilities is None else names[int(probabilities.argmax())]
 
     candidates = tuple(
-        Candidate(names[c], float(beliefs.decisive[row, c]), of(beliefs.old, c), of(beliefs.new, c))
+        Candidate(names[c], float(beliefs.decisive[c]), of(beliefs.old, c), of(beliefs.new, c))
         for c in order.tolist()
     )
     return Prediction(path, candidates, best(beliefs.old), best(beliefs.new))
-
-
-def _features(
-    model: TrainedModel, images: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features (B, D) and old logits (B, C) of normalised images."""
-    with torch.inference_mode(), Tap(model.module, model.classifier_name) as tap:
-        features, logits = tap(torch.from_numpy(images))
-    return features.numpy(), logits.numpy()

@@ -28,18 +28,14 @@ from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import ConfigError, ExportError
 from pipeline.exporting import Agreement, model_of_identity, open_export
 from pipeline.heads import Head, save_head
+from pipeline.image_classifiers import classifier_of_export, classifier_of_head
 from pipeline.pretrained import load_pretrained, pretrained_name
 from pipeline.recalibration import RECALIBRATED
 from pipeline.stages.adopt_head import adopt_head
 from pipeline.stages.export import export
 from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
-from pipeline.stages.predict import (
-    Prediction,
-    classifier_of_export,
-    classifier_of_head,
-    predict,
-)
+from pipeline.stages.predict import Prediction, predict
 from tests.exporting.exported import TEMPERATURES, small_extraction
 from tests.small_data import image_folder
 

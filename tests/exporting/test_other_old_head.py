@@ -20,12 +20,13 @@ from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import ExportError
 from pipeline.exporting import Agreement, model_of_identity, open_export
 from pipeline.heads import Head, save_head
+from pipeline.image_classifiers import classifier_of_export, classifier_of_head, find_images
 from pipeline.old_head import is_stand_in
 from pipeline.stages.adopt_head import adopt_head
 from pipeline.stages.export import export
 from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
-from pipeline.stages.predict import classifier_of_export, classifier_of_head, find_images, predict
+from pipeline.stages.predict import predict
 from tests.exporting.exported import TEMPERATURES, small_extraction
 from tests.small_data import image_folder, small_checkpoint
 
