@@ -2,10 +2,10 @@
 
 Two things are known of images that nobody has labelled: how a head sees them, and, where they were
 drawn so, how frequent the classes are among them. That is enough for one number a class, in two
-steps. `matching_shifts` makes the head's probabilities right on average: a class that is given too
-little probability has lost it to others. `levelling_shifts` then decides for the harmonic (or
-geometric) mean of the recalls, which probabilities that are right on average estimate without a
-label. A linear head takes both into its bias.
+steps. `matching_shifts` makes the head decide for each class about as often as it occurs: one that
+is decided for too seldom has lost its images to others. `levelling_shifts` then decides for the
+harmonic (or geometric) mean of the recalls, which tempered probabilities estimate without a label.
+A linear head takes both into its bias.
 
 Legend: N images, C classes, l logits (N, C), b and w shifts (C,), q the classes' shares (C,).
 """
@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import logsumexp, softmax
 
 from pipeline.ensemble import Logits
 from pipeline.errors import EvaluationError
@@ -29,19 +29,23 @@ Mean = Literal["harmonic", "geometric", "arithmetic"]
 MEANS: tuple[Mean, ...] = ("harmonic", "geometric", "arithmetic")
 
 SHARPNESS = 4.0
-"""Factor of logits whose softmax stands for decisions, which have no slope. On held-out images 2, 4
-and 8 were equally good, and 1, the probabilities themselves, was worse (docs/recipe.md)."""
+"""Factor of logits whose softmax stands for decisions, which have no slope. On held-out images 3 to
+10 were equally good for matching, where 1, the probabilities themselves, was worse; and 2 to 8 for
+levelling (docs/recipe.md)."""
 
 TEMPERATURE = 1.5
-"""Divides the logits where probabilities are to be right, not decisions sharp. Heads are too sure
-of images that they were not fitted on; on held-out images 1.2 to 2 gave the best likelihood, and
-1 to 2 equally good recalls (docs/recipe.md)."""
+"""Divides the logits before they are taken as probabilities. Heads are too sure of images that they
+were not fitted on: on held-out images 1.2 to 2 gave the best likelihood, and 1 to 3 recalls that
+differ by a point (docs/recipe.md)."""
 
 CLOSE = 0.01
 """A share that is this part of the smallest wanted share away from what is wanted is reached."""
 
 FLAT = 1e-5
 """Slope of the logarithm of a mean recall at which its top is reached."""
+
+SMOOTHEST = 1e-6
+"""Part of the last sharpness at which the search begins at the latest, some 20 rounds of it."""
 
 ROUNDS = 500
 """Most steps of L-BFGS at one sharpness; some tens are usual."""
@@ -62,7 +66,9 @@ def balancing_shifts(
         EvaluationError: if shapes disagree, there is no row, or a number is out of range.
     """
     shifts = matching_shifts(logits, shares)
-    return shifts + levelling_shifts(logits + shifts, shares, mean, temperature)
+    # Of the logits' type: a pool in float32 is not doubled.
+    matched = logits + shifts.astype(logits.dtype)
+    return shifts + levelling_shifts(matched, shares, mean, temperature)
 
 
 def matching_shifts(logits: Logits, shares: Floats, sharpness: float = SHARPNESS) -> Floats:
@@ -98,7 +104,8 @@ def matching_shifts(logits: Logits, shares: Floats, sharpness: float = SHARPNESS
     shifts = np.zeros(len(shares))
     # From smooth to sharp: where decisions hardly overlap the slope is a staircase, and L-BFGS
     # had better begin near the bottom.
-    for factor in _up_to(sharpness, 1 / max(float(np.std(logits)), 1e-12)):
+    spread = float(np.std(logits, dtype=np.float64))
+    for factor in _up_to(sharpness, max(1 / max(spread, 1e-12), SMOOTHEST * sharpness)):
         shifts = _lowest(slope, shifts, (factor,), CLOSE * float(shares.min()))
     return shifts
 
@@ -109,14 +116,15 @@ def levelling_shifts(
     mean: Mean = "harmonic",
     temperature: float = TEMPERATURE,
 ) -> Floats:
-    """Shifts w (C,), of mean 0, whose decisions have the highest estimated mean of recalls.
+    """Shifts w (C,), of mean 0, whose decisions have a high estimated mean of recalls.
 
     With p = softmax(l / T + log q), the probabilities of the classes, and d = softmax(s (l + w) /
     T) in the place of decisions, the recall of class c is estimated as the mean over the images of
     p_c d_c / q_c. So with the geometric mean this is GML, eq. (1), that has
     probabilities for labels and fits shifts alone; the harmonic one lifts the lowest recalls
     further. Where p is right, no decisions are better for a mean of recalls than such with one
-    number a class (Narasimhan et al. 2015).
+    number a class (Narasimhan et al. 2015); here it is so only roughly. The mean is not concave in
+    w: this is the top that is reached from no shift.
 
     Args:
         logits: l (N, C), as `matching_shifts` leaves them.
@@ -163,17 +171,24 @@ def decided_shares(logits: Logits) -> Floats:
 def estimated_recalls(logits: Logits, shares: Floats, temperature: float, shifts: Floats) -> Floats:
     """Recalls (C,) in percent of the decisions of logits + shifts, estimated without labels.
 
+    Of a class's probability among the images, the part that lies on those decided for it. The order
+    of the classes is worth more than the figures, which are too high where a head is too sure.
+
     Args:
         logits: (N, C), as `matching_shifts` leaves them.
         shares: (C,) of the classes among the images.
-        temperature: with which the probabilities are about right.
+        temperature: divides the logits of the probabilities, as in `levelling_shifts`.
         shifts: (C,) for the decisions.
     """
-    probabilities = np.exp(log_softmax(logits / temperature + np.log(shares), axis=1))
-    decisions = (logits + shifts).argmax(axis=1)
-    hits = np.zeros(len(shares))
-    np.add.at(hits, decisions, probabilities[np.arange(len(decisions)), decisions])
-    return np.asarray(100 * hits / (len(decisions) * shares))
+    log_q = np.log(shares)
+    hits, mass = np.zeros(len(shares)), np.zeros(len(shares))
+    for block in _blocks(logits):
+        probabilities = softmax(block / temperature + log_q, axis=1)
+        decisions = (block + shifts).argmax(axis=1)
+        own = probabilities[np.arange(len(decisions)), decisions]
+        hits += np.bincount(decisions, own, len(shares))
+        mass += probabilities.sum(axis=0)
+    return np.asarray(100 * hits / mass)
 
 
 def decisions_by_folds(logits: Logits, folds: Ints, shifts_of: Callable[[Logits], Floats]) -> Ints:
@@ -200,6 +215,8 @@ def _check(logits: Logits, shares: Floats) -> None:
             f"Shares of {len(shares)} classes need logits (N, {len(shares)}) of at least one "
             f"image, not {logits.shape}."
         )
+    if not np.isfinite(logits).all():
+        raise EvaluationError("There are NaN or infinite logits: fit the head, or extract, again.")
     if not (shares > 0).all() or abs(float(shares.sum()) - 1) > 1e-9:  # noqa: PLR2004  # rounding
         raise EvaluationError("Shares of classes are above 0 and have the sum 1.")
 
@@ -212,6 +229,11 @@ def _lowest(
         slope, start, args=args, jac=True, method="L-BFGS-B",
         options={"maxiter": ROUNDS, "gtol": flat, "ftol": 0.0},
     )  # fmt: skip
+    if not np.isfinite(found.fun):
+        raise EvaluationError(
+            "The logits are too far apart to be balanced: one class's probability is 0 for all "
+            "images at this temperature. Raise the temperature, or fit the head again."
+        )
     return np.asarray(found.x - found.x.mean(), np.float64)
 
 

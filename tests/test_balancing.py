@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from pipeline.balancing import (
+    MEANS,
     SHARPNESS,
+    Mean,
     balancing_shifts,
     decided_shares,
     decisions_by_folds,
@@ -100,6 +102,35 @@ def test_the_arithmetic_mean_needs_no_shift() -> None:
     assert both == pytest.approx(matching_shifts(logits, equal()))
 
 
+@pytest.mark.parametrize("mean", MEANS)
+@pytest.mark.parametrize("temperature", [0.7, 3.0])
+def test_both_steps_one_after_the_other(mean: Mean, temperature: float) -> None:
+    logits, q = drawn_logits(8), drawn_shares(8)
+    b = matching_shifts(logits, q)
+    w = levelling_shifts(logits + b, q, mean, temperature)
+    both = balancing_shifts(logits, q, mean, temperature)
+    assert both == pytest.approx(b + w, abs=1e-9)
+    assert abs(both.mean()) < 1e-9
+
+
+def test_every_mean_and_temperature_has_shifts_of_its_own() -> None:
+    logits, q = planted_pool()[0][:400], np.array([0.1, 0.2, 0.3, 0.4])
+    chosen: list[tuple[Mean, float]] = [("harmonic", 1.5), ("harmonic", 3.0), ("geometric", 1.5)]
+    shifts = [balancing_shifts(logits, q, mean, temperature) for mean, temperature in chosen]
+    for i in range(len(shifts)):
+        for other in shifts[:i]:
+            assert np.abs(shifts[i] - other).max() > 0.02
+
+
+def test_what_is_chosen_where_nothing_is_said() -> None:
+    logits, q = drawn_logits(9), drawn_shares(9)
+    plain = matching_shifts(logits, q)
+    assert np.array_equal(plain, matching_shifts(logits, q, 4.0))
+    assert np.abs(plain - matching_shifts(logits, q, 1.0)).max() > 0.1
+    for shifts in (levelling_shifts, balancing_shifts):
+        assert np.array_equal(shifts(logits, q), shifts(logits, q, "harmonic", 1.5))
+
+
 @given(SEEDS)
 def test_classes_in_another_order_have_their_own_shifts(seed: int) -> None:
     logits, q = drawn_logits(seed), drawn_shares(seed)
@@ -110,20 +141,25 @@ def test_classes_in_another_order_have_their_own_shifts(seed: int) -> None:
 
 
 def test_many_rows_go_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = drawn_logits(5)
-    whole = balancing_shifts(logits, equal())
+    logits, zero = drawn_logits(5), np.zeros(4)
+    whole, recalls = balancing_shifts(logits, equal()), estimated_recalls(logits, equal(), 2, zero)
     monkeypatch.setattr("pipeline.balancing.BLOCK_BYTES", 8 * 4 * 7)
     assert balancing_shifts(logits, equal()) == pytest.approx(whole, abs=1e-6)
+    assert estimated_recalls(logits, equal(), 2, zero) == pytest.approx(recalls)
 
 
 def test_estimated_recalls_are_the_hits_expected_of_the_decisions() -> None:
     logits, q, shifts = drawn_logits(1), drawn_shares(1), np.array([0.3, -0.2, 0.0, -0.1])
-    expected = np.zeros(4)
+    hits, mass = np.zeros(4), np.zeros(4)
     for row in logits:
         p = softmax(row / 2.0 + np.log(q))
         c = int((row + shifts).argmax())
-        expected[c] += 100 * p[c] / (len(logits) * q[c])
-    assert estimated_recalls(logits, q, 2.0, shifts) == pytest.approx(expected)
+        hits[c] += p[c]
+        mass += p
+    assert estimated_recalls(logits, q, 2.0, shifts) == pytest.approx(100 * hits / mass)
+    # Where one class is decided for on all images, all that it has lies there, and no more.
+    always = estimated_recalls(logits, q, 2.0, np.array([0, 0, 0, 100.0]))
+    assert always == pytest.approx([0, 0, 0, 100])
 
 
 def planted_pool(seed: int = 0) -> tuple[Floats, Ints]:
@@ -177,6 +213,8 @@ def test_no_image_has_a_say_in_its_own_decision() -> None:
         (np.zeros((3, 3)), equal(2), r"need logits \(N, 2\)"),
         (np.zeros((3, 2)), np.array([0.0, 1.0]), "above 0"),
         (np.zeros((3, 2)), np.array([0.5, 0.6]), "sum 1"),
+        (np.array([[0.0, np.nan]]), equal(2), "NaN or infinite"),
+        (np.array([[0.0, -np.inf]]), equal(2), "NaN or infinite"),
     ],
 )
 def test_what_does_not_belong_together(logits: Floats, q: Floats, message: str) -> None:
@@ -200,6 +238,12 @@ def test_logits_far_apart() -> None:
     shifts = balancing_shifts(logits, equal(2))
     assert np.isfinite(shifts).all()
     assert decided_shares(logits + matching_shifts(logits, equal(2))) == pytest.approx([0.5, 0.5])
+
+
+def test_a_class_that_no_image_can_be_of() -> None:
+    far = pytest.raises(EvaluationError, match="too far apart to be balanced")
+    with np.errstate(divide="ignore", invalid="ignore"), far:
+        levelling_shifts(np.array([[0.0, 1e6], [0.0, 2e6]]), equal(2))
 
 
 def test_logits_that_are_all_alike() -> None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 LOWEST = 5
 """Classes that are named."""
 
-FEW_IMAGES = 10
-"""Images a class, on average, below which half of the gain was lost (docs/recipe.md)."""
+TOO_FEW, FEW = 5, 10
+"""Images a class, on average, below which heads became worse, and below which half of the gain was
+lost (docs/recipe.md)."""
 
 
 @click.command("balance-head")
@@ -32,12 +33,12 @@ FEW_IMAGES = 10
 @click.option("--checkpoint", type=PATH, help="With --images: the trained classifier that HEAD was fitted on, unless that was a --model with weights of its own.")  # fmt: skip  # noqa: E501
 @click.option("--model", default="auto", show_default=True, help="With --images: as for `nolb predict`.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Head to write, NAME.safetensors.")
-@click.option("--split", default="test", show_default=True, help="The images of STORE to balance on.")  # fmt: skip  # noqa: E501
-@click.option("--prior", metavar="equal|train|FILE", default="equal", show_default=True, help="How frequent the classes are among these images: all alike, as in training, or as a file says that holds one number a class, in the head's order.")  # fmt: skip  # noqa: E501
-@click.option("--mean", type=click.Choice(("harmonic", "geometric", "arithmetic")), default="harmonic", show_default=True, help="Mean of the estimated recalls that is lifted; the harmonic one cares most for the lowest, the arithmetic one for accuracy.")  # fmt: skip  # noqa: E501
-@click.option("--temperature", type=float, help="Of the head's probabilities on images that it was not fitted on.  [default: 1.5]")  # fmt: skip  # noqa: E501
-@click.option("--folds", type=int, help="Also score it, with the labels of the split: each image decided by what the other folds' images gave.")  # fmt: skip  # noqa: E501
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the folds.")
+@click.option("--split", help="With STORE: the images to balance on.  [default: test]")
+@click.option("--prior", metavar="equal|train|FILE", default="equal", show_default=True, help="Class frequencies among these images: all equal, as in training, or a file with one number for each class in the head's order. The new head is for equally frequent classes, whatever these are.")  # fmt: skip  # noqa: E501
+@click.option("--mean", type=click.Choice(("harmonic", "geometric", "arithmetic")), default="harmonic", show_default=True, help="Which mean of the estimated recalls to raise: the harmonic one cares most for the lowest, the arithmetic one keeps the accuracy.")  # fmt: skip  # noqa: E501
+@click.option("--temperature", type=float, help="Divides the logits before they are taken as probabilities.  [default: 1.5]")  # fmt: skip  # noqa: E501
+@click.option("--folds", type=int, help="With STORE: also score it, with the labels, each image decided by what the other folds' images gave. Takes as many fits.")  # fmt: skip  # noqa: E501
+@click.option("--seed", type=click.IntRange(0), help="Seed that draws the folds.  [default: 0]")
 @test_views_option
 @json_option
 @overwrite_option
@@ -48,10 +49,10 @@ def balance_head(
     checkpoint: Path | None,
     model: str,
     out: Path,
-    split: str,
+    split: str | None,
     prior: str,
     folds: int | None,
-    seed: int,
+    seed: int | None,
     test_views: bool | None,
     json_path: str | None,
     overwrite: bool,
@@ -59,14 +60,14 @@ def balance_head(
 ) -> None:
     """Shift HEAD's biases, on images without labels, for the classes it leaves behind.
 
-    Where it is known how frequent the classes are among some images, in the simplest case equally,
-    no label is needed to see for which of them HEAD decides too seldom, and to estimate every
-    class's recall. The biases are shifted until the estimated harmonic mean of the recalls is
-    highest. The images are a split of STORE, of which only --folds looks at the labels, or
-    --images. Ten images a class or more make a good pool.
+    Provided it is known how frequent the classes are among some images, in the simplest case
+    equally, no label is needed to see for which of them HEAD decides too seldom, and to estimate
+    which recalls are lowest. The biases are shifted until the estimated harmonic mean of the
+    recalls is highest. The images are --images, or a split of STORE, of which only --folds looks
+    at the labels. Ten images a class or more make a good pool.
 
-    `predict` and `export` take the new head as any other; say --classifier new, or they add the
-    old head as it is.
+    For `predict` and `export` use --classifier new with the new head; without it the old head is
+    mixed in, unbalanced.
 
     \b
     Examples:
@@ -75,10 +76,13 @@ def balance_head(
         --out balanced.safetensors
       nolb predict balanced.safetensors more/ --checkpoint model.pth --classifier new
     """
-    if (store is None) == (not images):
-        raise click.UsageError("Give images to balance on: a STORE, or --images FOLDER.")
-    if images and folds is not None:
-        raise click.UsageError("--folds scores with labels, which --images have none of.")
+    _require_one_source(
+        store, images, json_path == str(out),
+        of_store={"--split": split, "--folds": folds},
+        of_images={"--checkpoint": checkpoint, "--model": None if model == "auto" else model},
+    )  # fmt: skip
+    if seed is not None and folds is None:
+        raise click.UsageError("--seed draws folds: give --folds too, or leave it out.")
 
     from pipeline.balancing import TEMPERATURE
     from pipeline.heads import load_head, refuse_existing_head, save_head
@@ -95,14 +99,37 @@ def balance_head(
             loaded, _pool_of_images(loaded, images, checkpoint, model, test_views), **how
         )
     else:
-        where = {"split": split, "test_views": test_views}
-        balanced, scores = _on_store(loaded, store, where, how, folds, seed)
+        where = {"split": split or "test", "test_views": test_views}
+        balanced, scores = _on_store(loaded, store, where, how, folds, seed or 0)
     save_head(balanced.head, out, overwrite=overwrite)
     if scores:
         _tell_scores(scores, folds, console)
     _tell(balanced, out, console)
     measured = {name: score.to_json() for name, score in scores.items()}
-    write_json({**balanced.to_json(), "scores": measured or None}, json_path)
+    content = {"head": str(out), "prior": prior, **how, **balanced.to_json()}
+    del content["shares"]
+    write_json({**content, "folds": folds, "scores": measured or None}, json_path)
+
+
+def _require_one_source(
+    store: Path | None,
+    images: tuple[Path, ...],
+    same_file: bool,
+    of_store: Mapping[str, object],
+    of_images: Mapping[str, object],
+) -> None:
+    """Refuse two sources of images or none, and options that belong to the other one."""
+    if store is None and not images:
+        raise click.UsageError("Give images to balance on: a STORE, or --images FOLDER.")
+    if store is not None and images:
+        raise click.UsageError("Give a STORE or --images, not both.")
+    others = of_store if images else of_images
+    idle = [flag for flag, value in others.items() if value is not None]
+    if idle:
+        belongs = "a STORE" if images else "--images"
+        raise click.UsageError(f"Leave {', '.join(idle)} out: only {belongs} takes that.")
+    if same_file:
+        raise click.UsageError("--json and --out name one file: give two.")
 
 
 def _on_store(
@@ -119,11 +146,11 @@ def _on_store(
     from pipeline.stages.evaluate import evaluate
 
     with open_store(store) as opened:
-        balanced = balance_head(head, pool_of_store(head, opened, **where), **how)
-        if folds is None:
-            return balanced, {}
-        by_folds = score_by_folds(head, opened, n_folds=folds, seed=seed, **how, **where)
-        return balanced, {"before": evaluate(opened, head, **where), "balanced": by_folds}
+        scores = {}
+        if folds is not None:  # first, because it may refuse the number of folds
+            by_folds = score_by_folds(head, opened, n_folds=folds, seed=seed, **how, **where)
+            scores = {"before": evaluate(opened, head, **where), "balanced": by_folds}
+        return balance_head(head, pool_of_store(head, opened, **where), **how), scores
 
 
 def _pool_of_images(
@@ -155,8 +182,17 @@ def _shares(prior: str, head: Head) -> tuple[float, ...] | None:
     if prior == "train":
         return tuple(map(float, head.class_counts))
     from pipeline.datasets import read_shares
+    from pipeline.errors import DatasetError
 
-    return read_shares(prior)
+    if not Path(prior).exists():
+        raise DatasetError(f"{prior}: no such file; --prior is equal, train or a file.")
+    shares = read_shares(prior)
+    if len(shares) != len(head.class_names):
+        raise DatasetError(
+            f"{prior}: {len(shares)} numbers, but the head has {len(head.class_names)} classes; "
+            "it needs one for each, in the head's order."
+        )
+    return shares
 
 
 def _tell_scores(scores: Mapping[str, Scores], folds: int | None, console: Console) -> None:
@@ -173,6 +209,7 @@ def _tell(balanced: Balanced, out: Path, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from pipeline.exporting import views_of_identity
     from pipeline.metrics import harmonic_mean
 
     before, after = balanced.recalls_before, balanced.recalls_after
@@ -188,13 +225,28 @@ def _tell(balanced: Balanced, out: Path, console: Console) -> None:
         table.add_row(name, f"{before[c]:.1f}", f"{after[c]:.1f}", *often)
     means = (f"{harmonic_mean(recalls):.1f}" for recalls in (before, after))
     table.add_row("harmonic mean of all", *means, "", "")
-    table.caption = Text("In %, estimated without labels. Decided for: of as often as it occurs.")
+    table.caption = Text(
+        "Estimated without labels: good for the order of the classes, not as figures.\n"
+        "Decided for: how often, in % of how often the class occurs."
+    )
     console.print(table)
     n_classes = len(balanced.shares)
     console.print(f"balanced  {balanced.n_images:,} images, {n_classes:,} classes -> {out}")
-    if balanced.n_images < FEW_IMAGES * n_classes:
+    per_class = balanced.n_images / n_classes
+    if per_class < TOO_FEW:
         console.print(
-            f"Note: {balanced.n_images / n_classes:.1f} images a class are few to balance on; with "
-            f"{FEW_IMAGES} or more less is left to chance."
+            f"Warning: {per_class:.1f} images a class. On held-out images such pools made heads "
+            f"worse, not better; take {FEW} a class or more."
         )
-    console.print(f"Next: nolb predict {out} IMAGES --checkpoint FILE --classifier new")
+    elif per_class < FEW:
+        console.print(
+            f"Note: {per_class:.1f} images a class give a part of the gain at best; {FEW} or more "
+            "are better."
+        )
+    clean = not balanced.test_views and views_of_identity(balanced.head.identity).count
+    if clean:
+        console.print("Balanced for the clean image alone: use it with --no-test-views.")
+    clean_alone = " --test-views 0" if clean else ""
+    console.print(
+        f"Next: nolb predict {out} IMAGES --checkpoint FILE --classifier new{clean_alone}"
+    )

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 SMALLEST = 1e-300
 """Probability that stands for 0, which has no logarithm."""
 
+LEAST_SHARE = 1e-6
+"""Of a class among the images."""
+
 FOLDS = 5
 """Parts of the images of which each is decided by what the others gave."""
 
@@ -50,8 +53,11 @@ class Pool:
     logits: NDArray[np.float32]
     """(N, C) of the head."""
 
-    origin: dict[str, JSON]
-    """Where the images come from, for the provenance."""
+    split: str | None
+    """Split of the head's store that they are; None for images that are in no store."""
+
+    test_views: int
+    """Views of each image whose mean feature with the clean one was classified."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +70,15 @@ class Balanced:
     n_images: int
     """N images of the pool."""
 
+    test_views: int
+    """Views of each image whose mean feature with the clean one was classified."""
+
     shares: Floats
     """(C,) of the classes in the pool, of the sum 1, as they were given."""
 
     decided_before: Floats
-    """(C,) shares of the pool's images that the head decided for each class."""
+    """(C,) shares of the pool's images that the head decides for each class, where its logits have
+    the logarithm of the classes' shares added, to be logits for this pool."""
 
     decided_after: Floats
     """(C,) the same of the new head; classes that are hard to find get more than their share."""
@@ -89,6 +99,7 @@ class Balanced:
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return {
             "images": self.n_images,
+            "test_views": self.test_views,
             "estimated_classes": {
                 name: dict(zip(names, row, strict=True))
                 for name, row in zip(self.head.class_names, rows, strict=True)
@@ -119,7 +130,7 @@ def pool_of_store(
         )
     blocks = logit_blocks(store, split, [head], test_views)
     logits = np.concatenate([np.asarray(block.logits[0], np.float32) for block in blocks])
-    return Pool(logits, {"split": split, "test_views": averaged_views(store, split, test_views)})
+    return Pool(logits, split, averaged_views(store, split, test_views))
 
 
 def pool_of_images(
@@ -165,7 +176,7 @@ def pool_of_images(
             on_unreadable(path, str(beliefs))
     if not logits:
         raise EvaluationError("None of the images could be used: there is nothing to balance on.")
-    return Pool(np.stack(logits), {"split": None, "test_views": classifier.views.count})
+    return Pool(np.stack(logits), None, classifier.views.count)
 
 
 def balance_head(
@@ -189,16 +200,19 @@ def balance_head(
         temperature: at which the head's probabilities are about right on such images.
 
     Raises:
-        EvaluationError: if shares, mean or temperature are not what they must be.
+        EvaluationError: if shares, mean or temperature are not what they must be, or there are
+            fewer images than classes.
     """
     q = _shares(head, shares)
+    _require_enough(pool)
     matched = matching_shifts(pool.logits, q)
-    logits = pool.logits + matched
+    logits = pool.logits + matched.astype(np.float32)
     shifts = levelling_shifts(logits, q, mean, temperature)
+    log_q = np.log(q).astype(np.float32)
     estimate = partial(estimated_recalls, logits, q, temperature)
     note: dict[str, JSON] = {
-        **pool.origin, "images": len(logits), "mean": mean, "temperature": temperature,
-        "shares": None if shares is None else q.tolist(),
+        "split": pool.split, "test_views": pool.test_views, "images": len(logits), "mean": mean,
+        "temperature": temperature, "shares": None if shares is None else q.tolist(),
     }  # fmt: skip
     bias = head.bias.astype(np.float64) + matched + shifts
     return Balanced(
@@ -208,9 +222,10 @@ def balance_head(
             config={"balanced": dict(head.config), "pool": note},
         ),
         n_images=len(logits),
+        test_views=pool.test_views,
         shares=q,
-        decided_before=decided_shares(pool.logits),
-        decided_after=decided_shares(logits + shifts),
+        decided_before=decided_shares(pool.logits + log_q),
+        decided_after=decided_shares(logits + shifts.astype(np.float32) + log_q),
         recalls_before=estimate(-matched),
         recalls_after=estimate(shifts),
     )
@@ -248,7 +263,10 @@ def score_by_folds(
             folds, or fewer folds than two.
         HeadError: if the head belongs to another store.
     """
+    if seed < 0:
+        raise EvaluationError(f"The seed of the folds is 0 or more, not {seed}.")
     pool = pool_of_store(head, store, split, test_views=test_views)
+    _require_enough(pool)
     q = _shares(head, shares)
     rows = store[split]
     n = len(pool.logits)
@@ -267,6 +285,15 @@ def score_by_folds(
     return replace(scores, predictor="new", test_views=averaged_views(store, split, test_views))
 
 
+def _require_enough(pool: Pool) -> None:
+    """Refuse a pool from which nothing can be learnt."""
+    n, n_classes = pool.logits.shape
+    if n < n_classes:
+        raise EvaluationError(
+            f"{n} images cannot balance {n_classes} classes: ten a class or more are needed."
+        )
+
+
 def _shares(head: Head, given: Sequence[float] | None) -> Floats:
     """Shares (C,) of the sum 1."""
     n_classes = len(head.class_names)
@@ -275,12 +302,21 @@ def _shares(head: Head, given: Sequence[float] | None) -> Floats:
     shares = np.asarray(given, np.float64)
     if shares.shape != (n_classes,):
         raise EvaluationError(
-            f"A head of {n_classes} classes needs the share of each, not {len(shares)} numbers."
+            f"A head of {n_classes} classes needs the share of each, not {len(shares)} numbers: "
+            "give one for each class, in the head's order."
         )
-    for name, share in zip(head.class_names, shares.tolist(), strict=True):
-        if not 0 < share < np.inf:
-            raise EvaluationError(
-                f"The share of class {name!r} is {share:g}, but must be a number above 0: a head "
-                "cannot be balanced for a class on images that have none of it."
-            )
-    return np.asarray(shares / shares.sum(), np.float64)
+    if not (np.isfinite(shares) & (shares > 0)).all():
+        c = int(np.argmin(np.isfinite(shares) & (shares > 0)))
+        raise EvaluationError(
+            f"The share of class {head.class_names[c]!r} is {shares[c]:g}, but must be a number "
+            "above 0: a head cannot be balanced for a class on images that have none of it."
+        )
+    shares = shares / shares.max()  # first, so that no sum is infinite
+    shares /= shares.sum()
+    if shares.min() < LEAST_SHARE:
+        name = head.class_names[int(shares.argmin())]
+        raise EvaluationError(
+            f"The share of class {name!r} is {shares.min():.1g} of all, less than one image in a "
+            "million: a head cannot be balanced for it."
+        )
+    return np.asarray(shares, np.float64)
