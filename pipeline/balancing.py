@@ -225,10 +225,11 @@ def _lowest(
     slope: Callable[..., tuple[float, Floats]], start: Floats, args: tuple[float, ...], flat: float
 ) -> Floats:
     """The lowest point (C,), of mean 0, of what gives its height and slope."""
-    found = minimize(
-        slope, start, args=args, jac=True, method="L-BFGS-B",
-        options={"maxiter": ROUNDS, "gtol": flat, "ftol": 0.0},
-    )  # fmt: skip
+    with np.errstate(divide="ignore", invalid="ignore"):  # told below
+        found = minimize(
+            slope, start, args=args, jac=True, method="L-BFGS-B",
+            options={"maxiter": ROUNDS, "gtol": flat, "ftol": 0.0},
+        )  # fmt: skip
     if not np.isfinite(found.fun):
         raise EvaluationError(
             "The logits are too far apart to be balanced: one class's probability is 0 for all "

@@ -242,7 +242,7 @@ def test_logits_far_apart() -> None:
 
 def test_a_class_that_no_image_can_be_of() -> None:
     far = pytest.raises(EvaluationError, match="too far apart to be balanced")
-    with np.errstate(divide="ignore", invalid="ignore"), far:
+    with far:
         levelling_shifts(np.array([[0.0, 1e6], [0.0, 2e6]]), equal(2))
 
 

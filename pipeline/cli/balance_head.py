@@ -85,12 +85,14 @@ def balance_head(
         raise click.UsageError("--seed draws folds: give --folds too, or leave it out.")
 
     from pipeline.balancing import TEMPERATURE
+    from pipeline.exporting import views_of_identity
     from pipeline.heads import load_head, refuse_existing_head, save_head
     from pipeline.stages.balance_head import balance_head
 
     refuse_existing_head(out, overwrite=overwrite)
     console = console_for(json_path)
     loaded = load_head(head)
+    stored_views = views_of_identity(loaded.identity).count
     how["shares"] = _shares(prior, loaded)
     how["temperature"] = TEMPERATURE if how["temperature"] is None else how["temperature"]
     scores: dict[str, Scores] = {}
@@ -104,7 +106,7 @@ def balance_head(
     save_head(balanced.head, out, overwrite=overwrite)
     if scores:
         _tell_scores(scores, folds, console)
-    _tell(balanced, out, console)
+    _tell(balanced, stored_views, out, console)
     measured = {name: score.to_json() for name, score in scores.items()}
     content = {"head": str(out), "prior": prior, **how, **balanced.to_json()}
     del content["shares"]
@@ -203,13 +205,12 @@ def _tell_scores(scores: Mapping[str, Scores], folds: int | None, console: Conso
     console.print(f"Balanced by folds: each of {folds} parts is decided by what the others gave.\n")
 
 
-def _tell(balanced: Balanced, out: Path, console: Console) -> None:
+def _tell(balanced: Balanced, stored_views: int, out: Path, console: Console) -> None:
     """What is known without a label of the classes that were left behind most."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.exporting import views_of_identity
     from pipeline.metrics import harmonic_mean
 
     before, after = balanced.recalls_before, balanced.recalls_after
@@ -243,9 +244,12 @@ def _tell(balanced: Balanced, out: Path, console: Console) -> None:
             f"Note: {per_class:.1f} images a class give a part of the gain at best; {FEW} or more "
             "are better."
         )
-    clean = not balanced.test_views and views_of_identity(balanced.head.identity).count
+    clean = stored_views > balanced.test_views
     if clean:
-        console.print("Balanced for the clean image alone: use it with --no-test-views.")
+        console.print(
+            "Balanced for the clean image alone: score it with --no-test-views, and predict with "
+            "--test-views 0."
+        )
     clean_alone = " --test-views 0" if clean else ""
     console.print(
         f"Next: nolb predict {out} IMAGES --checkpoint FILE --classifier new{clean_alone}"

@@ -157,13 +157,16 @@ def pool_of_images(
         on_progress: called after every image.
 
     Raises:
-        EvaluationError: if no image can be used.
+        EvaluationError: if no image can be used, or test views are asked for that the head's
+            store does not have.
         ExportError: if checkpoint and head do not belong together.
         CheckpointError: if the checkpoint does not load.
         ConfigError: if there is none where one is needed.
     """
     views = ShiftedViews() if test_views is False else None
     classifier = classifier_of_head(head, checkpoint, None, model=model, views=views)
+    if test_views and not classifier.views.count:
+        raise EvaluationError("The head's store has no test views: leave --test-views out.")
     logits = []
     clock = Clock()
     for done, (path, beliefs) in enumerate(beliefs_of(classifier, images), start=1):
