@@ -122,6 +122,17 @@ def test_the_table_begins_with_the_lowest_class(tmp_path: Path) -> None:
     assert ["harmonic", "mean", "of", "all", *(f"{mean:.1f}" for mean in means)] in rows
 
 
+def test_evaluate_says_on_which_images_a_head_was_balanced(
+    store: Store, path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "balanced.safetensors"
+    nolb("balance-head", path, store.path, "--out", out)
+    assert "balanced on these images" in nolb("evaluate", store.path, out).output
+    for heads, split in ((path, "test"), (out, "val")):
+        said = nolb("evaluate", store.path, heads, "--split", split).output
+        assert "balanced on these images" not in said
+
+
 def test_the_command_without_labels_does_not_score(
     store: Store, path: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -80,6 +81,13 @@ def evaluate(
             scores["ensemble"] = asked
         class_counts = opened.class_counts
     console.print(scores_table(scores))
+    for path, one in zip(head, heads, strict=True):
+        pool = one.config.get("pool")
+        if isinstance(pool, Mapping) and pool.get("split") == split:
+            console.print(
+                f"Note: {path} was balanced on these images, without their labels; nolb "
+                "balance-head --folds 5 scores such a head by folds."
+            )
     if figure is not None:
         from pipeline.figures import recall_bars  # matplotlib loads for half a second
 
