@@ -164,7 +164,7 @@ class Rack(dict[str, Rows]):
 
     path = Path("rack.memory")
     splits = ("test",)
-    classifier = SimpleNamespace(weight=np.eye(2))
+    classifier = SimpleNamespace(weight=np.eye(2), bias=None)
 
 
 def rack(values: Any, old: Any) -> Any:
