@@ -13,7 +13,7 @@ Legend: N images, C classes, l logits (N, C), b and w shifts (C,), q the classes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.optimize import minimize
@@ -26,7 +26,7 @@ from pipeline.metrics import Floats, Ints, count_per_class
 Mean = Literal["harmonic", "geometric", "arithmetic"]
 """Which mean of the recalls is lifted."""
 
-MEANS: tuple[Mean, ...] = ("harmonic", "geometric", "arithmetic")
+MEANS: tuple[Mean, ...] = get_args(Mean)
 
 SHARPNESS = 4.0
 """Factor of logits whose softmax stands for decisions, which have no slope. On held-out images 3 to

@@ -107,10 +107,12 @@ def balance_head(
     if scores:
         _tell_scores(scores, folds, console)
     _tell(balanced, stored_views, out, console)
-    measured = {name: score.to_json() for name, score in scores.items()}
-    content = {"head": str(out), "prior": prior, **how, **balanced.to_json()}
-    del content["shares"]
-    write_json({**content, "folds": folds, "scores": measured or None}, json_path)
+    content = {
+        "head": str(out), "prior": prior, "mean": how["mean"], "temperature": how["temperature"],
+        **balanced.to_json(), "folds": folds,
+        "scores": {name: score.to_json() for name, score in scores.items()} or None,
+    }  # fmt: skip
+    write_json(content, json_path)
 
 
 def _require_one_source(

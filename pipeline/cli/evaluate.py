@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options import PATH, file_option, json_option, overwrite_option, test_views_option
 from pipeline.cli.output import console_for, write_json
 from pipeline.config import parse_grid, parse_weights
+
+if TYPE_CHECKING:
+    from pipeline.heads import Head
 
 
 @click.command()
@@ -82,8 +86,7 @@ def evaluate(
         class_counts = opened.class_counts
     console.print(scores_table(scores))
     for path, one in zip(head, heads, strict=True):
-        pool = one.config.get("pool")
-        if isinstance(pool, Mapping) and pool.get("split") == split:
+        if _balanced_on(one, split):
             console.print(
                 f"Note: {path} was balanced on these images, without their labels; nolb "
                 "balance-head --folds 5 scores such a head by folds."
@@ -94,3 +97,9 @@ def evaluate(
         recall_bars(scores, class_counts, figure)
         console.print(f"wrote {figure}")
     write_json(asked.to_json(), json_path)
+
+
+def _balanced_on(head: Head, split: str) -> bool:
+    """Whether the images of the split have had a say in the head's biases."""
+    pool = head.config.get("pool")
+    return isinstance(pool, Mapping) and pool.get("split") == split
