@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from benchmarks.machine import describe, seconds, spread
 from pipeline.backbones import Backbone, find_backbone
+from pipeline.checkpoints.own import write_file
 from pipeline.config import PretrainConfig
 from pipeline.devices import autocast, choose_device
 from pipeline.training.augmentation import Shift, draw_mix
@@ -32,7 +33,6 @@ from pipeline.training.draws import EpochDraws
 from pipeline.training.images import HeldImages
 from pipeline.training.loop import Trainer
 from pipeline.training.network import build_network, memory_format
-from pipeline.training.saving import write_file
 
 SIDE, N_CLASSES = 32, 100
 SHIFT = Shift(padding=4, colour=(0, 0, 0), flip=True)

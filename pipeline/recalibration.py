@@ -1,8 +1,11 @@
-"""BatchNorm statistics re-estimated on training images in which every class is as frequent.
+"""BatchNorm statistics re-estimated on training images as a deployed network sees them.
 
-Stage 2 of two-stage methods (MiSLAS's shift, Zhong et al. 2021, sec. 3.3) trains its head on
-class-balanced batches with BatchNorm in training mode, so the statistics follow the balanced data.
-Here they are the plain mean over the batches, without augmentation, and weights stay as they are.
+A network that was trained with mixup keeps the statistics of mixed images, whose deviations are
+smaller; on images as they are its own old head is better with theirs (docs/recipe.md, fourth
+round). Stage 2 of two-stage methods (MiSLAS's shift, Zhong et al. 2021, sec. 3.3) trains its head
+on class-balanced batches with BatchNorm in training mode, so the statistics follow the balanced
+data. Here they are the plain mean over the batches, without augmentation, and weights stay as they
+are.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource
-from pipeline.datasets.splitting import balanced_rows
+from pipeline.datasets.splitting import balanced_rows, shuffled_rows
 from pipeline.errors import CheckpointError, DatasetError
 from pipeline.reading import BatchReader, RowRange, default_workers, read_ahead
 
@@ -35,8 +40,9 @@ def describe(config: ExtractConfig) -> str:
     """What is done to the model, for its identity; empty where nothing is."""
     if config.recalibrate_bn == 0:
         return ""
+    balanced = "class-balanced " if config.recalibrate_bn_sampler == "class-balanced" else ""
     return (
-        f"{RECALIBRATED} {config.recalibrate_bn} class-balanced training images in batches of "
+        f"{RECALIBRATED} {config.recalibrate_bn} {balanced}training images in batches of "
         f"{config.batch_size}, seed {config.view_seed}"
     )
 
@@ -44,12 +50,13 @@ def describe(config: ExtractConfig) -> str:
 def recalibrate(
     model: TrainedModel, train: ImageSource, config: ExtractConfig, device: torch.device
 ) -> TrainedModel:
-    """The model with BatchNorm statistics of class-balanced training images.
+    """The model with BatchNorm statistics of its training images, unmixed and unaugmented.
 
     Args:
         model: the trained classifier; stays as it is.
         train: its training images.
-        config: settings; `recalibrate_bn`, `batch_size`, `view_seed` and `workers` are read.
+        config: settings; `recalibrate_bn`, its sampler, `batch_size`, `view_seed` and `workers`
+            are read.
         device: where the model runs.
 
     Returns:
@@ -96,7 +103,7 @@ def _pass_over(
     device: torch.device,
 ) -> int:
     """Run the network over the drawn images; returns how many could be read."""
-    drawn = _Drawn(train, config.recalibrate_bn, config.view_seed)
+    drawn = _Drawn(train, _drawn_rows(train, config))
     size = min(config.batch_size, len(drawn))
     # Batches count alike, so all have one size; the few images of a last short one are left out.
     work = [RowRange(SPLIT, start, start + size) for start in range(0, len(drawn) - size + 1, size)]
@@ -111,12 +118,20 @@ def _pass_over(
     return seen
 
 
+def _drawn_rows(train: ImageSource, config: ExtractConfig) -> NDArray[np.int64]:
+    """Rows (M,) of the images whose statistics are taken."""
+    n, seed = config.recalibrate_bn, config.view_seed
+    if config.recalibrate_bn_sampler == "class-balanced":
+        return balanced_rows(train.labels, n, seed)
+    return shuffled_rows(len(train.labels), n, seed)
+
+
 class _Drawn(ImageSource):
     """Rows of a source, some of them several times."""
 
-    def __init__(self, source: ImageSource, n_rows: int, seed: int) -> None:
+    def __init__(self, source: ImageSource, rows: NDArray[np.int64]) -> None:
         self._source = source
-        self._rows = balanced_rows(source.labels, n_rows, seed)
+        self._rows = rows
         ids = [f"{draw}/{source.ids[row]}" for draw, row in enumerate(self._rows)]
         super().__init__("drawn images", ids, source.labels[self._rows], source.class_names)
 

@@ -1,22 +1,28 @@
-"""BatchNorm statistics of class-balanced training images."""
+"""BatchNorm statistics of training images as they are, drawn one by one or class by class."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from torch import nn
 
 from cache import open_store
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ArraySource
-from pipeline.datasets.splitting import balanced_rows
+from pipeline.datasets.splitting import balanced_rows, shuffled_rows
 from pipeline.errors import CheckpointError
+from pipeline.heads import load_head
 from pipeline.recalibration import recalibrate
 from pipeline.stages.extract import extract, prepare_model
+from tests.checkpoints.peer_files import FAMILIES, save
+from tests.left_behind import nolb
 from tests.small_data import image_folder, small_checkpoint
 
 CPU = torch.device("cpu")
@@ -36,11 +42,18 @@ def images(counts: tuple[int, ...]) -> ArraySource:
     return ArraySource(pixels, labels, [f"c{c}" for c in range(len(counts))])
 
 
-def test_first_layer_statistics_by_hand(model: TrainedModel) -> None:
+@pytest.mark.parametrize("sampler", ["instance", "class-balanced"])
+def test_first_layer_statistics_by_hand(
+    model: TrainedModel, sampler: Literal["instance", "class-balanced"]
+) -> None:
     train = images((20, 5, 2))
-    config = ExtractConfig(recalibrate_bn=32, batch_size=8)
+    config = ExtractConfig(recalibrate_bn=32, recalibrate_bn_sampler=sampler, batch_size=8)
     done = recalibrate(model, train, config, CPU)
-    rows = balanced_rows(train.labels, 32, seed=0)
+    draws = {
+        "instance": shuffled_rows(27, 32, seed=0),
+        "class-balanced": balanced_rows(train.labels, 32, seed=0),
+    }
+    rows = draws[sampler]
     pixels = torch.from_numpy(np.stack([np.asarray(train.read(int(row))) for row in rows]))
     maps = model.module.conv1(model.preprocessing.normalize(pixels)).reshape(4, 8, 16, -1)
     means, variances = maps.mean((1, 3)), maps.transpose(1, 2).flatten(2).var(dim=2)
@@ -65,12 +78,24 @@ def test_only_the_statistics_change(model: TrainedModel) -> None:
 
 def test_classes_count_alike(model: TrainedModel) -> None:
     """Statistics of a long-tailed source are those of the same source made balanced."""
-    config = ExtractConfig(recalibrate_bn=300, batch_size=100)
+    config = ExtractConfig(
+        recalibrate_bn=300, recalibrate_bn_sampler="class-balanced", batch_size=100
+    )
     few = recalibrate(model, images((90, 9, 3)), config, CPU).module.bn1.running_mean
     even = recalibrate(model, images((90, 90, 90)), config, CPU).module.bn1.running_mean
     natural = recalibrate(model, images((290, 9, 3)), ExtractConfig(recalibrate_bn=0), CPU)
     assert torch.allclose(few, even, atol=0.05)
     assert natural is model
+
+
+def test_every_image_comes_once_before_any_comes_again() -> None:
+    rows = shuffled_rows(7, 17, seed=3)
+    assert sorted(rows[:7]) == sorted(rows[7:14]) == list(range(7))
+    assert len(set(rows[14:])) == 3
+    assert rows[:7].tolist() != list(range(7))
+    assert np.array_equal(shuffled_rows(7, 17, seed=3), rows)
+    assert not np.array_equal(shuffled_rows(7, 17, seed=4), rows)
+    assert len(shuffled_rows(7, 0, seed=3)) == 0
 
 
 def test_a_network_without_statistics_is_refused(model: TrainedModel) -> None:
@@ -94,5 +119,44 @@ def test_is_part_of_the_identity(tmp_path: Path) -> None:
     ):
         differing = [line.partition(":")[0] for line in plain.identity.differences(other.identity)]
         assert differing == ["model", "backbone"]
-        assert "BatchNorm over 12 class-balanced training images" in other.identity.model
+        assert "BatchNorm over 12 training images in batches of 4, seed 0" in other.identity.model
         assert not np.allclose(plain["test"].features(), other["test"].features())
+
+
+def test_the_saved_model_predicts_and_the_checkpoint_does_not(tmp_path: Path) -> None:
+    small_checkpoint(tmp_path / "model.pth")
+    for seed, name in enumerate(("train", "test")):
+        image_folder(tmp_path / name, seed=seed)
+    store, head, saved = (tmp_path / name for name in ("d.zarr", "h.safetensors", "saved.pth"))
+    options = [
+        "extract", "--checkpoint", tmp_path / "model.pth", "--train", tmp_path / "train", "--test",
+        tmp_path / "test", "--out", store, "--recalibrate-bn", 12, "--workers", 0,
+    ]  # fmt: skip
+    assert "--resume --save-model FILE" in nolb(*options).output.replace("\n", " ")
+    nolb("fit-head", store, "--epochs", 2, "--out", head)
+    predict = ("predict", head, tmp_path / "test", "--format", "jsonl", "--checkpoint")
+    assert "--save-model FILE" in nolb(*predict, tmp_path / "model.pth", code=1).output
+    said = nolb(*options, "--resume", "--save-model", saved).output
+    assert "give it to predict and export as --checkpoint" in said
+    lines = nolb(*predict, saved, "--classifier", "new").output.splitlines()
+    found = [max(each["new"] for each in json.loads(line)["candidates"]) for line in lines]
+    with open_store(store) as opened:
+        logits = load_head(head).logits(opened["test"].features())
+    # The images of a folder come in the order of the store.
+    np.testing.assert_allclose(found, softmax(logits, axis=1).max(axis=1), rtol=1e-4)
+
+
+def test_a_place_or_a_model_that_cannot_be_saved_is_told_before_the_work(tmp_path: Path) -> None:
+    small_checkpoint(tmp_path / "model.pth")
+    image_folder(tmp_path / "train")
+    save(FAMILIES["RIDE"][0](), tmp_path / "ride.pth")
+    for model, out, reason in (
+        ("model.pth", "model.pth", "exists already"),
+        ("ride.pth", "saved.pth", "cannot be saved"),
+    ):
+        result = nolb(
+            "extract", "--checkpoint", tmp_path / model, "--save-model", tmp_path / out, "--train",
+            tmp_path / "train", "--test", 0.3, "--out", tmp_path / "d.zarr", code=1,
+        )  # fmt: skip
+        assert reason in result.output
+        assert not (tmp_path / "d.zarr").exists()

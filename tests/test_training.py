@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.backbones import BACKBONES, CosineLinear
+from pipeline.checkpoints.own import FORMAT, write_file
 from pipeline.config import PretrainConfig
 from pipeline.datasets import Preprocessing
 from pipeline.errors import ConfigError, TrainingError
@@ -21,7 +22,7 @@ from pipeline.training.images import HeldImages
 from pipeline.training.loop import Trainer
 from pipeline.training.network import build_network, preprocessing_for, require_fits
 from pipeline.training.objectives import Objective, ldam_margins
-from pipeline.training.saving import FORMAT, is_ours, read_file, require_same, write_file
+from pipeline.training.saving import is_ours, read_file, require_same
 from pipeline.training.schedules import class_weights, learning_rate
 
 CPU = torch.device("cpu")

@@ -1,14 +1,22 @@
-"""Files of `nolb pretrain`: they say themselves which network they hold and how to feed it."""
+"""Files of nolb itself: they say themselves which network they hold and how to feed it.
+
+`nolb pretrain` writes them, and `nolb extract --save-model`.
+"""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from pipeline.backbones import CosineLinear
-from pipeline.backbones.named import FACTORY
+from pipeline.backbones.named import is_factory
 from pipeline.checkpoints.library import model_of
 from pipeline.checkpoints.mapping import load_strictly, tensors_of
 from pipeline.checkpoints.model import TrainedModel, put_module
@@ -17,6 +25,8 @@ from pipeline.checkpoints.recognition import named_backbone
 from pipeline.checkpoints.variants import parse_variant
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.files import write_whole
+from pipeline.versions import versions
 
 NAME = "nolb"
 
@@ -45,7 +55,7 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     wish = parse_variant(NAME, variant).backbone
     if wish not in {None, name}:
         raise CheckpointError(f"{payload.path}: holds {name}, not {wish}.")
-    if wish is None and FACTORY.fullmatch(name):
+    if wish is None and is_factory(name):
         raise CheckpointError(
             f"{payload.path}: its network is built by {name}, and a file alone has no code run. If "
             f"that is yours, allow it with --model {NAME}:{name}."
@@ -59,6 +69,9 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     if content["classifier"] == "cosine":
         cosine = CosineLinear(backbone.feature_width, len(names), _scale(payload))
         put_module(network, backbone.classifier, cosine)
+    elif f"{backbone.classifier}.bias" not in state:
+        linear = nn.Linear(backbone.feature_width, len(names), bias=False)
+        put_module(network, backbone.classifier, linear)
     load_strictly(network, state, payload.path)
     model = model_of(network, backbone, family=NAME, source=payload.path, sha256=payload.sha256)
     scale = model.classifier.scale
@@ -68,6 +81,56 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
         class_names=tuple(map(str, names)),
         head="linear" if scale == 1 else f"cosine, times {scale:g}",
     )
+
+
+def write_file(path: Path, content: Mapping[str, Any]) -> None:
+    """Put a file in place at once: under a temporary name, made durable, renamed.
+
+    Raises:
+        OSError: if it cannot be written; what was there before is untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def content_of(model: TrainedModel, class_names: Sequence[str]) -> dict[str, Any]:
+    """The file's content from which `load` makes the same model, weight by weight.
+
+    Args:
+        model: a complete one, of any family.
+        class_names: C names in the order of its logits; numbers, where there are none.
+
+    Raises:
+        CheckpointError: if the network cannot be built again from its name alone.
+    """
+    is_cosine = model.classifier.normalized
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "backbone": model.backbone,
+        "classifier": "cosine" if is_cosine else "linear",
+        "scale": float(model.classifier.scale) if is_cosine else 1.0,
+        "preprocessing": asdict(model.preprocessing),
+        "class_names": list(class_names) or [str(c) for c in range(model.n_classes)],
+        "state_dict": {
+            name: tensor.cpu().contiguous() for name, tensor in model.module.state_dict().items()
+        },
+        "versions": versions(),
+    }
+    variant = model.backbone if is_factory(model.backbone) else None  # it ran already
+    try:
+        again = load(Payload(model.source, model.sha256, content), variant)
+        is_same = again.backbone_digest() == model.backbone_digest()
+        is_same &= again.classifier.digest() == model.classifier.digest()
+    except CheckpointError:
+        is_same = False
+    if not is_same:
+        raise CheckpointError(
+            f"{model.source}: nolb cannot build {model.name} again from its name alone, so it "
+            "cannot be saved: leave --save-model out."
+        )
+    return content
 
 
 def _checked(payload: Payload) -> Mapping[str, object]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 @click.option("--class-names", type=PATH, help="File with one class name a line, in the order of the labels.")  # fmt: skip  # noqa: E501
 @click.option("--class-order", type=PATH, help="File with the listed label of each row of the head, where its training re-ordered the classes.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Store to create, NAME.zarr or NAME.h5.")
+@click.option("--save-model", type=PATH, help="Write the model as it ran, with its --recalibrate-bn statistics, to a file that predict and export take as --checkpoint.")  # fmt: skip  # noqa: E501
 @click.option("--resume", is_flag=True, help="Go on with an unfinished store; begin where none is.")
 @overwrite_option
 @settings_options("extract")
@@ -62,6 +63,7 @@ def extract(
     class_names: Path | None,
     class_order: Path | None,
     out: Path,
+    save_model: Path | None,
     resume: bool,
     overwrite: bool,
     recipe: str | None,
@@ -94,6 +96,8 @@ def extract(
     team = Team.from_environment()
     console.quiet = not team.leads  # one of several processes speaks
     model = prepare_model(checkpoint, config)
+    if save_model is not None:
+        _require_savable(model, save_model, overwrite=resume or overwrite)
     for line in _about(model):
         console.print(line)
     options = _source_options(root, rewrite, class_names, class_order)
@@ -108,6 +112,8 @@ def extract(
     if team.leads:
         for line in _summary(result):
             console.print(line)
+        if told := _save_model(result, save_model, config):
+            console.print(told)
         write_json(result.to_json() | _old_scores(result.store, out, console), json_path)
 
 
@@ -119,6 +125,33 @@ def _require_names(checkpoint: Path | None, config: ExtractConfig, out: Path) ->
         )
     if checkpoint is None and config.model == "auto":
         raise click.UsageError("Give --checkpoint FILE, or --model NAME of a model with weights.")
+
+
+def _require_savable(model: TrainedModel, path: Path, *, overwrite: bool) -> None:
+    """Refuse a model that no file of ours can hold, or a place where none can go."""
+    from pipeline.checkpoints.own import content_of
+    from pipeline.files import refuse_existing
+    from pipeline.training.saving import is_ours
+
+    refuse_existing(path, overwrite=overwrite, replaceable=is_ours)
+    content_of(model, model.class_names)
+
+
+def _save_model(result: Extraction, path: Path | None, config: ExtractConfig) -> str | None:
+    """Write the model if that is wanted; a line that says so, or how to have it."""
+    from pipeline.checkpoints.own import content_of, write_file
+
+    model = result.model
+    if path is not None:
+        names = model.class_names if config.features_only else result.store.class_names
+        write_file(path, content_of(model, names))
+        return f"model          {path}: give it to predict and export as --checkpoint"
+    if config.recalibrate_bn:
+        return (
+            "note           No file holds these BatchNorm statistics, which predict and export "
+            "need: --resume --save-model FILE writes one."
+        )
+    return None
 
 
 def _source_options(

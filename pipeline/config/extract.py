@@ -47,8 +47,12 @@ class ExtractConfig:
     """Keep no old head, where the model's own is for other classes than the images."""
 
     recalibrate_bn: int = 0
-    """Training images, drawn so that classes are equally frequent, over which the statistics of
-    BatchNorm are estimated anew before the extraction; 0 keeps the checkpoint's."""
+    """Training images over which the statistics of BatchNorm are estimated anew before the
+    extraction; 0 keeps the checkpoint's. Worth it where the network was trained with mixup: its
+    statistics are then of mixed images."""
+
+    recalibrate_bn_sampler: Literal["instance", "class-balanced"] = "instance"
+    """How those images are drawn: as frequent as the classes are, or all classes alike."""
 
     views: int = 0
     """Seeded augmented views (random crop and flip) stored for each training image."""

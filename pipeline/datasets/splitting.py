@@ -123,3 +123,16 @@ def balanced_rows(labels: NDArray[np.int64], n_rows: int, seed: int) -> NDArray[
                 waiting[turn] = generator.permutation(members[turn]).tolist()
             drawn.append(waiting[turn].pop())
     return np.array(drawn[:n_rows], dtype=np.int64)
+
+
+def shuffled_rows(n_samples: int, n_rows: int, seed: int) -> NDArray[np.int64]:
+    """Rows in a random order; each comes once before any comes again.
+
+    Args:
+        n_samples: how many there are, N.
+        n_rows: how many to draw.
+        seed: of the draw.
+    """
+    generator = np.random.default_rng(seed)
+    rounds = [generator.permutation(n_samples) for _ in range(-(-n_rows // n_samples))]
+    return np.concatenate([np.empty(0, np.int64), *rounds])[:n_rows]

@@ -160,8 +160,9 @@ def _another_model(loaded: TrainedModel, identity: Identity, *, from_file: bool)
     """What differs from the model of the identity, and what to do."""
     if RECALIBRATED in identity.model:
         return (
-            "The head's features were extracted with --recalibrate-bn, and the statistics that "
-            f"this gave {loaded.source} are in no file: extract without it, and fit the head anew."
+            "The head's features were extracted with --recalibrate-bn, which gave "
+            f"{loaded.source} other statistics: give the file of extract --save-model FILE, which "
+            "--resume writes afterwards too."
         )
     name = pretrained_name(identity.model)
     backbone = _differing("backbone", loaded.backbone_digest(), identity.backbone)

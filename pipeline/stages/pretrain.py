@@ -14,6 +14,7 @@ from torch import Tensor
 from cache.identity import samples_digest
 from pipeline.backbones import Backbone, find_backbone
 from pipeline.checkpoints import TrainedModel, load_checkpoint
+from pipeline.checkpoints.own import FORMAT, VERSION, write_file
 from pipeline.config import PretrainConfig
 from pipeline.datasets import ImageSource, Preprocessing, SourceOptions, open_sources
 from pipeline.devices import choose_device
@@ -32,15 +33,12 @@ from pipeline.training.network import (
     require_same_network,
 )
 from pipeline.training.saving import (
-    FORMAT,
     FREE_FIELDS,
     UNFINISHED_FORMAT,
-    VERSION,
     is_ours,
     read_file,
     require_same,
     unfinished_path,
-    write_file,
 )
 from pipeline.versions import versions
 
@@ -361,6 +359,11 @@ def _classifier(run: _Run, trainer: Trainer) -> dict[str, Any]:
 def _finished(run: _Run) -> tuple[EpochRecord, ...]:
     """The history of a training that is complete, if it is this one."""
     saved = read_file(run.out, FORMAT)
+    if "identity" not in saved:
+        raise TrainingError(
+            f"{run.out} holds a classifier that extract saved, and no training: give another name, "
+            "or begin anew with --overwrite."
+        )
     require_same(run.out, saved["identity"], run.identity())
     return tuple(EpochRecord(**record) for record in saved["history"])
 

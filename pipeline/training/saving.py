@@ -7,19 +7,16 @@ nothing loads a half-trained network by mistake.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pipeline.checkpoints.own import FORMAT, VERSION
 from pipeline.errors import TrainingError
-from pipeline.files import write_whole
 
-FORMAT = "nolb classifier"
 UNFINISHED_FORMAT = "nolb unfinished training"
-VERSION = 1
 
 FREE_FIELDS = ("workers", "memory", "evaluate_every")
 """Settings that change no weight: a training may go on with others."""
@@ -28,13 +25,6 @@ FREE_FIELDS = ("workers", "memory", "evaluate_every")
 def unfinished_path(out: Path) -> Path:
     """Where the training of a checkpoint keeps its state until it is complete."""
     return out.with_name(f"{out.name}.unfinished")
-
-
-def write_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Put a file in place at once: under a temporary name, made durable, renamed."""
-    buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
-    write_whole(path, buffer.getvalue())
 
 
 def read_file(path: Path, expected: str) -> dict[str, Any]:

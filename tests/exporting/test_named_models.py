@@ -369,7 +369,7 @@ def test_statistics_that_no_library_holds_are_told(folder: Path) -> None:
     store = extract(None, _sources(folder), folder / "bn.zarr", config).store
     assert RECALIBRATED in store.identity.model
     assert pretrained_name(store.identity.model) == FACTORY
-    with pytest.raises(ExportError, match=rf"this gave {FACTORY} are in no file"):
+    with pytest.raises(ExportError, match=rf"which gave {FACTORY} other statistics"):
         model_of_identity(None, store.identity, store.class_counts.tolist(), model=FACTORY)
 
 

@@ -96,5 +96,5 @@ def test_statistics_that_no_file_holds_are_told(small: Small) -> None:
     sources = {name: small.folder / name for name in ("train", "test")}
     config = ExtractConfig(device="cpu", workers=0, recalibrate_bn=6)
     store = extract(small.checkpoint, sources, small.folder / "bn.zarr", config).store
-    with pytest.raises(ExportError, match=r"with --recalibrate-bn, .* in no file: extract without"):
+    with pytest.raises(ExportError, match=r"with --recalibrate-bn, .* extract --save-model"):
         model_of_identity(small.checkpoint, store.identity, store.class_counts.tolist())
