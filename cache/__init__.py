@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from cache.identity import Identity, samples_digest
     from cache.info import StoreInfo, describe_store
-    from cache.repair import Reopened, reopen_store
+    from cache.repair import Reopened, reopen_store, salvage_header
     from cache.shards import Shard, ShardRecord
     from cache.spec import SplitSpec, StoreSpec
     from cache.store import Split, Store, open_store
@@ -63,6 +63,7 @@ __all__ = [
     "open_store",
     "reopen_store",
     "resume_store",
+    "salvage_header",
     "samples_digest",
     "verify_store",
 ]
@@ -97,6 +98,7 @@ _HOMES = {
     "open_store": "cache.store",
     "reopen_store": "cache.repair",
     "resume_store": "cache.writer",
+    "salvage_header": "cache.repair",
     "samples_digest": "cache.identity",
     "verify_store": "cache.verify",
 }

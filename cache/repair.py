@@ -55,6 +55,29 @@ def reopen_store(
         StoreError: the disk does not take the unfinished store.
     """
     path = Path(path)
+    backend = _backend_to_repair(path)
+    with _open(backend, path) as sealed:
+        catalogue = salvage_catalogue(sealed, backend.read_spare(path), path)
+        with backend.create_draft(path, catalogue.header, replaces=True) as draft:
+            return _take_over(draft, sealed, catalogue, on_shard)
+
+
+def salvage_header(path: Path | str) -> Header:
+    """What a store, which may be damaged, says that it holds; a repair is not begun by that.
+
+    Raises:
+        StoreNotFoundError: no finished store stands at ``path``.
+        StoreExistsError: an extraction into ``path`` was begun and is not finished.
+        CorruptStoreError: nothing says any more what it held.
+    """
+    path = Path(path)
+    backend = _backend_to_repair(path)
+    with _open(backend, path) as sealed:
+        return salvage_catalogue(sealed, backend.read_spare(path), path).header
+
+
+def _backend_to_repair(path: Path) -> Backend:
+    """The backend of a finished store into which nothing is being written."""
     backend = backend_for(path)
     if not backend.has_sealed(path):
         raise StoreNotFoundError(f"{path}: there is no finished store here to repair.")
@@ -63,10 +86,7 @@ def reopen_store(
             f"{path}: an extraction or a repair was begun already; finish it with: "
             f"nolb extract ... --out {path} --resume"
         )
-    with _open(backend, path) as sealed:
-        catalogue = salvage_catalogue(sealed, backend.read_spare(path), path)
-        with backend.create_draft(path, catalogue.header, replaces=True) as draft:
-            return _take_over(draft, sealed, catalogue, on_shard)
+    return backend
 
 
 def _open(backend: Backend, path: Path) -> AbstractContextManager[Sealed | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from cache import open_store, verify_store
 from pipeline.cli import main
-from tests.cache.store_making import make_store, tree
+from tests.cache.store_making import make_spec, make_store, tree
 from tests.small_data import image_folder, small_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +102,173 @@ def test_a_repair_from_end_to_end(inputs: Path, tmp_path: Path, at_once: bool) -
 
 def test_a_repair_needs_all_images_or_none(tmp_path: Path) -> None:
     assert nolb("store", "repair", tmp_path / "x.zarr", "--train", "a").exit_code == 2
+
+
+NETS = """
+from pathlib import Path
+
+import torch
+from torch import nn
+
+RAN = Path(__file__).with_name("ran.txt")
+RAN.touch()
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = nn.Conv2d(3, 5, 3)
+        self.last = nn.Linear(5, num_classes)
+
+    def forward(self, x):
+        return self.last(self.body(x).relu().mean((2, 3)))
+
+def three(num_classes=3):
+    RAN.write_text("three")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Net(num_classes)
+"""
+"""A user's module that leaves a file behind when its code runs."""
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that is there once `repair_nets`, in the working folder, has run."""
+    (tmp_path / "repair_nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "repair_nets", raising=False)
+    return tmp_path / "ran.txt"
+
+
+def damaged_store(path: Path, config: object) -> dict[str, bytes]:
+    """A store that notes these settings and has lost a shard; what is there."""
+    provenance = {} if config is None else {"config": config}
+    make_store(path, dataclasses.replace(make_spec(), provenance=provenance)).close()
+    (path / "train/features/c.1.0").unlink()
+    return tree(path)
+
+
+def refused(inputs: Path, path: Path, *options: object) -> str:
+    """The one sentence of a repair that leaves the store, and what is beside it, as they were."""
+    before, beside = tree(path), sorted(path.parent.iterdir())
+    given = options if "--train" in options else (*sources(inputs), *options)
+    failed = nolb("store", "repair", path, *given)
+    assert failed.exit_code in {1, 2}, failed.output
+    assert isinstance(failed.exception, SystemExit)
+    assert (tree(path), sorted(path.parent.iterdir())) == (before, beside)
+    return failed.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["repair_nets:three", "nolb:repair_nets:three", "plain:repair_nets:three",
+     "ride:scale=4,repair_nets:three", "crt:repair_nets:three"],
+)  # fmt: skip
+def test_a_store_has_no_function_run_that_the_user_has_not_named(
+    inputs: Path, ran: Path, tmp_path: Path, model: str
+) -> None:
+    damaged_store(tmp_path / "x.zarr", {"model": model})
+    told = refused(inputs, tmp_path / "x.zarr")
+    assert not ran.exists()
+    assert "x.zarr: its features are of repair_nets:three, a function that runs only where" in told
+    assert told.endswith(f"give --model {model}.")
+    # Another name is the user's, and has that of the store not run either.
+    assert "no backbone" in refused(inputs, tmp_path / "x.zarr", "--model", "plain:none").lower()
+    # A preparation computes nothing, and needs no name.
+    assert nolb("store", "repair", tmp_path / "x.zarr").exit_code == 0
+    assert not ran.exists()
+
+
+def test_a_store_of_a_function_is_repaired_by_the_user_s_word(
+    inputs: Path, ran: Path, tmp_path: Path
+) -> None:
+    path, images = tmp_path / "x.zarr", ("--train", inputs / "train", "--test", inputs / "test")
+    settings = ("--shard-rows", 4, "--workers", 0, "--device", "cpu")
+    named = ("--model", "repair_nets:three")
+    made = nolb("extract", *images, "--out", path, *named, *settings)
+    assert made.exit_code == 0, made.output
+    before = tree(path)
+    (path / "train/features/c.1.0").unlink()
+    ran.unlink()
+    assert "give --model repair_nets:three" in refused(inputs, path, *images)
+    assert not ran.exists()
+    done = nolb("store", "repair", path, *images, *named)
+    assert done.exit_code == 0, done.output
+    assert ran.read_text() == "three"
+    assert tree(path) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (None, "notes no settings of its extraction"),
+        (["views"], "notes no settings of its extraction"),
+        ({"colour_of_the_sky": "blue"}, "unknown key 'colour_of_the_sky'"),
+        ({"views": "many"}, "views must be a whole number, not 'many'"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, not 0"),
+        ({"model": 7}, "model must be text, not 7"),
+    ],
+)
+def test_settings_of_another_nolb_leave_the_store_as_it_was(
+    inputs: Path, tmp_path: Path, config: object, told: str
+) -> None:
+    damaged_store(tmp_path / "x.zarr", config)
+    sentence = refused(inputs, tmp_path / "x.zarr")
+    assert told in sentence
+    assert "known are" not in sentence
+    assert sentence.endswith("with nolb extract ... --resume in the settings of the extraction.")
+    # And so it goes.
+    assert "1 are computed again" in nolb("store", "repair", tmp_path / "x.zarr").output
+
+
+def test_a_repair_by_wrong_means_leaves_the_store_as_it_was(inputs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.zarr"
+    assert extract(inputs, path).exit_code == 0
+    (path / "train/features/c.1.0").unlink()
+    small_checkpoint(inputs / "other.pth", scale=2.0)
+    image_folder(tmp_path / "others", (2, 2, 2), seed=5)
+    whole = {"--checkpoint": inputs / "m.pth", "--train": inputs / "train", "--test": inputs / "test"}  # fmt: skip  # noqa: E501
+    for flag, wrong, told in (
+        ("--checkpoint", inputs / "none.pth", "none.pth"),
+        ("--checkpoint", inputs / "other.pth", "checkpoint: this "),
+        ("--test", tmp_path / "nowhere", "nowhere"),
+        ("--train", tmp_path / "others", "samples of 'train'"),
+        ("--model", "nothing", "No checkpoint family is called 'nothing'"),
+    ):
+        given = whole | {flag: wrong}
+        assert told in refused(inputs, path, *(word for pair in given.items() for word in pair))
+    assert nolb("store", "repair", path, *sources(inputs)).exit_code == 0
+
+
+def test_a_machine_s_own_settings_are_not_the_store_s(inputs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.zarr"
+    spec = dataclasses.replace(make_spec(device="cuda"), provenance={"config": {"device": "auto"}})
+    make_store(path, spec).close()
+    (path / "train/features/c.1.0").unlink()
+    if not torch.cuda.is_available():
+        told = refused(inputs, path)
+        assert "x.zarr: its features were computed on cuda" in told
+
+
+def test_a_repair_is_in_the_type_that_the_store_was_converted_to(
+    inputs: Path, tmp_path: Path
+) -> None:
+    assert extract(inputs, tmp_path / "x.zarr").exit_code == 0
+    path = tmp_path / "half.zarr"
+    assert nolb("store", "convert", tmp_path / "x.zarr", path, "--dtype", "float16").exit_code == 0
+    before = tree(path)
+    (path / "train/features/c.1.0").unlink()
+    done = nolb("store", "repair", path, *sources(inputs))
+    assert done.exit_code == 0, done.output
+    assert tree(path) == before
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--val", "--root", "--model"])
+def test_what_a_preparation_has_no_use_for_is_refused(tmp_path: Path, option: str) -> None:
+    make_store(tmp_path / "x.zarr").close()
+    failed = nolb("store", "repair", tmp_path / "x.zarr", option, "a")
+    assert failed.exit_code == 2
+    assert "needs --train and --test" in failed.output
 
 
 def test_convert(tmp_path: Path) -> None:

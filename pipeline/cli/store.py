@@ -11,8 +11,15 @@ from pipeline.cli.options import PATH, json_option, overwrite_option
 from pipeline.cli.output import console_for, write_json
 
 if TYPE_CHECKING:
-    from cache import Reopened
+    from collections.abc import Mapping
+
+    from pipeline.checkpoints import TrainedModel
+    from pipeline.config import ExtractConfig
+    from pipeline.datasets import ImageSource
     from pipeline.progress import Snapshot
+
+    Means = tuple[TrainedModel, Mapping[str, ImageSource], ExtractConfig]
+    """What a repair computes with."""
 
 
 @click.group()
@@ -88,6 +95,7 @@ def verify(path: Path, full: bool, json_path: str | None) -> None:
 @click.option("--test", metavar="SRC", help="Its test images.")
 @click.option("--val", metavar="SRC", help="Its validation images, where there were any.")
 @click.option("--root", type=PATH, help="Folder that the paths of list files are relative to.")
+@click.option("--model", default="auto", show_default=True, help="Its --model, where that is PACKAGE.MODULE:FACTORY, a function of your own; every other one is noted in the store.")  # fmt: skip  # noqa: E501
 @json_option
 def repair(
     path: Path,
@@ -96,6 +104,7 @@ def repair(
     test: str | None,
     val: str | None,
     root: Path | None,
+    model: str,
     json_path: str | None,
 ) -> None:
     """Compute the damaged shards of a store again, and no others.
@@ -108,7 +117,8 @@ def repair(
     Example:
       nolb store repair data.zarr --checkpoint model.pth --train data/train --test data/test
     """
-    if (train is None) != (test is None) or (train is None and checkpoint is not None):
+    of_images = any(value is not None for value in (checkpoint, val, root)) or model != "auto"
+    if (train is None) != (test is None) or (train is None and of_images):
         raise click.UsageError("A repair at once needs --train and --test, as the extraction did.")
     console = console_for(json_path)
 
@@ -119,35 +129,63 @@ def repair(
         console.print(f"{path}: every byte is as written; nothing to repair", markup=False)
         write_json({"path": str(path), "kept": None, "computed": []}, json_path)
         return
+    means: Means | None = None
+    if train is not None and test is not None:
+        sources = {"train": train, "test": test} | ({"val": val} if val is not None else {})
+        means = _means(path, checkpoint, sources, root, model)  # before anything is begun
     with ProgressReport("verify", "shards") as progress:
         found = reopen_store(path, on_shard=lambda done, of: progress.update(_snapshot(done, of)))
     console.print(f"{len(found.kept)} shards are whole, {len(found.lost)} are computed again")
-    if train is None or test is None:
+    if means is None:
         console.print(f"Finish with: nolb extract ... --out {path} --resume", markup=False)
     else:
-        sources = {"train": train, "test": test} | ({"val": val} if val is not None else {})
-        _compute(path, checkpoint, sources, root, found)
+        _compute(path, *means)
         console.print(f"{path}: repaired, every byte is as written", markup=False)
     lost = [shard.name for shard in found.lost]
     write_json({"path": str(path), "kept": len(found.kept), "computed": lost}, json_path)
 
 
+def _means(
+    path: Path, checkpoint: Path | None, sources: dict[str, str], root: Path | None, model: str
+) -> Means:
+    """Settings, model and images of the extraction.
+
+    Raises:
+        ConfigError: as `noted_config`.
+        IdentityMismatchError: if the store is of another checkpoint, or of other images.
+    """
+    from dataclasses import replace
+
+    from cache import IdentityMismatchError, salvage_header, samples_digest
+    from pipeline.datasets import SourceOptions, open_sources
+    from pipeline.provenance import noted_config
+    from pipeline.stages.extract import prepare_model
+
+    header = salvage_header(path)
+    config = noted_config(path, header, model)
+    trained = prepare_model(checkpoint, config)
+    images = open_sources(sources, SourceOptions(root))
+    samples = {name: samples_digest(each.ids, each.labels) for name, each in images.items()}
+    given = replace(header.identity, checkpoint=trained.sha256, samples=samples)
+    differing = given.differences(header.identity)
+    if differing:
+        raise IdentityMismatchError(
+            f"{path} is of another extraction ({'; '.join(differing)}, 'that' being the store): "
+            "give the checkpoint and the images of its own; nothing was changed."
+        )
+    return trained, images, config
+
+
 def _compute(
-    path: Path, checkpoint: Path | None, sources: dict[str, str], root: Path | None, found: Reopened
+    path: Path, trained: TrainedModel, images: Mapping[str, ImageSource], config: ExtractConfig
 ) -> None:
-    """Compute what a store lacks, in the settings of its extraction."""
-    from pipeline.config import ExtractConfig, build_config
+    """Compute what a store lacks."""
     from pipeline.progress import ProgressReport
     from pipeline.stages.extract import extract
 
-    noted = found.provenance.get("config")
-    given = {name: value for name, value in noted.items() if value is not None} if isinstance(
-        noted, dict
-    ) else {}  # fmt: skip
-    config = build_config(ExtractConfig, given)
     with ProgressReport("repair", "images") as progress:
         extract(
-            checkpoint, sources, path, config, root=root, resume=True, on_progress=progress.update
+            trained, images, path, config, resume=True, on_progress=progress.update
         ).store.close()
 
 

@@ -24,6 +24,7 @@ from cache import (
     open_store,
     reopen_store,
     resume_store,
+    salvage_header,
     verify_store,
 )
 from tests.cache.store_making import make_spec, make_store, tree, whole_arrays, write, write_missing
@@ -72,6 +73,22 @@ def test_a_repair_computes_the_damaged_shards_and_no_others(path):
     assert finish(path) == ["train-00001", "test-00000"]
     assert tree(path) == before
     assert not path.with_name(f"{path.name}.partial").exists()
+
+
+def test_what_a_damaged_store_held_is_read_before_anything_is_begun(path):
+    with open_store(path) as store:
+        header = store.header
+    spoil(path, "train/features", 1)
+    if path.suffix == ".zarr":
+        (path / "zarr.json").write_text("{}")
+    beside = sorted(path.parent.iterdir())
+    assert salvage_header(path) == header
+    assert sorted(path.parent.iterdir()) == beside
+    reopen_store(path)
+    with pytest.raises(StoreExistsError, match="begun already; finish it with"):
+        salvage_header(path)
+    with pytest.raises(StoreNotFoundError, match="no finished store here"):
+        salvage_header(path.with_stem("other"))
 
 
 def test_the_damaged_store_survives_a_repair_that_is_not_finished(path):
