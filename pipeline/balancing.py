@@ -144,17 +144,26 @@ def levelling_shifts(
         return np.zeros(len(shares))
     log_q, n = np.log(shares), len(logits)
 
-    def estimates(w: Floats) -> Iterator[tuple[Floats, Floats]]:
+    def tempered() -> Iterator[tuple[Floats, Floats]]:
         for block in _blocks(logits):
             scaled = block / temperature
-            yield softmax(scaled + log_q, axis=1), softmax(SHARPNESS * (scaled + w), axis=1)
+            yield scaled, softmax(scaled + log_q, axis=1)
+
+    # What is found of one block is kept; of more it is found again, and memory stays bounded.
+    one_block = len(logits) <= _block_rows(logits)
+    held = list(tempered()) if one_block else None
 
     def slope(w: Floats) -> tuple[float, Floats]:
-        recalls = sum(((p * d).sum(axis=0) for p, d in estimates(w)), np.zeros(len(w)))
+        def estimates() -> Iterator[tuple[Floats, Floats]]:
+            for scaled, p in held or tempered():
+                yield p, softmax(SHARPNESS * (scaled + w), axis=1)
+
+        found = list(estimates()) if one_block else None
+        recalls = sum(((p * d).sum(axis=0) for p, d in found or estimates()), np.zeros(len(w)))
         height, by_recall = _log_mean(recalls / (n * shares), mean)
         by_hit = by_recall / (n * shares)
         by_shift = np.zeros(len(w))
-        for p, d in estimates(w):
+        for p, d in found or estimates():
             gain = p * d * by_hit
             by_shift += SHARPNESS * (gain - d * gain.sum(axis=1, keepdims=True)).sum(axis=0)
         return -height, -by_shift
@@ -256,6 +265,11 @@ def _up_to(last: float, first: float) -> Iterator[float]:
 
 def _blocks(logits: Logits) -> Iterator[Floats]:
     """Rows in float64, some at a time."""
-    rows = max(1, BLOCK_BYTES // (8 * logits.shape[1]))
+    rows = _block_rows(logits)
     for start in range(0, len(logits), rows):
         yield logits[start : start + rows].astype(np.float64)
+
+
+def _block_rows(logits: Logits) -> int:
+    """Rows of a block."""
+    return max(1, BLOCK_BYTES // (8 * int(logits.shape[1])))

@@ -6,7 +6,7 @@ Legend: B images, C classes, D feature width, V test views.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -93,8 +93,8 @@ def classifier_of_head(
         model: checkpoint family, or the name of that model, as in `model_of_identity`.
         views: test views of each image; as in `ensemble.logit_blocks`, every head then sees the
             mean of the clean feature and theirs, for which an image takes 1 + V forward passes.
-            Those of the store that the head was fitted on where not given, so that the head does
-            what its scores say; `ShiftedViews()` for the clean image alone.
+            `views_of_head` where not given, so that the head does what its scores say;
+            `ShiftedViews()` for the clean image alone.
 
     Raises:
         ExportError: if the two do not belong together, or the store's test views cannot be made
@@ -103,7 +103,7 @@ def classifier_of_head(
         ConfigError: if there is none where one is needed, or the named model cannot be built.
     """
     if views is None:
-        views = views_of_identity(head.identity)
+        views = views_of_head(head)
     trained = model_of_identity(checkpoint, head.identity, head.class_counts, model=model)
     knows_old = not is_stand_in(trained.classifier)
     if temperatures is not None and not knows_old:
@@ -135,6 +135,28 @@ def classifier_of_head(
         return Beliefs(decisive, softmax(old) if knows_old else None, softmax(new))
 
     return Classifier(description, believe, views)
+
+
+def views_of_head(head: Head) -> ShiftedViews:
+    """The test views that suit a head: those of the store that it was fitted on.
+
+    None of them where the head was balanced on clean images alone: its biases are for such.
+
+    Raises:
+        ExportError: if they cannot be told from the words of the head's identity.
+    """
+    stored = views_of_identity(head.identity)
+    return ShiftedViews() if views_balanced_for(head) == 0 else stored
+
+
+def views_balanced_for(head: Head) -> int | None:
+    """Test views of each image that a head was balanced on (`balance_head`), 0 for the clean image.
+
+    None for a head that was not balanced, or where its file does not tell.
+    """
+    pool = head.config.get("pool")
+    views = pool.get("test_views") if isinstance(pool, Mapping) else None
+    return views if "balanced" in head.config and isinstance(views, int) else None
 
 
 def _lacking(source: str, head: Head) -> str:

@@ -20,6 +20,7 @@ from pipeline.ensemble import logit_blocks, mixture_probabilities
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head, load_head, save_head
 from pipeline.image_classifiers import classifier_of_head
+from pipeline.stages.balance_head import balance_head, pool_of_store
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.predict import predict
 from pipeline.stages.report import make_report
@@ -188,9 +189,9 @@ def predicted(
     return done
 
 
-def told(done: Result) -> list[str]:
+def told(done: Result, word: str = "scored") -> list[str]:
     """What it says of views, on standard error; the other lines are of the broken image."""
-    return [line for line in done.stderr.splitlines() if "scored" in line]
+    return [line for line in done.stderr.splitlines() if word in line]
 
 
 @pytest.mark.parametrize(
@@ -260,6 +261,47 @@ def test_a_head_of_a_store_without_test_views_sees_the_clean_image_unless_told(
     (line,) = told(asked)
     assert "predicting with 3 test views, mirror images, moves by 1, mean padding, where" in line
     assert "is scored with no test views; leave the options of test views out" in line
+
+
+def balanced_on(head: Head, store: Store, test_views: bool) -> Head:
+    return balance_head(head, pool_of_store(head, store, test_views=test_views)).head
+
+
+def test_a_balanced_head_predicts_on_what_it_was_balanced_on(
+    made: Path, store: Store, tmp_path: Path
+) -> None:
+    views = "3 test views, mirror images, moves by 1, mean padding"
+    alone, averaged = (balanced_on(some_head(store), store, kind) for kind in (False, True))
+    clean = predicted(made, tmp_path, store, alone)
+    (line,) = told(clean, "balanced")
+    assert line == (
+        "nolb: the clean image alone is classified, as the head was balanced for it, without the "
+        f"{views} of the head's store."
+    )
+    asked = predicted(made, tmp_path, store, alone, "--test-views", 0)
+    assert (asked.stdout, told(asked, "views")) == (clean.stdout, [])
+    assert classifier_of_head(alone, made / "m.pth").views == ShiftedViews()
+    # Its shift, colour and mirror images are the store's still, where views are asked for.
+    contrary = predicted(made, tmp_path, store, alone, "--test-views", 3)
+    (line,) = told(contrary, "balanced")
+    assert line == (
+        f"nolb: predicting with {views}, where the head was balanced with no test views; leave "
+        "the options of test views out to predict likewise."
+    )
+    assert contrary.stdout != clean.stdout
+    (line,) = told(predicted(made, tmp_path, store, averaged), "views")
+    assert "classified by the mean feature of 4 views" in line
+    (line,) = told(predicted(made, tmp_path, store, averaged, "--test-views", 0), "views")
+    assert f"predicting with no test views, where the head was balanced with {views}; " in line
+
+
+@pytest.mark.parametrize("pool", [None, {}, {"test_views": "0"}, "test"])
+def test_a_balanced_head_that_does_not_say_on_what_predicts_as_its_store(
+    made: Path, store: Store, tmp_path: Path, pool: Any
+) -> None:
+    head = dataclasses.replace(some_head(store), config={"balanced": {}, "pool": pool})
+    (line,) = told(predicted(made, tmp_path, store, head))
+    assert "classified by the mean feature of 4 views" in line
 
 
 def test_images_are_read_in_smaller_batches_the_more_views_they_have(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipeline.balancing import (
 )
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.metrics import Floats, Ints
-from pipeline.stages.balance_head import Pool
+from pipeline.stages.balance_head import Pool, score_pool, score_pool_by_folds
 from tests.left_behind import (
     LEFT_BEHIND,
     N_CLASSES,
@@ -178,6 +179,28 @@ def test_what_cannot_be_balanced_on(store: Store, path: Path) -> None:
     for n_folds in (1, 400):
         with pytest.raises(EvaluationError, match=f"2 to 399 folds, not {n_folds}"):
             score_by_folds(head, store, n_folds=n_folds)
+
+
+def test_a_pool_is_scored_by_the_labels_of_its_split(store: Store, path: Path) -> None:
+    head = load_head(path)
+    for split in ("test", "val"):
+        pool = pool_of_store(head, store, split)
+        assert score_pool(store, pool) == evaluate(store, head, split=split)
+    how: dict[str, Any] = {"shares": PARTS, "mean": "geometric", "temperature": 5.0, "seed": 3}
+    assert score_pool_by_folds(head, store, pool, n_folds=3, **how) == score_by_folds(
+        head, store, split="val", n_folds=3, **how
+    )
+    for other, told in (
+        (replace(pool, split=None), "Only images of a split of"),
+        (replace(pool, split="more"), "Only images of a split of"),
+        (replace(pool, split="test"), "399 usable images, the pool 200"),
+    ):
+        for scored in (
+            lambda pool: score_pool(store, pool),
+            lambda pool: score_pool_by_folds(head, store, pool, n_folds=2),
+        ):
+            with pytest.raises(EvaluationError, match=told):
+                scored(other)
 
 
 def test_a_head_of_another_store(store: Store, path: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import click
 import numpy as np
 import pytest
 
-from cache import Store, open_store
+from cache import Split, Store, open_store
 from pipeline import balance_head, evaluate, load_head, pool_of_store, save_head, score_by_folds
 from pipeline.balancing import (
     MEANS,
@@ -18,6 +18,7 @@ from pipeline.balancing import (
 )
 from pipeline.cli.balance_head import balance_head as command
 from pipeline.errors import EvaluationError
+from pipeline.image_classifiers import find_images
 from pipeline.metrics import harmonic_mean
 from pipeline.stages.balance_head import pool_of_images
 from tests import viewed_images
@@ -80,6 +81,33 @@ def test_the_command_passes_on_all_that_is_chosen(store: Store, path: Path, tmp_
     before = evaluate(store, head, split="val")
     assert content["scores"]["before"] == json.loads(json.dumps(before.to_json()))
     assert expected.to_json().items() <= content.items()
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-test-views",)])
+def test_a_split_is_read_once(
+    viewed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    read: list[tuple[int, ...]] = []
+    reader = "features" if flags else "version"
+    original = getattr(Split, reader)
+
+    def noted(split: Split, *where: int) -> Any:
+        read.append(where)
+        return original(split, *where)
+
+    monkeypatch.setattr(Split, reader, noted)
+    told = tmp_path / "told.json"
+    nolb(
+        "balance-head", viewed / "new.safetensors", viewed / "s.zarr", "--folds", 2, *flags,
+        "--out", tmp_path / "out.safetensors", "--json", told,
+    )  # fmt: skip
+    assert read == ([(0, 9)] if flags else [(version, 0, 9) for version in range(4)])
+    with open_store(viewed / "s.zarr") as store:
+        head, asked = load_head(viewed / "new.safetensors"), not flags
+        before = evaluate(store, head, test_views=asked).to_json()
+        by_folds = score_by_folds(head, store, test_views=asked, n_folds=2).to_json()
+    scores = json.loads(told.read_text())["scores"]
+    assert scores == json.loads(json.dumps({"before": before, "balanced": by_folds}))
 
 
 def test_the_command_has_the_choices_of_the_library() -> None:
@@ -250,10 +278,13 @@ def test_images_have_the_test_views_of_the_heads_store(
         note = head.config["pool"]
         assert isinstance(note, dict)
         assert (note["split"], note["test_views"], note["images"]) == (split, n, 8)
-    # A bias for clean images is told apart, because predict averages unless it is told.
+    # A bias for clean images is told apart, because evaluate averages unless it is told.
     for each in said:
-        assert ("clean image alone" in each) == (n == 0)
-        assert each.rstrip().endswith("--test-views 0") == (n == 0)
+        assert ("clean image alone, on which it predicts" in each) == (n == 0)
+        assert ("--no-test-views" in each) == (n == 0)
+    # Balanced again, it sees what the store has, whatever it was balanced on first.
+    again = pool_of_images(of_images, find_images([viewed / "test"]), viewed / "m.pth")
+    assert again.test_views == 3
 
 
 def test_where_the_images_come_from_is_said_once(store: Store, path: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pipeline.heads import Head
     from pipeline.metrics import Scores
-    from pipeline.stages.balance_head import Balanced, Pool
+    from pipeline.stages.balance_head import Balanced
 
 LOWEST = 5
 """Classes that are named."""
@@ -78,39 +78,29 @@ def balance_head(
     """
     _require_one_source(
         store, images, json_path == str(out),
-        of_store={"--split": split, "--folds": folds},
+        of_store={"--split": split, "--folds": folds, "--seed": seed},
         of_images={"--checkpoint": checkpoint, "--model": None if model == "auto" else model},
     )  # fmt: skip
-    if seed is not None and folds is None:
-        raise click.UsageError("--seed draws folds: give --folds too, or leave it out.")
 
     from pipeline.balancing import TEMPERATURE
-    from pipeline.exporting import views_of_identity
     from pipeline.heads import load_head, refuse_existing_head, save_head
-    from pipeline.stages.balance_head import balance_head
 
     refuse_existing_head(out, overwrite=overwrite)
-    console = console_for(json_path)
     loaded = load_head(head)
-    stored_views = views_of_identity(loaded.identity).count
     how["shares"] = _shares(prior, loaded)
     how["temperature"] = TEMPERATURE if how["temperature"] is None else how["temperature"]
-    scores: dict[str, Scores] = {}
+    scores: Mapping[str, Scores] | None = None
     if store is None:
-        balanced = balance_head(
-            loaded, _pool_of_images(loaded, images, checkpoint, model, test_views), **how
-        )
+        balanced = _on_images(loaded, images, checkpoint, model, test_views, how)
     else:
         where = {"split": split or "test", "test_views": test_views}
         balanced, scores = _on_store(loaded, store, where, how, folds, seed or 0)
     save_head(balanced.head, out, overwrite=overwrite)
-    if scores:
-        _tell_scores(scores, folds, console)
-    _tell(balanced, stored_views, out, console)
+    _tell(balanced, scores, folds, out, console_for(json_path))
     content = {
         "head": str(out), "prior": prior, "mean": how["mean"], "temperature": how["temperature"],
         **balanced.to_json(), "folds": folds,
-        "scores": {name: score.to_json() for name, score in scores.items()} or None,
+        "scores": None if scores is None else {n: each.to_json() for n, each in scores.items()},
     }  # fmt: skip
     write_json(content, json_path)
 
@@ -132,6 +122,8 @@ def _require_one_source(
     if idle:
         belongs = "a STORE" if images else "--images"
         raise click.UsageError(f"Leave {', '.join(idle)} out: only {belongs} takes that.")
+    if of_store["--seed"] is not None and of_store["--folds"] is None:
+        raise click.UsageError("--seed draws folds: give --folds too, or leave it out.")
     if same_file:
         raise click.UsageError("--json and --out name one file: give two.")
 
@@ -143,40 +135,47 @@ def _on_store(
     how: dict[str, Any],
     folds: int | None,
     seed: int,
-) -> tuple[Balanced, dict[str, Scores]]:
+) -> tuple[Balanced, Mapping[str, Scores] | None]:
     """The balanced head, and where folds are asked for the scores before and by folds."""
     from cache import open_store
-    from pipeline.stages.balance_head import balance_head, pool_of_store, score_by_folds
-    from pipeline.stages.evaluate import evaluate
+    from pipeline.stages.balance_head import (
+        balance_head,
+        pool_of_store,
+        score_pool,
+        score_pool_by_folds,
+    )
 
     with open_store(store) as opened:
-        scores = {}
-        if folds is not None:  # first, because it may refuse the number of folds
-            by_folds = score_by_folds(head, opened, n_folds=folds, seed=seed, **how, **where)
-            scores = {"before": evaluate(opened, head, **where), "balanced": by_folds}
-        return balance_head(head, pool_of_store(head, opened, **where), **how), scores
+        pool = pool_of_store(head, opened, **where)
+        if folds is None:
+            return balance_head(head, pool, **how), None
+        by_folds = score_pool_by_folds(head, opened, pool, n_folds=folds, seed=seed, **how)
+        scores = {"before": score_pool(opened, pool), "balanced": by_folds}
+    return balance_head(head, pool, **how), scores
 
 
-def _pool_of_images(
+def _on_images(
     head: Head,
     images: tuple[Path, ...],
     checkpoint: Path | None,
     model: str,
     test_views: bool | None,
-) -> Pool:
-    """Images run through the head's network, with progress; unreadable ones are told."""
+    how: dict[str, Any],
+) -> Balanced:
+    """The balanced head; images go through its network, and unreadable ones are told."""
     from pipeline.image_classifiers import find_images
     from pipeline.progress import ProgressReport
-    from pipeline.stages.balance_head import pool_of_images
+    from pipeline.stages.balance_head import balance_head, pool_of_images
 
     def tell(path: str, reason: str) -> None:
         click.echo(f"nolb: {path}: {reason}", err=True)
 
     with ProgressReport("balance-head", "images") as progress:
-        return pool_of_images(
+        pool = pool_of_images(
             head, find_images(images), checkpoint, model=model, test_views=test_views,
             on_unreadable=tell, on_progress=progress.update,
         )  # fmt: skip
+    return balance_head(head, pool, **how)
 
 
 def _shares(prior: str, head: Head) -> tuple[float, ...] | None:
@@ -199,15 +198,46 @@ def _shares(prior: str, head: Head) -> tuple[float, ...] | None:
     return shares
 
 
-def _tell_scores(scores: Mapping[str, Scores], folds: int | None, console: Console) -> None:
-    """What the labels say of the head before, and of the balanced one by folds."""
+def _tell(
+    balanced: Balanced,
+    scores: Mapping[str, Scores] | None,
+    folds: int | None,
+    out: Path,
+    console: Console,
+) -> None:
+    """What the labels say, where they were looked at; what is known without; and what is next."""
+    from pipeline.exporting import views_of_identity
     from pipeline.tables import scores_table
 
-    console.print(scores_table(scores))
-    console.print(f"Balanced by folds: each of {folds} parts is decided by what the others gave.\n")
+    if scores is not None:
+        console.print(scores_table(scores))
+        console.print(
+            f"Balanced by folds: each of {folds} parts is decided by what the others gave.\n"
+        )
+    _tell_recalls(balanced, console)
+    console.print(
+        f"balanced  {balanced.n_images:,} images, {len(balanced.shares):,} classes -> {out}"
+    )
+    per_class = balanced.n_images / len(balanced.shares)
+    if per_class < TOO_FEW:
+        console.print(
+            f"Warning: {per_class:.1f} images a class. On held-out images such pools made heads "
+            f"worse, not better; take {FEW} a class or more."
+        )
+    elif per_class < FEW:
+        console.print(
+            f"Note: {per_class:.1f} images a class give a part of the gain at best; {FEW} or more "
+            "are better."
+        )
+    if views_of_identity(balanced.head.identity).count > balanced.test_views:
+        console.print(
+            "Balanced for the clean image alone, on which it predicts: score it with "
+            "--no-test-views."
+        )
+    console.print(f"Next: nolb predict {out} IMAGES --checkpoint FILE --classifier new")
 
 
-def _tell(balanced: Balanced, stored_views: int, out: Path, console: Console) -> None:
+def _tell_recalls(balanced: Balanced, console: Console) -> None:
     """What is known without a label of the classes that were left behind most."""
     from rich import box
     from rich.table import Table
@@ -233,26 +263,3 @@ def _tell(balanced: Balanced, stored_views: int, out: Path, console: Console) ->
         "Decided for: how often, in % of how often the class occurs."
     )
     console.print(table)
-    n_classes = len(balanced.shares)
-    console.print(f"balanced  {balanced.n_images:,} images, {n_classes:,} classes -> {out}")
-    per_class = balanced.n_images / n_classes
-    if per_class < TOO_FEW:
-        console.print(
-            f"Warning: {per_class:.1f} images a class. On held-out images such pools made heads "
-            f"worse, not better; take {FEW} a class or more."
-        )
-    elif per_class < FEW:
-        console.print(
-            f"Note: {per_class:.1f} images a class give a part of the gain at best; {FEW} or more "
-            "are better."
-        )
-    clean = stored_views > balanced.test_views
-    if clean:
-        console.print(
-            "Balanced for the clean image alone: score it with --no-test-views, and predict with "
-            "--test-views 0."
-        )
-    clean_alone = " --test-views 0" if clean else ""
-    console.print(
-        f"Next: nolb predict {out} IMAGES --checkpoint FILE --classifier new{clean_alone}"
-    )

@@ -38,7 +38,7 @@ LONGEST_PATH = 36
 @click.option("--classifier", type=click.Choice(("ensemble", "new")), help="Which classifier of a HEAD decides.  [default: ensemble]")  # fmt: skip  # noqa: E501
 @click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
 @click.option("--t-new", type=float, help="Temperature of the new head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
-@click.option("--test-views", type=int, help="Views of each image whose mean feature with the clean one a HEAD classifies, as in extract: 1 is the flip test, 0 leaves them out. V views take 1 + V forward passes.  [default: those of HEAD's store, as its scores are made]")  # fmt: skip  # noqa: E501
+@click.option("--test-views", type=int, help="Views of each image whose mean feature with the clean one a HEAD classifies, as in extract: 1 is the flip test, 0 leaves them out. V views take 1 + V forward passes.  [default: those of HEAD's store, as its scores are made; 0 for a head that was balanced on the clean image alone]")  # fmt: skip  # noqa: E501
 @click.option("--test-view-shift", type=int, help="Pixels by which test views move.  [default: as in HEAD's store, else 2]")  # fmt: skip  # noqa: E501
 @click.option("--view-fill", type=click.Choice(("mean", "black")), help="Colour of what a moved image leaves free.  [default: as in HEAD's store, else mean]")  # fmt: skip  # noqa: E501
 @click.option("--view-flip/--no-view-flip", default=None, help="Every other test view is mirrored.  [default: as in HEAD's store, else yes]")  # fmt: skip  # noqa: E501
@@ -66,7 +66,8 @@ def predict(
     .onnx). Unreadable images are reported and left out.
 
     A HEAD of a store with test views is scored with them, so it predicts with them too, and says
-    so on standard error; --test-views 0 is quicker. An EXPORT sees the clean image alone.
+    so on standard error; --test-views 0 is quicker. One that `nolb balance-head` balanced on the
+    clean image alone predicts on that alone. An EXPORT sees the clean image alone.
 
     \b
     Examples:
@@ -147,34 +148,46 @@ def _trained_model(checkpoint: Path | None, model: str) -> TrainedModel | None:
 
 
 def _chosen_views(head: Head, given: Mapping[str, Any]) -> ShiftedViews:
-    """The test views of the head's store, but for what options say; told where it matters."""
+    """The test views that suit the head, but for what options say; told where it matters."""
     from pipeline.datasets import ShiftedViews
     from pipeline.exporting import views_of_identity
+    from pipeline.image_classifiers import views_balanced_for, views_of_head
 
-    scored = views_of_identity(head.identity)
-    like_the_store = {
-        "test_views": scored.count,
-        "test_view_shift": scored.shift,
-        "view_fill": scored.fill,
-        "view_flip": scored.flip,
+    stored, suiting = views_of_identity(head.identity), views_of_head(head)
+    where_not_given = {
+        "test_views": suiting.count,
+        "test_view_shift": stored.shift,
+        "view_fill": stored.fill,
+        "view_flip": stored.flip,
     }
-    chosen = ShiftedViews.of(build_config(ExtractConfig, like_the_store, **given))
-    if chosen.describe() != scored.describe():
-        click.echo(
-            f"nolb: predicting with {chosen.describe() or 'no test views'}, where the head's store "
-            f"is scored with {scored.describe() or 'no test views'}; leave the options of test "
-            "views out to predict as it is scored.",
-            err=True,
+    chosen = ShiftedViews.of(build_config(ExtractConfig, where_not_given, **given))
+    told = None
+    if chosen.describe() != suiting.describe():
+        balanced = views_balanced_for(head) is not None
+        made = "head was balanced" if balanced else "head's store is scored"
+        told = (
+            f"predicting with {_in_words(chosen)}, where the {made} with {_in_words(suiting)}; "
+            "leave the options of test views out to predict likewise."
         )
     elif chosen.count and given["test_views"] is None:
         n = 1 + chosen.count
-        click.echo(
-            f"nolb: each image is classified by the mean feature of {n} views, as the head's store "
-            f"is scored ({chosen.describe()}); that takes up to {n} times as long as the clean "
-            "image alone, --test-views 0.",
-            err=True,
+        told = (
+            f"each image is classified by the mean feature of {n} views, as the head's store is "
+            f"scored ({chosen.describe()}); that takes up to {n} times as long as the clean image "
+            "alone, --test-views 0."
         )
+    elif stored.count and given["test_views"] is None:
+        told = (
+            "the clean image alone is classified, as the head was balanced for it, without the "
+            f"{stored.describe()} of the head's store."
+        )
+    if told is not None:
+        click.echo(f"nolb: {told}", err=True)
     return chosen
+
+
+def _in_words(views: ShiftedViews) -> str:
+    return views.describe() or "no test views"
 
 
 def _written(

@@ -28,9 +28,10 @@ from pipeline.balancing import (
 from pipeline.datasets import ShiftedViews
 from pipeline.ensemble import averaged_views, logit_blocks
 from pipeline.errors import EvaluationError, UnreadableImageError
+from pipeline.exporting import views_of_identity
 from pipeline.heads import Head, require_same_identity
 from pipeline.image_classifiers import beliefs_of, classifier_of_head
-from pipeline.metrics import Floats, Scores, score
+from pipeline.metrics import Floats, Ints, Scores, score
 from pipeline.progress import Clock, OnProgress, Snapshot
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def pool_of_images(
         CheckpointError: if the checkpoint does not load.
         ConfigError: if there is none where one is needed.
     """
-    views = ShiftedViews() if test_views is False else None
+    views = ShiftedViews() if test_views is False else views_of_identity(head.identity)
     classifier = classifier_of_head(head, checkpoint, None, model=model, views=views)
     if test_views and not classifier.views.count:
         raise EvaluationError("The head's store has no test views: leave --test-views out.")
@@ -266,12 +267,42 @@ def score_by_folds(
             folds, or fewer folds than two.
         HeadError: if the head belongs to another store.
     """
+    return score_pool_by_folds(
+        head, store, pool_of_store(head, store, split, test_views=test_views),
+        shares=shares, mean=mean, temperature=temperature, n_folds=n_folds, seed=seed,
+    )  # fmt: skip
+
+
+def score_pool_by_folds(
+    head: Head,
+    store: Store,
+    pool: Pool,
+    *,
+    shares: Sequence[float] | None = None,
+    mean: Mean = "harmonic",
+    temperature: float = TEMPERATURE,
+    n_folds: int = FOLDS,
+    seed: int = 0,
+) -> Scores:
+    """`score_by_folds` of a split that has been read already, which test views make slow.
+
+    Args:
+        head: the head to balance.
+        store: its labels.
+        pool: the split, of `pool_of_store` of this head and store.
+        shares: as in `balance_head`, as are `mean` and `temperature`.
+        mean: which mean of the recalls.
+        temperature: of the probabilities.
+        n_folds: folds of the images, two or more.
+        seed: of the folds.
+
+    Raises:
+        EvaluationError: as `score_by_folds`, or if the pool is of no split of the store.
+    """
     if seed < 0:
         raise EvaluationError(f"The seed of the folds is 0 or more, not {seed}.")
-    pool = pool_of_store(head, store, split, test_views=test_views)
     _require_enough(pool)
     q = _shares(head, shares)
-    rows = store[split]
     n = len(pool.logits)
     if not 2 <= n_folds <= n:  # noqa: PLR2004  # others decide, so there must be others
         raise EvaluationError(f"{n} images have 2 to {n} folds, not {n_folds}.")
@@ -281,11 +312,36 @@ def score_by_folds(
         folds,
         lambda logits: balancing_shifts(logits, q, mean, temperature),
     )
+    return _scores(store, pool, decisions)
+
+
+def score_pool(store: Store, pool: Pool) -> Scores:
+    """Scores of the pool's own head, as it is: those of `evaluate`, without reading features.
+
+    Raises:
+        EvaluationError: if the pool is of no split of the store.
+    """
+    return _scores(store, pool, pool.logits.argmax(axis=1))
+
+
+def _scores(store: Store, pool: Pool, decisions: Ints) -> Scores:
+    """Scores of decisions (N,) on the pool's images, by the store's labels."""
+    if pool.split is None or pool.split not in store:
+        raise EvaluationError(
+            f"Only images of a split of {store.path} have labels there: take pool_of_store."
+        )
+    rows = store[pool.split]
+    labels = np.asarray(rows.labels[rows.usable])
+    if len(labels) != len(decisions):
+        raise EvaluationError(
+            f"Split {pool.split!r} of {store.path} has {len(labels)} usable images, the pool "
+            f"{len(decisions)}: take pool_of_store of this store."
+        )
     scores = score(
-        decisions, np.asarray(rows.labels[rows.usable]), store.class_counts, store.class_names,
-        split, n_failed=rows.n_samples - n,
+        decisions, labels, store.class_counts, store.class_names, pool.split,
+        n_failed=rows.n_samples - len(labels),
     )  # fmt: skip
-    return replace(scores, predictor="new", test_views=averaged_views(store, split, test_views))
+    return replace(scores, predictor="new", test_views=pool.test_views)
 
 
 def _require_enough(pool: Pool) -> None:
