@@ -48,8 +48,8 @@ class ExtractConfig:
 
     recalibrate_bn: int = 0
     """Training images over which the statistics of BatchNorm are estimated anew before the
-    extraction; 0 keeps the checkpoint's. Worth it where the network was trained with mixup: its
-    statistics are then of mixed images."""
+    extraction; 0 keeps the checkpoint's. Worth a try where the network was trained with mixup:
+    its statistics are then of mixed images."""
 
     recalibrate_bn_sampler: Literal["instance", "class-balanced"] = "instance"
     """How those images are drawn: as frequent as the classes are, or all classes alike."""
