@@ -1,11 +1,11 @@
 """BatchNorm statistics re-estimated on training images as a deployed network sees them.
 
 A network that was trained with mixup keeps the statistics of mixed images, which have less
-contrast; networks of `nolb pretrain` were better with those of images as they are, their old heads
-too (docs/recipe.md, fourth round). Stage 2 of two-stage methods (MiSLAS's shift, Zhong et al. 2021, sec. 3.3) trains its head
-on class-balanced batches with BatchNorm in training mode, so the statistics follow the balanced
-data. Here they are the plain mean over the batches, without augmentation, and weights stay as they
-are.
+contrast; networks of our own were mostly better with those of images as they are, their old heads
+too (docs/recipe.md, fourth round). Stage 2 of two-stage methods (MiSLAS's shift, Zhong et al. 2021,
+sec. 3.3) trains its head on class-balanced batches with BatchNorm in training mode, so the
+statistics follow the balanced data. Here they are the plain mean over the batches, without
+augmentation, and weights stay as they are.
 """
 
 from __future__ import annotations
