@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         pool_of_images,
         pool_of_store,
         score_by_folds,
+        score_pool,
+        score_pool_by_folds,
     )
     from pipeline.stages.evaluate import evaluate
     from pipeline.stages.export import export
@@ -68,6 +70,8 @@ _HOMES = {
     "save_study": "pipeline.studying",
     "save_sweep": "pipeline.stages.sweep_temps",
     "score_by_folds": "pipeline.stages.balance_head",
+    "score_pool": "pipeline.stages.balance_head",
+    "score_pool_by_folds": "pipeline.stages.balance_head",
     "study": "pipeline.stages.study",
     "sweep_temps": "pipeline.stages.sweep_temps",
 }
@@ -103,6 +107,8 @@ __all__ = [
     "save_study",
     "save_sweep",
     "score_by_folds",
+    "score_pool",
+    "score_pool_by_folds",
     "study",
     "sweep_temps",
 ]

@@ -28,6 +28,7 @@ from pipeline.datasets import ImageSource, Preprocessing
 from pipeline.datasets.jpeg import PlainJpeg, read_plain_jpeg
 from pipeline.devices import too_many_images
 from pipeline.errors import ConfigError, ExtractionError, NolbError, UnreadableImageError
+from pipeline.exhaustion import is_exhaustion
 from pipeline.reading import ImageBatch, RowRange, common_size
 
 Decoder = Callable[[list[Tensor]], list[Tensor]]
@@ -333,12 +334,7 @@ def lacks_memory(error: RuntimeError) -> bool:
     The errors of PyTorch's allocator lose their type on the way through torchvision's decoder;
     NVJPEG_STATUS_ALLOCATOR_FAILURE is 5.
     """
-    first_line = str(error).partition("\n")[0]
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "out of memory" in first_line
-        or first_line.endswith(": 5")
-    )
+    return is_exhaustion(error) or str(error).partition("\n")[0].endswith(": 5")
 
 
 def trouble_of(decoder: Decoder) -> str | None:

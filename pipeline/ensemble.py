@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.balanced import sees_test_views
 from pipeline.errors import EvaluationError
 from pipeline.metrics import Bools, Floats, Ints, Scores, score
 from pipeline.old_head import require_old_head
+from pipeline.weights import check_weights, weighed_heads
 
 if TYPE_CHECKING:
     from cache import Split, Store
@@ -136,22 +138,6 @@ def mixture_predictions(
     return np.asarray(mixture_probabilities(logits, temperatures, weights).argmax(axis=-1))
 
 
-def check_weights(weights: Sequence[float] | None, n_heads: int) -> tuple[float, ...]:
-    """One weight above 0 for each head; ones where none are given.
-
-    Raises:
-        EvaluationError: if there are more or fewer, or one is not a number above 0.
-    """
-    if weights is None:
-        return (1.0,) * n_heads
-    if len(weights) != n_heads or not all(0 < weight < math.inf for weight in weights):
-        raise EvaluationError(
-            f"An ensemble of {n_heads} heads, the old one among them, needs as many weights above "
-            f"0, not {', '.join(f'{weight:g}' for weight in weights)}."
-        )
-    return tuple(float(weight) for weight in weights)
-
-
 @dataclass(frozen=True)
 class LogitBlock:
     """Usable rows of a split, in their order, with every asked head's logits."""
@@ -180,7 +166,12 @@ def scored_split(store: Store, name: str) -> Split:
     return split
 
 
-def averaged_views(store: Store, split: str, test_views: bool | None = None) -> int:
+def averaged_views(
+    store: Store,
+    split: str,
+    test_views: bool | None = None,
+    heads: Iterable[Head | None] = (),
+) -> int:
     """Test views V of each image whose features are averaged with the clean one; 0 for none.
 
     Views of `train` are the random ones that heads are fitted on, and never averaged.
@@ -188,11 +179,14 @@ def averaged_views(store: Store, split: str, test_views: bool | None = None) -> 
     Args:
         store: a store that has the split.
         split: name of the split.
-        test_views: whether to average; None where the store has test views, which were extracted
-            for this.
+        test_views: whether to average; None does where the store has test views, which were
+            extracted for this, unless a head was balanced on the clean image alone.
+        heads: that answer together, None for the old classifier.
 
     Raises:
         EvaluationError: if test views are asked for that the split does not have.
+        HeadError: if nothing is asked for where there are test views, and the heads were balanced
+            for different ones; see `sees_test_views`.
     """
     stored = 0 if split == "train" else store[split].n_views
     if test_views and not stored:
@@ -200,7 +194,7 @@ def averaged_views(store: Store, split: str, test_views: bool | None = None) -> 
         if split == "train":
             remedy = "its views are those for the fit, so leave --test-views out"
         raise EvaluationError(f"{store.path} has no test views of {split!r}: {remedy}.")
-    return 0 if test_views is False else stored
+    return stored if stored and sees_test_views(heads, test_views) is not False else 0
 
 
 def mean_features(versions: Iterable[NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
@@ -220,11 +214,11 @@ def logit_blocks(
 ) -> Iterator[LogitBlock]:
     """Logits of a split's usable rows, block by block, in bounded memory.
 
-    The blocks depend on the store and on `test_views` alone, so that every stage sees the same
-    bits. With test views the logits, those of the old classifier too, are those of the mean
-    feature, the mean of (1 + V, B, D) over the versions. A classifier that normalises its features
-    does so with the mean: its cosines are to the mean's direction, in which a version of a longer
-    feature weighs more.
+    The blocks depend on the store and on the views alone, so that every stage sees the same bits.
+    With test views the logits, those of the old classifier too, are those of the mean feature, the
+    mean of (1 + V, B, D) over the versions. A classifier that normalises its features does so with
+    the mean: its cosines are to the mean's direction, in which a version of a longer feature weighs
+    more.
 
     Args:
         store: a store whose identity agrees with that of every head.
@@ -235,11 +229,12 @@ def logit_blocks(
     Raises:
         EvaluationError: for a missing or empty split, for NaN or +inf in features or logits, and
             for test views that are asked for and not there.
+        HeadError: as `averaged_views`.
     """
     rows = scored_split(store, split)
     if None in heads:
         require_old_head(store)
-    n_views = averaged_views(store, split, test_views)
+    n_views = averaged_views(store, split, test_views, heads)
     n_classes, width = store.classifier.weight.shape
     if n_views:
         # The sum in float64 takes two of float32; then a version, its usable rows, and the mean.
@@ -276,21 +271,22 @@ def predict_split(
 
     Raises:
         EvaluationError: see `logit_blocks` and `mixture_probabilities`.
+        HeadError: as `averaged_views`, of the heads that have a weight.
     """
     heads = heads_of(head)
     if temperatures is None and len(heads) > 1:
         raise EvaluationError(
             f"{len(heads)} heads predict together with the old one: give temperatures."
         )
-    asked: list[Head | None] = [*heads] or [None]
-    if temperatures is not None:
-        asked, temperatures, weights = _members([None, *heads], temperatures, weights)
+    members = weighed_heads(heads, temperatures, weights)
     predictions, labels = [], []
-    for block in logit_blocks(store, split, asked, test_views):
-        if temperatures is None:  # no temperature changes the order within one head
+    for block in logit_blocks(store, split, members.heads, test_views):
+        if members.temperatures is None:  # no temperature changes the order within one head
             predictions.append(block.logits[0].argmax(axis=1))
         else:
-            predictions.append(mixture_predictions(block.logits, temperatures, weights))
+            predictions.append(
+                mixture_predictions(block.logits, members.temperatures, members.weights)
+            )
         labels.append(block.labels)
     return np.concatenate(predictions), np.concatenate(labels)
 
@@ -315,7 +311,8 @@ def score_split(
     )  # fmt: skip
     predictor = "old" if head is None else "new" if temperatures is None else "ensemble"
     used = None if temperatures is None else tuple(map(float, temperatures))
-    averaged = averaged_views(store, split, test_views)
+    members = weighed_heads(heads_of(head), temperatures, weights)
+    averaged = averaged_views(store, split, test_views, members.heads)
     return dataclasses.replace(
         scores, predictor=predictor, temperatures=used, test_views=averaged
     )  # fmt: skip
@@ -326,17 +323,6 @@ def heads_of(head: Head | Sequence[Head] | None) -> list[Head]:
     if head is None:
         return []
     return list(head) if isinstance(head, Sequence) else [head]
-
-
-def _members(
-    heads: list[Head | None], temperatures: Sequence[float], weights: Sequence[float] | None
-) -> tuple[list[Head | None], Sequence[float], Sequence[float] | None]:
-    """The heads of an ensemble that have a weight: no logits of others are needed, or there."""
-    n = len(heads)
-    if weights is None or (len(weights), len(temperatures)) != (n, n) or not any(weights):
-        return heads, temperatures, weights  # nothing to leave out, or told where they are mixed
-    kept = [k for k in range(n) if weights[k]]
-    return [heads[k] for k in kept], [temperatures[k] for k in kept], [weights[k] for k in kept]
 
 
 def _require_temperature(temperature: float) -> None:

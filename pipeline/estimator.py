@@ -57,7 +57,7 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     The defaults are meant for features of unknown scale: every feature is brought to mean 0 and
     deviation 1, which is folded back into `coef_` and `intercept_`, and L-BFGS, which has no
-    learning rate, takes all rows at once. It computes in float64: 8 N (2 D + 3 C) bytes or so.
+    learning rate, takes all rows at once. It computes in float64 and holds some 8 N (D + C) bytes.
     "sgd", the solver of the paper, holds the rows once more, as they are.
 
     The re-weighting gives small classes a margin, which helps where a linear classifier can fit the
@@ -143,7 +143,7 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
                 f"{self.classes_.tolist()[0]!r}."
             )
         self.class_counts_ = np.bincount(labels)
-        mean, factor = _standardisation(features) if self.standardize else _as_they_are(features)
+        mean, factor = self._standardisation(features, labels)
         fit = self._fitted_head((features - mean) * factor, labels)
         weight = fit.weight.cpu().numpy().astype(np.float64)
         bias = fit.bias.cpu().numpy().astype(np.float64)
@@ -178,6 +178,36 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             logits = np.column_stack([np.zeros_like(logits), logits])
         probabilities: Floats = softmax(logits, copy=False)
         return probabilities
+
+    def _standardisation(
+        self, features: NDArray[Any], labels: NDArray[np.intp]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What to subtract from each feature (D,) and to multiply it with; 0 where constant.
+
+        Both are of the features' type, so that what is folded back is what the fit saw.
+        """
+        if not self.standardize:
+            return _as_they_are(features)
+        import torch  # as below
+
+        from pipeline.errors import FitError
+        from pipeline.fitting import TrainingRows
+        from pipeline.fitting.standardisation import standardisation
+
+        rows = TrainingRows(
+            # A copy where it is read-only or runs backwards, which torch does not take.
+            torch.from_numpy(np.require(features, requirements=["C", "W"]))[None],
+            torch.from_numpy(labels),
+            torch.from_numpy(self.class_counts_),
+        )
+        try:
+            found = standardisation(rows)
+        except FitError as error:
+            raise ValueError(str(error)) from None
+        return (
+            found.mean.numpy().astype(features.dtype),
+            found.factor.numpy().astype(features.dtype),
+        )
 
     def _fitted_head(self, features: NDArray[Any], labels: NDArray[np.intp]) -> LinearFit:
         """A head (C, D) for features (N, D) and class indices (N,)."""
@@ -246,24 +276,7 @@ def _recalls(estimator: Any, X: ArrayLike, y: ArrayLike) -> Floats:  # noqa: N80
     return recalls_of_hits(np.bincount(hits, minlength=n_classes), np.bincount(labels))
 
 
-def _standardisation(features: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What to subtract from each feature (D,) and to multiply it with; 0 where it is constant."""
-    with np.errstate(over="ignore", invalid="ignore"):  # told below
-        mean = features.mean(axis=0, dtype=np.float64)
-        deviation = features.std(axis=0, dtype=np.float64)
-    if not np.isfinite(deviation).all():
-        column = int(np.argmin(np.isfinite(deviation)))
-        raise ValueError(
-            f"Feature {column} of X is too large to be standardised: divide it by a power of ten."
-        )
-    # A constant's deviation is not 0 but the rounding of its mean over N rows.
-    rounding = len(features) * np.finfo(np.float64).eps * np.abs(mean)
-    varies = deviation > np.maximum(rounding, np.finfo(features.dtype).tiny)
-    factor = np.where(varies, 1 / np.where(varies, deviation, 1), 0)
-    return mean.astype(features.dtype), factor.astype(features.dtype)
-
-
 def _as_they_are(features: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The same for features that are left alone."""
+    """What to subtract from each feature (D,) and to multiply it with, to leave them alone."""
     width = features.shape[1]
     return np.zeros(width, features.dtype), np.ones(width, features.dtype)

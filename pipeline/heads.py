@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from cache import Identity, Store
 from cache.errors import StoreFormatError
 from cache.strict_json import JSON, Fields, canonical, parse
+from pipeline.balanced import require_balanced_alike
 from pipeline.errors import HeadError
 from pipeline.files import refuse_existing, write_whole
 
@@ -113,7 +114,8 @@ def average_heads(heads: Sequence[Head], weights: Sequence[float] | None = None)
         weights: one above 0 for each, in any unit; equal where not given.
 
     Raises:
-        HeadError: if there are fewer, weights do not fit, or the heads do not belong together.
+        HeadError: if there are fewer, weights do not fit, or the heads do not belong together or
+            were balanced for different test views.
     """
     shares = [1.0] * len(heads) if weights is None else list(weights)
     if len(heads) < 2:  # noqa: PLR2004  # a mean of one is that one
@@ -125,6 +127,7 @@ def average_heads(heads: Sequence[Head], weights: Sequence[float] | None = None)
     first = heads[0]
     for other in heads[1:]:
         _require_averageable(first, other)
+    require_balanced_alike(heads)
     # In float64, so that the mean of equal heads is that head; no share is above 1, so that
     # nothing overflows.
     parts = [share / max(shares) for share in shares]
@@ -145,8 +148,11 @@ def refuse_existing_head(path: str | Path, *, overwrite: bool) -> None:
     Raises:
         OutputExistsError: if something is there, unless it is a safetensors file and `overwrite`
             is true; or if the folder for it is missing.
+        HeadError: if it would be named as stores are, and not be found again.
     """
-    refuse_existing(path, overwrite=overwrite, replaceable=_is_safetensors)
+    refuse_existing(path, overwrite=overwrite, replaceable=is_safetensors)
+    if is_store(Path(path)):
+        raise HeadError(f"{path} is the name of a store: call a head NAME.safetensors.")
 
 
 def save_head(head: Head, path: str | Path, overwrite: bool = False) -> None:
@@ -156,7 +162,7 @@ def save_head(head: Head, path: str | Path, overwrite: bool = False) -> None:
 
     Raises:
         OutputExistsError: as `refuse_existing_head`.
-        HeadError: if it cannot be written.
+        HeadError: as there, or if it cannot be written.
     """
     path = Path(path)
     refuse_existing_head(path, overwrite=overwrite)
@@ -178,6 +184,10 @@ def load_head(path: str | Path) -> Head:
         HeadError: if there is no such file, or it is no whole head file of ours.
     """
     path = Path(path)
+    if is_store(path):
+        raise HeadError(f"{path} is a store, not a head: give a file of nolb fit-head.")
+    if path.is_dir():
+        raise HeadError(f"{path} is a folder, not a head: give a file of nolb fit-head.")
     if not path.is_file():
         raise HeadError(
             f"There is no head file {path}. Make one with: nolb fit-head STORE --out {path}"
@@ -200,6 +210,22 @@ def load_head(path: str | Path) -> Head:
         return _head(weight, bias, provenance)
     except (StoreFormatError, HeadError) as error:
         raise HeadError(f"{path} does not hold a head that can be used: {error}") from None
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is named as stores are, so that no head is looked for there."""
+    from cache.backends import BACKENDS  # they take as long to load as all else here
+
+    return path.suffix in BACKENDS
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is a safetensors file, by its header; no store is."""
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def require_same_identity(head: Head, store: Store) -> None:
@@ -231,15 +257,6 @@ def _require_averageable(first: Head, other: Head) -> None:
             "A head on features of length 1, such as a cosine one, and a head on features as they "
             "are have no mean that is one head: score them together with nolb evaluate."
         )
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Whether a file is a safetensors file, by its header."""
-    try:
-        with safe_open(path, framework="numpy"):
-            return True
-    except (SafetensorError, OSError):
-        return False
 
 
 def _provenance(head: Head) -> dict[str, JSON]:

@@ -6,7 +6,7 @@ Legend: B images, C classes, D feature width, V test views.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.backbones import Tap
+from pipeline.balanced import views_balanced_for
 from pipeline.checkpoints import TrainedModel
 from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.folders import IMAGE_SUFFIXES
@@ -144,19 +145,10 @@ def views_of_head(head: Head) -> ShiftedViews:
 
     Raises:
         ExportError: if they cannot be told from the words of the head's identity.
+        HeadError: if it is a mean of heads that were balanced for different test views.
     """
     stored = views_of_identity(head.identity)
     return ShiftedViews() if views_balanced_for(head) == 0 else stored
-
-
-def views_balanced_for(head: Head) -> int | None:
-    """Test views of each image that a head was balanced on (`balance_head`), 0 for the clean image.
-
-    None for a head that was not balanced, or where its file does not tell.
-    """
-    pool = head.config.get("pool")
-    views = pool.get("test_views") if isinstance(pool, Mapping) else None
-    return views if "balanced" in head.config and isinstance(views, int) else None
 
 
 def _lacking(source: str, head: Head) -> str:

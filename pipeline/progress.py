@@ -45,6 +45,9 @@ class Snapshot:
     work_left: float | None = None
     """Work still to go, in units of that done in this run; `None` where all units are alike."""
 
+    step: str = ""
+    """What is done at present, where the work has several steps that count for themselves."""
+
     @property
     def rate(self) -> float:
         """Units a second."""
@@ -146,12 +149,16 @@ class ProgressReport:
     def update(self, snapshot: Snapshot) -> None:
         """Show a new state."""
         detail = self._detail(snapshot)
-        self._bar.update(self._task, completed=snapshot.done, total=snapshot.total, detail=detail)
+        label = f"{self._label}, {snapshot.step}" if snapshot.step else self._label
+        self._bar.update(
+            self._task,
+            description=label, completed=snapshot.done, total=snapshot.total, detail=detail,
+        )  # fmt: skip
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             self._console.print(
-                f"{self._label}: {snapshot.done:,} of {snapshot.total:,} {self._unit}, {detail}",
+                f"{label}: {snapshot.done:,} of {snapshot.total:,} {self._unit}, {detail}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -24,7 +24,9 @@ from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource
 from pipeline.datasets.splitting import balanced_rows, shuffled_rows
+from pipeline.devices import autocast
 from pipeline.errors import CheckpointError, DatasetError
+from pipeline.progress import Clock, OnProgress, Snapshot
 from pipeline.reading import BatchReader, RowRange, default_workers, read_ahead
 
 SPLIT = "train"
@@ -48,16 +50,21 @@ def describe(config: ExtractConfig) -> str:
 
 
 def recalibrate(
-    model: TrainedModel, train: ImageSource, config: ExtractConfig, device: torch.device
+    model: TrainedModel,
+    train: ImageSource,
+    config: ExtractConfig,
+    device: torch.device,
+    on_progress: OnProgress | None = None,
 ) -> TrainedModel:
     """The model with BatchNorm statistics of its training images, unmixed and unaugmented.
 
     Args:
         model: the trained classifier; stays as it is.
         train: its training images.
-        config: settings; `recalibrate_bn`, its sampler, `batch_size`, `view_seed` and `workers`
+        config: settings; `recalibrate_bn`, its sampler, `view_seed` and those of the forward pass
             are read.
         device: where the model runs.
+        on_progress: called with a snapshot after every batch.
 
     Returns:
         A copy, frozen, in evaluation mode and on the CPU; the same model where the settings ask
@@ -85,7 +92,7 @@ def recalibrate(
         layer.reset_running_stats()
         layer.momentum = None  # the plain mean over all batches
         layer.train()
-    seen = _pass_over(network, model, train, config, device)
+    seen = _pass_over(network, model, train, config, device, on_progress)
     if seen == 0:
         raise DatasetError("None of the training images for BatchNorm can be read.")
     for layer, momentum in zip(layers, momenta, strict=True):
@@ -101,6 +108,7 @@ def _pass_over(
     train: ImageSource,
     config: ExtractConfig,
     device: torch.device,
+    on_progress: OnProgress | None,
 ) -> int:
     """Run the network over the drawn images; returns how many could be read."""
     drawn = _Drawn(train, _drawn_rows(train, config))
@@ -109,12 +117,21 @@ def _pass_over(
     work = [RowRange(SPLIT, start, start + size) for start in range(0, len(drawn) - size + 1, size)]
     reader = BatchReader({SPLIT: drawn}, model.preprocessing, {}, work)
     workers = config.workers if config.workers >= 0 else default_workers(device.type)
-    seen = 0
+    # As the extraction runs it: in the same arithmetic, and as fast.
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    network = network.to(memory_format=layout)
+    seen = done = 0
+    clock = Clock()
     for batch in read_ahead(reader, workers, pin_memory=device.type == "cuda"):
         good = [row for row in range(size) if batch.rows.start + row not in batch.failures]
         if len(good) >= FEWEST_ROWS:
-            network(model.preprocessing.normalize(batch.images[0][good].to(device)))
+            x = model.preprocessing.normalize(batch.images[0][good].to(device))
+            with autocast(config.autocast, device):
+                network(x.contiguous(memory_format=layout))
             seen += len(good)
+        done += size
+        if on_progress is not None:
+            on_progress(Snapshot(done, len(work) * size, done, clock.seconds, step="BatchNorm"))
     return seen
 
 

@@ -94,6 +94,12 @@ class NoiseRegion:
         }  # fmt: skip
 
 
+def range_in_words(ends: tuple[float, float]) -> str:
+    """Lowest and highest to three digits, as `from 1 to 2`, or the one value that they are."""
+    low, high = (f"{end:.3g}" for end in ends)
+    return f"= {low}" if low == high else f"from {low} to {high}"
+
+
 def noise_region(t_old: Floats, t_new: Floats, best: Cell, within: Bools) -> NoiseRegion:
     """The part of the cells within the noise that hangs together with the best cell.
 

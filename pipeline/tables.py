@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.metrics import Scores
+from pipeline.selection import range_in_words
 
 if TYPE_CHECKING:
     from pipeline.bootstrap import Bootstrap, Estimate
@@ -188,8 +189,8 @@ def sweep_notes(sweep: Sweep) -> list[str]:
         region = sweep.noise
         notes.append(
             f"{region.share:.0f} % of the plane lies within the noise of its best harmonic mean on "
-            f"{sweep.split}: so do all t_old from {region.t_old[0]:.3g} to {region.t_old[1]:.3g} "
-            f"with t_new from {region.t_new[0]:.3g} to {region.t_new[1]:.3g}."
+            f"{sweep.split}: so do all pairs with t_old {range_in_words(region.t_old)} and "
+            f"t_new {range_in_words(region.t_new)}."
         )
     if sweep.cross_fit is not None:
         folds = "; ".join(

@@ -83,7 +83,7 @@ def test_weights_that_mix_no_heads_are_refused(
 ) -> None:
     adopted = adopt_head(features, head, tmp_path / "adopted.zarr")
     new = fit_head(adopted, FitConfig(epochs=1)).head
-    with pytest.raises(EvaluationError, match="needs as many weights above 0, not"):
+    with pytest.raises(EvaluationError, match="at least one above 0, not"):
         evaluate(adopted, [new, new], weights=weights)
 
 

@@ -18,7 +18,7 @@ from pipeline.config import FitConfig, SweepConfig
 from pipeline.datasets import ShiftedViews
 from pipeline.ensemble import logit_blocks, mixture_probabilities
 from pipeline.errors import EvaluationError
-from pipeline.heads import Head, load_head, save_head
+from pipeline.heads import Head, average_heads, load_head, save_head
 from pipeline.image_classifiers import classifier_of_head
 from pipeline.stages.balance_head import balance_head, pool_of_store
 from pipeline.stages.evaluate import evaluate
@@ -293,6 +293,41 @@ def test_a_balanced_head_predicts_on_what_it_was_balanced_on(
     assert "classified by the mean feature of 4 views" in line
     (line,) = told(predicted(made, tmp_path, store, averaged, "--test-views", 0), "views")
     assert f"predicting with no test views, where the head was balanced with {views}; " in line
+
+
+def test_a_mean_predicts_on_what_its_heads_were_balanced_on(
+    made: Path, store: Store, tmp_path: Path
+) -> None:
+    alone, averaged = (balanced_on(some_head(store), store, kind) for kind in (False, True))
+    for mean, views in (
+        (average_heads([alone, alone]), ShiftedViews()),
+        (average_heads([some_head(store), alone]), ShiftedViews()),
+        (average_heads([averaged, some_head(store)]), ShiftedViews(3, shift=1)),
+    ):
+        assert classifier_of_head(mean, made / "m.pth").views == views
+    mean = average_heads([alone, some_head(store)])
+    (line,) = told(predicted(made, tmp_path, store, mean), "balanced")
+    assert line.startswith("nolb: the clean image alone is classified, as the head was balanced")
+
+
+def test_an_export_tells_what_its_head_was_balanced_for(
+    made: Path, store: Store, tmp_path: Path
+) -> None:
+    for averages in (False, True):
+        path = tmp_path / f"{averages}.safetensors"
+        save_head(balanced_on(some_head(store), store, averages), path)
+        done = nolb(
+            "export", made / "s.zarr", path, "--checkpoint", made / "m.pth", "--format",
+            "safetensors", "--out", tmp_path / f"{averages}-file.safetensors", "--classifier",
+            "new", "--json", tmp_path / f"{averages}.json",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        # What is balanced on the clean image alone is scored on it, so no scores differ.
+        assert ("not of the mean of 4 views" in done.output) == averages
+        said = "the head was balanced for the mean feature of 4 views, and this file sees each"
+        assert (said in done.output) == averages
+        left_out = json.loads((tmp_path / f"{averages}.json").read_text())["views_left_out"]
+        assert left_out == 3 * averages
 
 
 @pytest.mark.parametrize("pool", [None, {}, {"test_views": "0"}, "test"])

@@ -278,13 +278,14 @@ def test_images_have_the_test_views_of_the_heads_store(
         note = head.config["pool"]
         assert isinstance(note, dict)
         assert (note["split"], note["test_views"], note["images"]) == (split, n, 8)
-    # A bias for clean images is told apart, because evaluate averages unless it is told.
+    # A bias for clean images is told apart.
     for each in said:
-        assert ("clean image alone, on which it predicts" in each) == (n == 0)
-        assert ("--no-test-views" in each) == (n == 0)
-    # Balanced again, it sees what the store has, whatever it was balanced on first.
-    again = pool_of_images(of_images, find_images([viewed / "test"]), viewed / "m.pth")
-    assert again.test_views == 3
+        assert ("Balanced for the clean image alone: on that it predicts" in each) == (n == 0)
+    # Balanced again, it sees what it was balanced on first, as evaluate does, unless told.
+    photos = find_images([viewed / "test"])
+    for asked, seen in ((None, n), (True, 3), (False, 0)):
+        again = pool_of_images(of_images, photos, viewed / "m.pth", test_views=asked)
+        assert again.test_views == seen
 
 
 def test_where_the_images_come_from_is_said_once(store: Store, path: Path, tmp_path: Path) -> None:

@@ -156,7 +156,8 @@ def test_options_come_before_the_recipe(made: Path, tmp_path: Path) -> None:
         (["evaluate", "s.zarr", "--t-old", "2"], 1, "give a head"),
         (["evaluate", "s.zarr", "h.safetensors", "--t-old", "-1"], 1, "above 0"),
         (["evaluate", "s.zarr", "--figure", "no/folder/f.png"], 1, "no/folder"),
-        (["evaluate", "s.zarr", "--figure", "f.bmp2"], 1, "f.bmp2"),
+        # Before the work: there is no such store.
+        (["evaluate", "none.zarr", "--figure", "f.gif"], 1, "f.gif cannot be written as a figure"),
         (["evaluate", "s.zarr", "--json", "no/folder/e.json"], 1, "no folder no/folder"),
         (["evaluate", "s.zarr", "--json", "extract.json"], 1, "extract.json exists already"),
         (["fit-head", "s.zarr", "--out", "m.pth", "--overwrite"], 1, "m.pth is something else"),

@@ -111,3 +111,15 @@ def test_the_mean_of_two_heads_is_scored_as_their_mean_logits(store: Store, tmp_
     assert refused.exit_code == 1
     assert "exists already" in str(refused.output)
     nolb("average-heads", *heads, "--out", out, "--overwrite")
+
+
+def test_a_range_of_one_temperature_is_one_temperature(store: Store, tmp_path: Path) -> None:
+    head, page = tmp_path / "seed0.safetensors", tmp_path / "r.html"
+    said = nolb(
+        "sweep-temps", store.path, head, "--out", tmp_path / "out", "--t-old", "9.5137",
+        "--t-new", "0.5:2:3", "--replicates", 20,
+    ).output  # fmt: skip
+    assert "of its best harmonic mean on test: so do all pairs with t_old = 9.51 and t_new " in said
+    nolb("report", store.path, head, "--out", page, "--sweep", tmp_path / "out")
+    text = page.read_text(encoding="utf-8")
+    assert "among them every pair with t<sub>old</sub> = 9.51 and t<sub>new</sub> " in text

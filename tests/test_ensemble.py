@@ -54,7 +54,7 @@ def test_ensemble_golden() -> None:
 @pytest.mark.parametrize("weights", [(0, 0), (1, 0), (1, -1), (1, math.inf), (1,), (math.nan, 1)])
 def test_weights_that_mix_nothing_are_refused(weights: tuple[float, ...]) -> None:
     logits = [np.zeros((1, 2))] * 2
-    with pytest.raises(EvaluationError, match=r"of 2 heads, .* needs as many weights above 0"):
+    with pytest.raises(EvaluationError, match=r"of 2 heads, .* needs 2 weights, each above 0"):
         mixture_probabilities(logits, (1, 1), weights)
 
 

@@ -125,6 +125,8 @@ def test_scores_of_different_splits_or_classes_do_not_share_a_figure(tmp_path: P
         recall_bars({"a": test}, counts(4), path)
     with pytest.raises(EvaluationError, match="cannot be written as a figure"):
         recall_bars({"a": test}, counts(3), tmp_path / "bars.docx")
+    with pytest.raises(EvaluationError, match=r"ends in \.png, \.svg or \.pdf"):
+        recall_bars({"a": test}, counts(3), tmp_path / "bars.gif")
     assert not list(tmp_path.iterdir())
 
 

@@ -186,8 +186,18 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 def test_a_missing_head_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(HeadError, match="nolb fit-head STORE --out"):
         load_head(tmp_path / "none.safetensors")
-    with pytest.raises(HeadError, match="There is no head file"):
-        load_head(tmp_path)
+
+
+def test_what_is_no_file_of_ours_gets_no_remedy_that_harms(tmp_path: Path) -> None:
+    stores = [tmp_path / "s.zarr", tmp_path / "s.h5"]
+    stores[0].mkdir()
+    stores[1].write_bytes(b"\x89HDF\r\n\x1a\n")
+    for path, what in ((stores[0], "a store"), (stores[1], "a store"), (tmp_path, "a folder")):
+        with pytest.raises(HeadError, match=f"is {what}, not a head: give a file of") as told:
+            load_head(path)
+        assert "--out" not in str(told.value)
+    with pytest.raises(HeadError, match=r"new.zarr is the name of a store: call a head NAME"):
+        save_head(make_head(), tmp_path / "new.zarr")
 
 
 def test_a_head_truncated_anywhere_is_refused(tmp_path: Path) -> None:

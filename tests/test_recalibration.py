@@ -19,6 +19,7 @@ from pipeline.datasets import ArraySource
 from pipeline.datasets.splitting import balanced_rows, shuffled_rows
 from pipeline.errors import CheckpointError
 from pipeline.heads import load_head
+from pipeline.progress import Snapshot
 from pipeline.recalibration import recalibrate
 from pipeline.stages.extract import extract, prepare_model
 from tests.checkpoints.peer_files import FAMILIES, save
@@ -59,6 +60,27 @@ def test_first_layer_statistics_by_hand(
     means, variances = maps.mean((1, 3)), maps.transpose(1, 2).flatten(2).var(dim=2)
     torch.testing.assert_close(done.module.bn1.running_mean, means.mean(0))
     torch.testing.assert_close(done.module.bn1.running_var, variances.mean(0))
+
+
+def test_the_arithmetic_is_that_of_the_extraction(model: TrainedModel) -> None:
+    means = {}
+    for autocast in ("none", "bfloat16"):
+        config = ExtractConfig(
+            recalibrate_bn=27, batch_size=9, autocast=autocast, channels_last=autocast != "none"
+        )
+        means[autocast] = recalibrate(
+            model, images((20, 5, 2)), config, CPU
+        ).module.bn2.running_mean
+    assert not torch.equal(means["none"], means["bfloat16"])
+    torch.testing.assert_close(means["bfloat16"], means["none"], rtol=0.05, atol=0.02)
+
+
+def test_progress_is_told_batch_by_batch(model: TrainedModel) -> None:
+    told: list[Snapshot] = []
+    config = ExtractConfig(recalibrate_bn=30, batch_size=8)
+    recalibrate(model, images((20, 5, 2)), config, CPU, told.append)
+    assert [(each.done, each.total) for each in told] == [(8, 24), (16, 24), (24, 24)]
+    assert {each.step for each in told} == {"BatchNorm"}
 
 
 def test_only_the_statistics_change(model: TrainedModel) -> None:

@@ -160,10 +160,22 @@ def test_ce_with_gml_is_compared_with_methods_that_are_given() -> None:
          label_gml("PaCo"): strong * 2, label_ensemble("PaCo"): strong * 2}
     )  # fmt: skip
     found = judged(claims_of_table_3(given_methods("CE", "PaCo")), evidence)
-    lead = finding(found, "Even CE + GML")
+    lead = finding(found, "than every published method given.")
     assert lead.verdict == "does not hold"
     assert lead.measured is not None
     assert lead.measured.value == -20
+    assert lead.claim is not None
+    assert lead.claim.in_paper == 6 - 5  # PaCo's alone
+    others = finding(found, "than every published method: the same with BSCE, LDAM, LADE")
+    assert others.needs.startswith("Add --checkpoint BSCE=FILE --checkpoint LDAM=FILE")
+
+
+def test_a_method_of_one_s_own_is_no_published_one() -> None:
+    claims = claims_of_table_3(given_methods("CE", "mine", SCRATCH))
+    (lead,) = [claim for claim in claims if claim.words.startswith("Even CE + GML")]
+    assert isinstance(lead, Claim)
+    assert lead.measure == "lowest recall: CE + GML less 5"
+    assert lead.in_paper == 1
 
 
 def test_table_4_counts_classes_at_zero() -> None:

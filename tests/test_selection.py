@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.selection import best_cell, finer_grid, noise_region, stratified_folds
+from pipeline.selection import (
+    best_cell,
+    finer_grid,
+    noise_region,
+    range_in_words,
+    stratified_folds,
+)
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=60), st.integers(2, 5), st.integers(0, 99))
@@ -74,3 +80,11 @@ def test_the_rectangle_is_the_largest(seed: int) -> None:
 def test_a_plane_of_one_cell_is_its_own_region() -> None:
     region = noise_region(np.array([2.0]), np.array([3.0]), (0, 0), np.array([[True]]))
     assert (region.share, region.t_old, region.t_new) == (100.0, (2.0, 2.0), (3.0, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [((1, 2), "from 1 to 2"), ((9.5137, 9.5137), "= 9.51"), ((2.0001, 2.0004), "= 2")],
+)
+def test_a_range_in_words(ends: tuple[float, float], words: str) -> None:
+    assert range_in_words(ends) == words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from pipeline.studying import (
     spread_of,
     study_members,
 )
+from pipeline.studying.grid import varied_fields, varied_settings
 from pipeline.studying.tables import study_table, table_on_test
 from tests.made_studies import CONFIG, N_CLASSES, store_with, study_of, text_of
 from tests.measured_stores import planted_store
@@ -32,6 +34,8 @@ def test_mean_deviation_and_interval_by_hand() -> None:
     alone = spread_of([7.0])
     assert (alone.mean, alone.deviation, alone.interval) == (7.0, None, None)
     assert alone.to_json()["low"] is None
+    agreed = spread_of([7.0, 7.0, 7.0])
+    assert (agreed.mean, agreed.deviation, agreed.interval) == (7.0, 0.0, None)
 
 
 def test_no_interval_leaves_what_is_possible() -> None:
@@ -67,6 +71,50 @@ def test_a_grid_is_every_combination_with_the_last_field_fastest() -> None:
     ]  # fmt: skip
     assert {dataclasses.replace(c, lr=0.1, loss="gml") for c in configs} == {CONFIG}
     assert grid_configs(CONFIG, {}) == [CONFIG]
+
+
+@pytest.mark.parametrize(
+    ("grid", "settings"),
+    [
+        (
+            {"solver": ["sgd", "adamw"], "momentum": [0.5, 0.9]},
+            [
+                {"solver": "sgd", "momentum": 0.5},
+                {"solver": "sgd", "momentum": 0.9},
+                {"solver": "adamw"},
+            ],
+        ),
+        (
+            {"loss": ["gml", "cross-entropy", "lade", "ldam"], "lade_weight": [0.1, 1.0]},
+            [
+                {"loss": "gml"},
+                {"loss": "cross-entropy"},
+                {"loss": "lade", "lade_weight": 0.1},
+                {"loss": "lade", "lade_weight": 1.0},
+                {"loss": "ldam"},
+            ],
+        ),
+        (
+            {"head": ["nearest-mean", "logit-adjusted", "linear"], "tau": [0.5, 2.0]},
+            [
+                {"head": "nearest-mean"},
+                {"tau": 0.5, "head": "logit-adjusted"},
+                {"tau": 2.0, "head": "logit-adjusted"},
+                {"head": "linear"},
+            ],
+        ),
+        ({"tau": [0.5, 1.0, 2.0]}, [{}]),
+        ({"lade_weight": [0.0, 0.1], "loss": ["lade"], "lade_square": [0.1, 0.5]},
+         [{"lade_weight": 0.0}, {"lade_weight": 0.1, "lade_square": 0.1},
+          {"lade_weight": 0.1, "lade_square": 0.5}]),
+    ],
+)  # fmt: skip
+def test_a_grid_holds_each_head_once_by_the_settings_that_decide_it(
+    grid: dict[str, list[Any]], settings: list[dict[str, Any]]
+) -> None:
+    configs = grid_configs(CONFIG, grid)
+    fields = varied_fields(configs)
+    assert [varied_settings(config, fields) for config in configs] == settings
 
 
 @pytest.mark.parametrize(
@@ -110,6 +158,7 @@ def test_seeds_count_up_and_averaged_heads_share_none() -> None:
         ([CONFIG], 0, "seeds must be 1 or more"),
         ([], 1, "one configuration or more"),
         ([CONFIG, CONFIG], 1, "two are the same"),
+        ([CONFIG, dataclasses.replace(CONFIG, tau=3.0)], 1, "that decide nothing about"),
         ([CONFIG, dataclasses.replace(CONFIG, seed=1)], 1, "--seeds"),
         ([CONFIG], 2001, "up to 2,000 heads"),
     ],
@@ -222,6 +271,23 @@ def test_progress_is_told_to_the_end(tmp_path: Path) -> None:
     assert seen[-1].done == seen[-1].total >= CONFIG.epochs
 
 
+def test_progress_ends_with_heads_that_nothing_is_learned_for_and_early_ends(
+    tmp_path: Path,
+) -> None:
+    seen: list[Snapshot] = []
+    grid = {"head": ["nearest-mean", "linear"], "solver": ["sgd", "l-bfgs"], "lr": [0.1, 1e38]}
+    config = dataclasses.replace(CONFIG, epochs=40, weight_decay=0.1)
+    study(
+        store_with(tmp_path, "test"), grid_configs(config, grid), seeds=2,
+        on_progress=seen.append,
+    )  # fmt: skip
+    counts = [snapshot.done for snapshot in seen]
+    assert counts == sorted(set(counts))
+    assert seen[-1].done == seen[-1].total
+    # One step of nearest-mean, 40 epochs of SGD, 40 of each of the two seeds of l-bfgs.
+    assert seen[-1].total == 1 + 40 + 2 * 40
+
+
 # The choice
 
 
@@ -247,6 +313,20 @@ def test_what_these_seeds_cannot_tell_apart_is_marked() -> None:
     shown = text_of(study_table(found))
     assert "chosen: the highest mean harmonic mean;" in shown
     assert "alike: its harmonic mean cannot be told" in shown
+
+
+def test_an_edge_is_one_of_the_heads_that_have_the_setting() -> None:
+    found = study_of({0.1: [(50, 50)], 0.2: [(60, 60)], 0.3: [(55, 55)]})
+    settings = [{"loss": "lade", "lade_weight": 0.1}, {"loss": "lade", "lade_weight": 1.0},
+                {"loss": "gml"}]  # fmt: skip
+    variants = tuple(
+        dataclasses.replace(variant, settings=of)
+        for variant, of in zip(found.variants, settings, strict=True)
+    )
+    mixed = dataclasses.replace(found, variants=variants)
+    (warning,) = mixed.warnings
+    assert "lade_weight = 1 lies on the edge of the values tried, 0.1 to 1" in warning
+    assert mixed.fields == ("loss", "lade_weight")
 
 
 def test_a_best_value_on_the_edge_is_reported() -> None:

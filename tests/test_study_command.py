@@ -90,6 +90,37 @@ def test_a_sweep_is_chosen_on_validation_and_shown_on_test(
     assert len(list((tmp_path / "study").glob("*.safetensors"))) == 2
 
 
+def test_a_sweep_names_a_head_by_what_decides_it(store_path: Path, tmp_path: Path) -> None:
+    result = nolb(
+        "fit-head", store_path, "--out", tmp_path / "study", "--epochs", 2, "--seeds", 2,
+        "--sweep", "head=nearest-mean,linear", "--sweep", "solver=sgd,adamw",
+        "--sweep", "momentum=0.5,0.9", "--json", "-",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert [of["settings"] for of in content["configurations"]] == [
+        {"head": "nearest-mean"},
+        {"head": "linear", "solver": "sgd", "momentum": 0.5},
+        {"head": "linear", "solver": "sgd", "momentum": 0.9},
+        {"head": "linear", "solver": "adamw"},
+    ]
+    assert "fitted  4 configurations with 2 seeds each (one head where" in result.stderr
+    assert "linear, solver=adamw\n" in result.stderr
+
+
+def test_seeds_of_a_head_that_has_none_are_one_head(store_path: Path, tmp_path: Path) -> None:
+    result = nolb(
+        "fit-head", store_path, "--out", tmp_path / "means", "--head", "nearest-mean", "--seeds", 3
+    )
+    assert result.exit_code == 0, result.output
+    assert "fitted  one head, over 12 rows" in result.stdout
+    assert "No seed decides this head: it was fitted once" in result.stdout
+    assert "±" not in result.stdout
+    assert [path.name for path in (tmp_path / "means").glob("*.safetensors")] == [
+        "seed0.safetensors"
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -6,7 +6,10 @@ import csv
 import io
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,7 +23,8 @@ from pipeline.figures.studies import study_dots
 from pipeline.studying import (
     study_folder,
 )
-from pipeline.studying.tables import study_table
+from pipeline.studying.results import shown
+from pipeline.studying.tables import study_table, table_on_test
 from tests.made_studies import CONFIG, store_with, study_of
 
 
@@ -92,7 +96,7 @@ def test_the_figure_says_what_where_and_which(tmp_path: Path) -> None:
     assert "95 % interval of the mean over seeds (not over images)" in text
     alone = study_of({0.1: [(50, 50)]}, split="test")
     text = texts(study_dots(alone, tmp_path / "alone.svg"))
-    assert "1 seed each on the test split" in text
+    assert "1 seed on the test split" in text
     assert "interval" not in text
     shown = study_of({0.1: [(50, 50)], 0.2: [(60, 60)]}, split="test")
     assert "nothing was chosen" in texts(study_dots(shown, tmp_path / "shown.svg"))
@@ -112,14 +116,81 @@ def test_of_many_configurations_the_figure_shows_the_best(
     assert "f=y" not in text
 
 
-def test_settings_are_whole_in_a_narrow_terminal() -> None:
-    hits = [(30, 40), (31, 45), (36, 42)]
-    found = study_of({1.25e-4: hits, 2.5e-4: hits}, field="weight_decay_of_a_long_name")
-    console = Console(width=80, file=io.StringIO())
-    console.print(study_table(found))
-    text = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+def printed(table: object, width: int) -> list[str]:
+    """Lines of a terminal as `nolb` writes to it, without the spaces at their ends."""
+    console = Console(width=width, file=io.StringIO(), soft_wrap=True)
+    console.print(table)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]  # a StringIO
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": ["gml", "gml+label-aware-smoothing"]},
+        {"lr": [0.05, 0.1], "weight_decay": [1.25e-4, 5e-4]},
+        {"solver": ["sgd", "adamw"], "lr": [0.001, 0.1], "feature_dropout": [0.0, 0.125]},
+    ],
+)
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_no_setting_and_no_number_is_broken(settings: dict[str, list[Any]], width: int) -> None:
+    rows = [dict(zip(settings, values, strict=True)) for values in product(*settings.values())]
+    found = study_of({k: [(30, 40), (31, 45), (36, 42)] for k in range(len(rows))})
+    variants = [
+        replace(variant, settings=row) for variant, row in zip(found.variants, rows, strict=True)
+    ]
+    lines = printed(study_table(replace(found, variants=tuple(variants))), width)
+    words = " ".join(lines).replace(",", " ").split()
+    for row in rows:
+        for name, value in row.items():
+            assert f"{name}={shown(value)}" in words
+    text = "\n".join(lines)
     assert "…" not in text
-    # Folded, not cut: each piece of both names stands in the first column.
-    first_column = "".join(line[:12].strip() for line in text.splitlines())
-    assert "=0.000125" in first_column
-    assert "=0.00025" in first_column
+    # Accuracies 35, 38 and 39: mean 37.33, deviation 2.08, and 4.3027 * 2.08 / sqrt(3) = 5.17.
+    assert text.count("37.3 ± 2.1") == text.count("(32.2, 42.5)") == len(rows)
+    table = [line for line in lines if "±" in line and "Mean" not in line]
+    assert len(table) == len(rows)
+    assert width < 80 or max(map(len, table)) <= width
+    named = width == 120
+    firsts = [line.split()[0] for line in table]
+    assert firsts == [
+        next(f"{name}={shown(value)}" for name, value in row.items()) if named else str(k)
+        for k, row in enumerate(rows, 1)
+    ]
+
+
+def test_a_name_that_fits_stands_in_its_row() -> None:
+    found = study_of({0.1: [(30, 40), (31, 45)], 0.2: [(31, 40), (31, 45)]})
+    lines = printed(study_table(found), 90)
+    assert [line.split()[0] for line in lines if "± " in line][:2] == ["lr=0.1", "lr=0.2"]
+    assert not any(line.startswith("1 ") for line in lines)
+
+
+def test_the_table_on_test_goes_by_the_same_number() -> None:
+    found = study_of({"x": [(30, 40), (31, 45)], "y": [(60, 60), (61, 61)]}, field="of" * 20)
+    on_test = replace(found, test=found.variants[1].measured)
+    lines = printed(table_on_test(on_test), 80)
+    assert lines[0] == f"2  {'of' * 20}=y"
+    assert any(line.split()[:2] == ["2", "60.5"] for line in lines)
+
+
+def test_settings_without_a_part_in_a_head_are_empty_in_the_tables(tmp_path: Path) -> None:
+    store = store_with(tmp_path, "test")
+    configs = grid_configs(CONFIG, {"head": ["nearest-mean", "linear"], "lr": [0.05, 0.1]})
+    save_study(study(store, configs, seeds=2), tmp_path / "study")
+    with (tmp_path / "study" / "study.csv").open() as file:
+        rows = [(r["head"], r["lr"], r["seeds"]) for r in csv.DictReader(file)]
+    assert rows == [("nearest-mean", "", "1"), ("linear", "0.05", "2"), ("linear", "0.1", "2")]
+    with (tmp_path / "study" / "seeds.csv").open() as file:
+        heads = [(r["head"], r["lr"], r["seed"], r["split"]) for r in csv.DictReader(file)]
+    assert heads == [
+        ("nearest-mean", "", "0", "test"),
+        *(("linear", lr, seed, "test") for lr in ("0.05", "0.1") for seed in ("0", "1")),
+    ]
+
+
+def test_the_figure_of_a_head_that_no_seed_decides(tmp_path: Path) -> None:
+    store = store_with(tmp_path, "test")
+    found = study(store, replace(CONFIG, head="nearest-mean"), seeds=3)
+    text = texts(study_dots(found, tmp_path / "once.svg"))
+    assert "one head on the test split" in text
+    assert "seed" not in text

@@ -16,12 +16,13 @@ from pipeline.config import PretrainConfig
 from pipeline.datasets import Preprocessing
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.losses import LOSSES
+from pipeline.losses.margins import margin_shares
 from pipeline.training.augmentation import Mix, Shift
 from pipeline.training.draws import EpochDraws
 from pipeline.training.images import HeldImages
 from pipeline.training.loop import Trainer
 from pipeline.training.network import build_network, preprocessing_for, require_fits
-from pipeline.training.objectives import Objective, ldam_margins
+from pipeline.training.objectives import Objective
 from pipeline.training.saving import is_ours, read_file, require_same
 from pipeline.training.schedules import class_weights, learning_rate
 
@@ -61,6 +62,23 @@ def test_the_steps_are_those_of_ldam_drw_s_code() -> None:
     assert {learning_rate(constant, epoch, 0.5) for epoch in range(200)} == {0.3}
 
 
+def test_both_steps_are_seen_in_any_training_that_is_long_enough() -> None:
+    for name in ("steps", "ldam-drw"):
+        for epochs in range(1, 300):
+            if epochs < 8:
+                # 80 and 90 % of 7 epochs are 5.6 and 6.3: both steps would come after the sixth.
+                with pytest.raises(ConfigError, match=f"epochs must be 8 or more .* {name}.* not"):
+                    PretrainConfig(schedule=name, epochs=epochs)  # type: ignore[arg-type]  # a literal
+                continue
+            config = PretrainConfig(schedule=name, epochs=epochs, lr=1.0)  # type: ignore[arg-type]  # a literal
+            rates = [learning_rate(config, epoch, 0.0) for epoch in range(epochs)]
+            assert sorted(set(rates), reverse=True) == pytest.approx([1, 1e-2, 1e-4]), epochs
+            for share, rate in ((0.8, 1.0), (0.9, 1e-2)):
+                # The step that ends this rate comes within half an epoch of its share of all.
+                last = max(epoch for epoch in range(epochs) if rates[epoch] == pytest.approx(rate))
+                assert abs(last + 1 - share * epochs) <= 0.5 + 1e-9, epochs
+
+
 def test_classes_are_re_weighted_late_by_their_effective_numbers() -> None:
     config = PretrainConfig(schedule="ldam-drw", loss="ldam", epochs=10, beta=0.5)
     counts = torch.tensor([1, 2])
@@ -71,6 +89,20 @@ def test_classes_are_re_weighted_late_by_their_effective_numbers() -> None:
     assert weights is not None
     assert weights.tolist() == pytest.approx([1.2, 0.8])
     assert class_weights(PretrainConfig(schedule="steps", epochs=10), 9, counts) is None
+    plain = PretrainConfig(schedule="ldam-drw", loss="ldam", epochs=10, beta=0.0)
+    even = class_weights(plain, 8, counts)
+    assert even is not None
+    assert even.tolist() == [1, 1]
+
+
+def test_the_weights_are_those_of_the_class_balanced_loss() -> None:
+    config = PretrainConfig(schedule="ldam-drw", epochs=10, beta=0.99)
+    weights = class_weights(config, 9, COUNTS)
+    logits, labels = some_logits()
+    assert weights is not None
+    # Of equal weights in sum: a mean over rows, where torch divides by the weights' sum.
+    found = functional.cross_entropy(logits, labels, weights, reduction="sum") / len(labels)
+    torch.testing.assert_close(found, LOSSES["class-balanced"](logits, labels, COUNTS, beta=0.99))
 
 
 # Losses
@@ -96,7 +128,7 @@ def test_losses_are_those_by_name(name: str) -> None:
 
 def test_ldam_takes_the_margin_from_the_true_class() -> None:
     # N^(-1/4) of 16 and 1 are 1/2 and 1: margins 0.25 and 0.5.
-    assert ldam_margins(torch.tensor([16, 1]), 0.5).tolist() == [0.25, 0.5]
+    assert margin_shares(torch.tensor([16, 1])).tolist() == [0.5, 1]
     cosines = torch.tensor([[0.5, 0.25]])
     found = objective(torch.tensor([16, 1]), loss="ldam", margin_scale=4.0)(
         4 * cosines, torch.tensor([1]), None, None

@@ -11,8 +11,9 @@ import torch
 from pipeline.config import PretrainConfig
 from pipeline.datasets import ArraySource, FolderSource, Preprocessing
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.seeds import derived_seed
 from pipeline.training.augmentation import Mix, Shift, draw_mix
-from pipeline.training.draws import EpochDraws, derived_seed, global_seed
+from pipeline.training.draws import EpochDraws, global_seed
 from pipeline.training.holding import supply_images
 from pipeline.training.images import Clean, HeldImages, ReadImages, ResizedCrop, stacked
 from pipeline.training.network import preprocessing_for

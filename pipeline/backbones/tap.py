@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cache.closable import Closable
 from pipeline.errors import ConfigError, ExtractionError
+from pipeline.exhaustion import is_exhaustion
 
 ROWS_AND_COLUMNS = 2
 
@@ -79,7 +80,7 @@ class Tap(Closable):
             raise
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            if "can't allocate memory" in reason:  # the CPU's allocator has no error of its own
+            if is_exhaustion(error):
                 raise torch.OutOfMemoryError(reason) from None
             raise ExtractionError(
                 f"The model cannot take a batch of the shape {tuple(x.shape)} ({reason}); if the "

@@ -73,6 +73,9 @@ class TrainedModel:
     class_names: tuple[str, ...] = ()
     """Names of the classes in the order of the logits, where the file holds them."""
 
+    training_images: str = ""
+    """`cache.samples_digest` of the images that it was trained on, where the file holds that."""
+
     left_out: tuple[str, ...] = ()
     """Weights in the file that only training uses, by their names there."""
 

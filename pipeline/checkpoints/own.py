@@ -35,6 +35,9 @@ FORMAT = "nolb classifier"
 
 VERSION = 1
 
+TRAINING_IMAGES = "training images"
+"""Where a training's identity holds the digest of its images."""
+
 
 def detect(payload: Payload) -> str | None:
     """The file's own word for it."""
@@ -69,7 +72,7 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
     if content["classifier"] == "cosine":
         cosine = CosineLinear(backbone.feature_width, len(names), _scale(payload))
         put_module(network, backbone.classifier, cosine)
-    elif f"{backbone.classifier}.bias" not in state:
+    elif {f"{backbone.classifier}.weight"} == _weights_of(backbone.classifier, state):
         linear = nn.Linear(backbone.feature_width, len(names), bias=False)
         put_module(network, backbone.classifier, linear)
     load_strictly(network, state, payload.path)
@@ -79,6 +82,7 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
         model,
         preprocessing=_preprocessing(payload),
         class_names=tuple(map(str, names)),
+        training_images=_training_images(content),
         head="linear" if scale == 1 else f"cosine, times {scale:g}",
     )
 
@@ -118,6 +122,8 @@ def content_of(model: TrainedModel, class_names: Sequence[str]) -> dict[str, Any
         },
         "versions": versions(),
     }
+    if model.training_images:
+        content["identity"] = {TRAINING_IMAGES: model.training_images}
     variant = model.backbone if is_factory(model.backbone) else None  # it ran already
     try:
         again = load(Payload(model.source, model.sha256, content), variant)
@@ -146,6 +152,17 @@ def _checked(payload: Payload) -> Mapping[str, object]:
     if lacking:
         raise CheckpointError(f"{payload.path}: lacks {', '.join(lacking)}; train it again.")
     return content
+
+
+def _weights_of(module: str, state: Mapping[str, object]) -> set[str]:
+    """Names of the weights that a module has of its own, none where it learns nothing."""
+    return {f"{module}.{name}" for name in ("weight", "bias")} & state.keys()
+
+
+def _training_images(content: Mapping[str, object]) -> str:
+    """Digest of the images that the network was trained on; empty where the file holds none."""
+    identity = content.get("identity")
+    return str(identity.get(TRAINING_IMAGES, "")) if isinstance(identity, Mapping) else ""
 
 
 def _scale(payload: Payload) -> float:

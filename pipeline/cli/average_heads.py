@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli.arguments import no_store
 from pipeline.cli.options import PATH, overwrite_option
 from pipeline.cli.output import console_for
 from pipeline.config import parse_weights
 
 
 @click.command("average-heads")
-@click.argument("heads", metavar="HEAD HEAD...", type=PATH, nargs=-1, required=True)
+@click.argument("heads", metavar="HEAD HEAD...", type=PATH, nargs=-1, required=True, callback=no_store)  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Head to write, NAME.safetensors.")
 @click.option("--weights", metavar="W,W[,W...]", help="Weights of the heads.  [default: equal]")
 @overwrite_option
@@ -21,7 +22,8 @@ def average_heads(heads: tuple[Path, ...], out: Path, weights: str | None, overw
 
     An ensemble of linear heads that costs no more than one: of other seeds, losses and solvers, or
     with the old head from `fit-head --head logit-adjusted`. `predict` and `export` take it as any
-    other; say --classifier new, or they add the old head as it is. Test views are the first HEAD's.
+    other; say --classifier new, or they add the old head as it is. Test views are the first
+    HEAD's, and of heads that were balanced those that they were balanced for.
 
     \b
     Example:
@@ -33,6 +35,7 @@ def average_heads(heads: tuple[Path, ...], out: Path, weights: str | None, overw
     """
     shares = None if weights is None else parse_weights(weights)
 
+    from pipeline.balanced import in_words, views_balanced_for
     from pipeline.exporting import views_of_identity
     from pipeline.heads import average_heads, load_head, refuse_existing_head, save_head
 
@@ -43,7 +46,17 @@ def average_heads(heads: tuple[Path, ...], out: Path, weights: str | None, overw
     save_head(mean, out, overwrite=overwrite)
     console = console_for(None)
     console.print(f"averaged  {len(heads)} heads -> {out}")
-    if any(view != views[0] for view in views):
+    balanced_for = views_balanced_for(mean)
+    if balanced_for is not None:
+        console.print(f"Balanced for {in_words(balanced_for)}: on that it predicts and is scored.")
+        both = zip(heads, loaded, strict=True)
+        plain = [str(path) for path, one in both if views_balanced_for(one) is None]
+        if plain:
+            console.print(
+                f"Note: not all of it is balanced, as {', '.join(plain)} was not: average heads "
+                "before any is balanced, and balance the mean."
+            )
+    if balanced_for != 0 and any(view != views[0] for view in views):
         console.print(
             f"Note: their stores differ in test views; `nolb predict` takes those of {heads[0]}: "
             f"{views[0].describe() or 'none'}."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.arguments import no_head, no_store
 from pipeline.cli.options import PATH, json_option, overwrite_option, test_views_option
 from pipeline.cli.output import console_for, write_json
 
@@ -27,8 +28,8 @@ lost (docs/recipe.md)."""
 
 
 @click.command("balance-head")
-@click.argument("head", type=PATH)
-@click.argument("store", type=PATH, required=False)
+@click.argument("head", type=PATH, callback=no_store)
+@click.argument("store", type=PATH, required=False, callback=no_head)
 @click.option("--images", type=PATH, multiple=True, help="An image or a folder of images, which need no store and no labels; more than once for more.")  # fmt: skip  # noqa: E501
 @click.option("--checkpoint", type=PATH, help="With --images: the trained classifier that HEAD was fitted on, unless that was a --model with weights of its own.")  # fmt: skip  # noqa: E501
 @click.option("--model", default="auto", show_default=True, help="With --images: as for `nolb predict`.")  # fmt: skip  # noqa: E501
@@ -82,6 +83,7 @@ def balance_head(
         of_images={"--checkpoint": checkpoint, "--model": None if model == "auto" else model},
     )  # fmt: skip
 
+    from pipeline.balanced import was_balanced_on
     from pipeline.balancing import TEMPERATURE
     from pipeline.heads import load_head, refuse_existing_head, save_head
 
@@ -96,7 +98,13 @@ def balance_head(
         where = {"split": split or "test", "test_views": test_views}
         balanced, scores = _on_store(loaded, store, where, how, folds, seed or 0)
     save_head(balanced.head, out, overwrite=overwrite)
-    _tell(balanced, scores, folds, out, console_for(json_path))
+    console = console_for(json_path)
+    _tell(balanced, scores, folds, out, console)
+    if scores is not None and was_balanced_on(loaded, split or "test"):
+        console.print(
+            f"Note: {head} itself was balanced on these images before: Before is no score of new "
+            "images. Give the head as it was fitted to compare the two."
+        )
     content = {
         "head": str(out), "prior": prior, "mean": how["mean"], "temperature": how["temperature"],
         **balanced.to_json(), "folds": folds,
@@ -231,8 +239,8 @@ def _tell(
         )
     if views_of_identity(balanced.head.identity).count > balanced.test_views:
         console.print(
-            "Balanced for the clean image alone, on which it predicts: score it with "
-            "--no-test-views."
+            "Balanced for the clean image alone: on that it predicts, and is scored, unless "
+            "--test-views is said."
         )
     console.print(f"Next: nolb predict {out} IMAGES --checkpoint FILE --classifier new")
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.arguments import no_head, no_store
 from pipeline.cli.options import PATH, file_option, json_option, overwrite_option, test_views_option
 from pipeline.cli.output import console_for, write_json
 from pipeline.config import parse_grid, parse_weights
 
-if TYPE_CHECKING:
-    from pipeline.heads import Head
-
 
 @click.command()
-@click.argument("store", type=PATH)
-@click.argument("head", type=PATH, nargs=-1)
+@click.argument("store", type=PATH, callback=no_head)
+@click.argument("head", type=PATH, nargs=-1, callback=no_store)
 @click.option("--t-old", type=float, help="Temperature of the old head: score the ensemble.")
 @click.option(
     "--t-new",
@@ -29,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--weights",
     metavar="W,W[,W...]",
-    help="Weights of the old and each new head in the ensemble; 0 leaves one out.",
+    help="Weights of the old and each new head in the ensemble; 0 leaves a head out.",
 )
 @click.option("--split", default="test", show_default=True, help="Split to score.")
 @test_views_option
@@ -62,8 +58,13 @@ def evaluate(
       nolb evaluate data.zarr adjusted.safetensors head.safetensors --weights 0,1,1
     """
     console = console_for(json_path)
+    if figure is not None:
+        from pipeline.figures import require_figure_format  # matplotlib loads for half a second
+
+        require_figure_format(figure)
 
     from cache import open_store
+    from pipeline.balance_notes import balance_notes
     from pipeline.heads import load_head
     from pipeline.old_head import has_old_head
     from pipeline.stages.evaluate import evaluate
@@ -74,8 +75,12 @@ def evaluate(
     shares = None if weights is None else parse_weights(weights)
     together = t_old is not None or t_new is not None or shares is not None or len(heads) > 1
     with open_store(store) as opened:
-        score = partial(evaluate, opened, split=split, test_views=test_views)
-        asked = score(heads, t_old=t_old, t_new=temperatures, weights=shares)
+        asked = evaluate(
+            opened, heads, t_old=t_old, t_new=temperatures, weights=shares, split=split,
+            test_views=test_views,
+        )  # fmt: skip
+        # What it is compared with sees the same.
+        score = partial(evaluate, opened, split=split, test_views=asked.test_views > 0)
         scores = {"old": score()} if has_old_head(opened) else {}
         if len(heads) == 1:
             scores["new"] = score(heads[0])
@@ -84,22 +89,14 @@ def evaluate(
         if together:
             scores["ensemble"] = asked
         class_counts = opened.class_counts
+        named = dict(zip(map(str, head), heads, strict=True))
+        notes = balance_notes(opened, named, {split: asked.test_views})
     console.print(scores_table(scores))
-    for path, one in zip(head, heads, strict=True):
-        if _balanced_on(one, split):
-            console.print(
-                f"Note: {path} was balanced on these images, without their labels; nolb "
-                "balance-head --folds 5 scores such a head by folds."
-            )
+    for note in notes:
+        console.print(f"Note: {note}")
     if figure is not None:
-        from pipeline.figures import recall_bars  # matplotlib loads for half a second
+        from pipeline.figures import recall_bars
 
         recall_bars(scores, class_counts, figure)
         console.print(f"wrote {figure}")
     write_json(asked.to_json(), json_path)
-
-
-def _balanced_on(head: Head, split: str) -> bool:
-    """Whether the images of the split have had a say in the head's biases."""
-    pool = head.config.get("pool")
-    return isinstance(pool, Mapping) and pool.get("split") == split

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.arguments import no_head, no_store
 from pipeline.cli.options import PATH, json_option, overwrite_option
 from pipeline.cli.output import console_for, write_json
 
@@ -19,8 +20,8 @@ FORMATS = ("safetensors", "torch-export", "onnx", "checkpoint")
 
 
 @click.command()
-@click.argument("store", type=PATH)
-@click.argument("head", type=PATH)
+@click.argument("store", type=PATH, callback=no_head)
+@click.argument("head", type=PATH, callback=no_store)
 @click.option("--checkpoint", type=PATH, help="The trained classifier's file, as extracted; not needed for a --model with weights of its own.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="File to write, or a folder for it.")
 @click.option(
@@ -76,6 +77,7 @@ def export(
     console = console_for(json_path)
 
     from cache import open_store
+    from pipeline.balanced import in_words, views_balanced_for
     from pipeline.heads import load_head
     from pipeline.stages.export import export
 
@@ -88,6 +90,12 @@ def export(
         )  # fmt: skip
     for line in _summary(result):
         console.print(line, markup=False)
+    balanced_for = views_balanced_for(new_head)
+    if balanced_for:
+        console.print(
+            f"note    the head was balanced for {in_words(balanced_for)}, and this file sees each "
+            "image alone: nolb balance-head --no-test-views balances one for that"
+        )
     write_json(result.to_json(), json_path)
     if result.agreement is not None and result.agreement.n_different:
         click.get_current_context().exit(1)

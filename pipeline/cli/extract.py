@@ -90,7 +90,7 @@ def extract(
 
     from pipeline.datasets import open_sources
     from pipeline.progress import ProgressReport
-    from pipeline.stages.extract import extract, prepare_model
+    from pipeline.stages.extract import extract, prepare_model, with_notes_on
     from pipeline.team import Team
 
     team = Team.from_environment()
@@ -103,6 +103,9 @@ def extract(
     options = _source_options(root, rewrite, class_names, class_order)
     sources = {"train": train, "test": test} | ({"val": val} if val is not None else {})
     images = open_sources(sources, options, split_seed=split_seed)
+    n_told, model = len(model.notes), with_notes_on(model, images)
+    for note in model.notes[n_told:]:
+        console.print(f"note           {note}")
     with ProgressReport("extract", "images") as progress:
         on_progress = progress.update if team.leads else None
         result = extract(

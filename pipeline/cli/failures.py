@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from pipeline.errors import ConfigError, NolbError
+from pipeline.exhaustion import is_exhaustion
 
 RUN_FAILED = 1
 WRONG_USAGE = 2
@@ -27,7 +28,9 @@ class Group(click.Group):
             _leave(str(error), RUN_FAILED)
         except KeyboardInterrupt as interruption:
             _leave(str(interruption) or "Interrupted.", RUN_FAILED)
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not is_exhaustion(error):
+                raise
             _leave("The memory is used up: make batches, views or images smaller.", RUN_FAILED)
         except BrokenPipeError:
             # The reader (`| head`) has seen enough; Python would complain again at its exit.

@@ -76,7 +76,8 @@ def test_views_option(command: Command) -> Command:
         "--test-views/--no-test-views",
         default=None,
         help="Classify the mean feature of each image and its test views, or the clean image "
-        "alone.  [default: the mean, where the store has test views]",
+        "alone.  [default: the mean, where the store has test views; for a head that was balanced "
+        "on the clean image alone, that]",
     )(command)
 
 

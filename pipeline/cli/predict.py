@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from pipeline.cli.arguments import no_store
 from pipeline.cli.export import chosen_temperatures
 from pipeline.cli.options import PATH
 from pipeline.config import ExtractConfig, build_config
@@ -32,7 +33,7 @@ LONGEST_PATH = 36
 
 
 @click.command()
-@click.argument("head", metavar="HEAD|EXPORT", type=PATH)
+@click.argument("head", metavar="HEAD|EXPORT", type=PATH, callback=no_store)
 @click.argument("images", nargs=-1, required=True, type=PATH)
 @click.option("--checkpoint", type=PATH, help="The trained classifier that HEAD was fitted on; an EXPORT needs none, and neither does a HEAD of a --model with weights of its own.")  # fmt: skip  # noqa: E501
 @click.option("--classifier", type=click.Choice(("ensemble", "new")), help="Which classifier of a HEAD decides.  [default: ensemble]")  # fmt: skip  # noqa: E501
@@ -149,9 +150,10 @@ def _trained_model(checkpoint: Path | None, model: str) -> TrainedModel | None:
 
 def _chosen_views(head: Head, given: Mapping[str, Any]) -> ShiftedViews:
     """The test views that suit the head, but for what options say; told where it matters."""
+    from pipeline.balanced import views_balanced_for
     from pipeline.datasets import ShiftedViews
     from pipeline.exporting import views_of_identity
-    from pipeline.image_classifiers import views_balanced_for, views_of_head
+    from pipeline.image_classifiers import views_of_head
 
     stored, suiting = views_of_identity(head.identity), views_of_head(head)
     where_not_given = {

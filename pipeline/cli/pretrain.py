@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.output import console_for, write_json
 from pipeline.config import PretrainConfig
+from pipeline.config.idle_training import AUGMENTATION_SETTINGS, refuse_idle
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,6 +73,8 @@ def pretrain(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite contradict each other: give one.")
     config = settings_from("pretrain", PretrainConfig, recipe, given)
+    by_hand = [name for name, value in given.items() if value is not None]
+    refuse_idle(config, by_hand)
     console = console_for(json_path)
 
     from pipeline.datasets import SourceOptions, open_sources, parse_rewrites, read_class_names
@@ -84,6 +88,8 @@ def pretrain(
         class_names=read_class_names(class_names) if class_names is not None else None,
         rewrites=parse_rewrites(rewrite),
     )
+    if config.augmentation == "auto":
+        _refuse_idle_in_the_augmentation(config, by_hand, start)
     images = open_sources(sources, options, split_seed=split_seed, required=("train",))
     with ProgressReport("pretrain", "images") as progress:
         report = _report_in_lines(progress.update, config.epochs, to_stderr=json_path == "-")
@@ -92,11 +98,55 @@ def pretrain(
         )
     for part in _result_parts(result):
         console.print(part)
-    console.print(
-        f"Next: nolb extract --checkpoint {out} --train {train} --test {test or 'SRC'} "
-        f"--out {out.with_suffix('.zarr')}"
-    )
+    more = {"--split-seed": split_seed or None, "--root": root, "--class-names": class_names}
+    console.print(_next_line(out, config.model, sources, more, rewrite))
     write_json(result.to_json(), json_path)
+
+
+def _refuse_idle_in_the_augmentation(
+    config: PretrainConfig, by_hand: Sequence[str], start: Path | None
+) -> None:
+    """Refuse settings of the augmentation that the network's images do not get."""
+    from pipeline.training.holding import is_cropped
+    from pipeline.training.network import chosen_network
+
+    if AUGMENTATION_SETTINGS.isdisjoint(by_hand):
+        return
+    _, _, preprocessing = chosen_network(config, start)
+    cropped = is_cropped(preprocessing, config)
+    refuse_idle(config, by_hand, "resized-crop" if cropped else "shift")
+
+
+def _next_line(
+    out: Path,
+    model: str,
+    sources: Mapping[str, str],
+    more: Mapping[str, object],
+    rewrites: Sequence[str],
+) -> str:
+    """The command that goes on with the checkpoint, with the same images in the same splits.
+
+    Args:
+        out: the checkpoint.
+        model: name of its network.
+        sources: what the user gave, by split.
+        more: options that say how the sources are read, `None` where not given.
+        rewrites: beginnings of paths to replace.
+    """
+    from pipeline.backbones.named import is_factory
+
+    words = ["nolb", "extract", "--checkpoint", str(out)]
+    if is_factory(model):  # a file alone has no code run
+        words += ["--model", f"nolb:{model}"]
+    for split, source in sources.items():
+        words += [f"--{split}", source]
+    for option, value in more.items():
+        words += [] if value is None else [option, str(value)]
+    for rewrite in rewrites:
+        words += ["--rewrite", rewrite]
+    words += ["--out", str(out.with_suffix(".zarr"))]
+    missing = "" if "test" in sources else " --test SRC"
+    return f"Next: {shlex.join(words)}{missing}"
 
 
 def _report_in_lines(on_progress: OnProgress, epochs: int, *, to_stderr: bool) -> Callbacks:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.arguments import no_head, no_store
 from pipeline.cli.options import PATH, json_option, overwrite_option, test_views_option
 from pipeline.cli.output import console_for, write_json
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("store", type=PATH)
-@click.argument("head", type=PATH)
+@click.argument("store", type=PATH, callback=no_head)
+@click.argument("head", type=PATH, callback=no_store)
 @click.option("--out", type=PATH, required=True, help="HTML file to write.")
 @click.option("--sweep", type=PATH, help="Folder of nolb sweep-temps; not given: the plane is measured now.")  # fmt: skip  # noqa: E501
 @click.option("--no-plane", is_flag=True, help="Leave the temperature plane out.")
@@ -101,6 +102,7 @@ def _result_parts(result: Report, out: Path) -> Iterator[str | Table]:
     from pipeline.tables import scores_table
 
     yield scores_table({k.key: k.scores for k in result.content.contenders})
+    yield from (f"note   {note}" for note in result.content.notes)
     if result.thumbnails is not None and result.thumbnails.unreadable:
         first, reason = next(iter(result.thumbnails.unreadable.items()))
         n = len(result.thumbnails.unreadable)

@@ -24,7 +24,7 @@ from pipeline.reproduction.paper import METHODS, NAMES
 @click.option("--out", type=PATH, required=True, help="Folder for WHAT.md, WHAT.json, WHAT.png and the extracted stores, which are used again.")  # fmt: skip  # noqa: E501
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Heads fitted of each kind.")  # fmt: skip  # noqa: E501
 @click.option("--replicates", type=click.IntRange(min=100), default=1000, show_default=True, help="Bootstrap replicates over the test images.")  # fmt: skip  # noqa: E501
-@click.option("--config", "recipe", metavar="NAME|FILE", help="Take settings of extraction and fit from a recipe, by name or file.")  # fmt: skip  # noqa: E501
+@click.option("--config", "recipe", metavar="NAME|FILE", help="Take settings of extraction and fit, but for the loss, from a recipe, by name or file.")  # fmt: skip  # noqa: E501
 @overwrite_option
 @json_option
 def reproduce(

@@ -14,9 +14,8 @@ from pipeline.config.idle import refuse_idle
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from pipeline.studying import Study
+    from pipeline.studying.tables import StudyTable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,7 +29,8 @@ def study_options(command: Command) -> Command:
         "--seeds",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Fit heads with N seeds, from --seed on, and report mean, spread and intervals.  "
+        help="Fit heads with N seeds, from --seed on, and report mean, spread and intervals; a "
+        "head that no seed decides is fitted once.  "
         f"[default with --sweep: {SEEDS_OF_A_SWEEP}]",
     )
     sweep = click.option(
@@ -123,13 +123,13 @@ def _require_one_process() -> None:
         )
 
 
-def _told(found: Study, folder: Path) -> Iterator[str | Table]:
+def _told(found: Study, folder: Path) -> Iterator[str | StudyTable]:
     """What was fitted, what came of it, and what to know before it is trusted."""
     from pipeline.studying.tables import study_table, table_on_test
 
-    what = f"{found.n_seeds} seeds" if found.n_seeds > 1 else "1 seed"
+    what = found.seeds_told
     if len(found.variants) > 1:
-        what = f"{len(found.variants)} configurations with {what} each"
+        what = f"{len(found.variants)} configurations with {what}"
     yield f"fitted  {what}, over {found.n_rows:,} rows in {found.seconds:.2f} s -> {folder}"
     yield study_table(found)
     on_test = table_on_test(found)

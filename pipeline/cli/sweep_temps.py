@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.arguments import no_head, no_store
 from pipeline.cli.options import (
     PATH,
     json_option,
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 
 @click.command("sweep-temps")
-@click.argument("store", type=PATH)
-@click.argument("head", type=PATH, nargs=-1, required=True)
+@click.argument("store", type=PATH, callback=no_head)
+@click.argument("head", type=PATH, nargs=-1, required=True, callback=no_store)
 @click.option("--out", type=PATH, required=True, help="Folder for the table and the heat maps.")
 @overwrite_option
 @settings_options("sweep_temps")
@@ -72,15 +73,13 @@ def sweep_temps(
         with ProgressReport("sweep-temps", "rows") as progress:
             sweep = sweep_temps(opened, heads, config, on_progress=progress.update)
         written = save_sweep(sweep, out, overwrite=overwrite)
-        for part in _result_parts(sweep, opened, heads, config.test_views):
+        for part in _result_parts(sweep, opened, heads):
             console.print(part)
     console.print("wrote " + ", ".join(str(path) for path in written))
     write_json(sweep.to_json(), json_path)
 
 
-def _result_parts(
-    sweep: Sweep, store: Store, heads: Sequence[Head], test_views: bool | None
-) -> Iterator[str | Table]:
+def _result_parts(sweep: Sweep, store: Store, heads: Sequence[Head]) -> Iterator[str | Table]:
     """The plane, the scores on `test` beside each head's, and what to know before it is trusted."""
     from pipeline.stages.evaluate import evaluate
     from pipeline.tables import (
@@ -93,7 +92,7 @@ def _result_parts(
 
     yield sweep_table(sweep)
     if sweep.test_scores is not None:
-        score = partial(evaluate, store, test_views=test_views)
+        score = partial(evaluate, store, test_views=sweep.test_scores.test_views > 0)
         scores = {"old": score()}
         for k, head in enumerate(heads):
             scores[f"new {k + 1}" if len(heads) > 1 else "new"] = score(head)

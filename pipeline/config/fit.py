@@ -149,7 +149,8 @@ class FitConfig:
 
     memory: str | None = None
     """Most memory of the whole process, as 2GiB; larger features are read from a scratch file in
-    the temporary folder (TMPDIR), with the same result. Not set: all are held in memory."""
+    the temporary folder (TMPDIR), with the same result; l-bfgs, which needs all rows in memory,
+    says how much it lacks. Not set: all are held in memory."""
 
     device: str = "cpu"
     """`cpu`, `cuda`, `cuda:K` or `auto`; a small head is fitted fastest on the CPU."""

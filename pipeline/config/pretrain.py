@@ -9,6 +9,12 @@ from pipeline.config.checks import check_channels, check_choices, check_device, 
 from pipeline.config.extract import Channels
 from pipeline.config.parsing import parse_size
 
+STEPS = (0.8, 0.9)
+"""Shares of the epochs after which LDAM's code lowers the rate: 160 and 180 of 200."""
+
+FEWEST_FOR_STEPS = 8
+"""Epochs from which on the two steps are two: 7 would put both after the sixth, or 5.6 and 6.3."""
+
 LARGEST = 1e6
 """Of any factor: no training has use for more, and float32 could not hold its products."""
 
@@ -52,8 +58,8 @@ class PretrainConfig:
 
     schedule: Literal["cosine", "steps", "ldam-drw", "constant"] = "cosine"
     """How the learning rate goes on: falls to 0 along a cosine with every step; falls to 1/100 of
-    itself after 80 % of the epochs and again after 90 %; likewise with classes re-weighted by their
-    effective numbers from 80 % on (ldam-drw); or stays."""
+    itself after 80 % of the epochs and again after 90 %, of 8 or more; likewise with classes
+    re-weighted by their effective numbers from 80 % on (ldam-drw); or stays."""
 
     warmup_epochs: int = 0
     """First epochs, in which the learning rate rises linearly."""
@@ -139,5 +145,15 @@ class PretrainConfig:
         require("workers", self.workers, self.workers >= -1, "0 or more, or -1 to choose")
         weighted = self.schedule != "ldam-drw" or self.loss in {"cross-entropy", "ldam"}
         require("loss", self.loss, weighted, "ldam or cross-entropy with the schedule ldam-drw")
+        if self.schedule in {"steps", "ldam-drw"}:
+            fits = self.epochs >= FEWEST_FOR_STEPS
+            needed = f"{FEWEST_FOR_STEPS} or more with the schedule {self.schedule}"
+            require("epochs", self.epochs, fits, f"{needed}, whose rate falls twice")
         parse_size(self.memory)
         check_device(self.device)
+
+
+def step_epochs(epochs: int) -> tuple[int, int]:
+    """The epochs, from 0, in which the stepwise schedules lower the rate; of `epochs` in all."""
+    first, second = (round(share * epochs) for share in STEPS)
+    return first, second

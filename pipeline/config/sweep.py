@@ -28,7 +28,8 @@ class SweepConfig:
 
     test_views: bool | None = None
     """Classify the mean feature of each image and its test views, or the clean image alone; not
-    set: the mean, where the store has test views."""
+    set: the mean, where the store has test views, and the clean image alone for a head that was
+    balanced on it."""
 
     choose: Literal["harmonic-mean", "nll"] = "harmonic-mean"
     """Choose the best cell of the plane, or calibrate each head on its own by its likelihood."""

@@ -16,6 +16,7 @@ from pipeline.datasets.longtail import (
     step_counts,
     subsample,
 )
+from pipeline.datasets.overlaps import overlap_notes
 from pipeline.datasets.paths import parse_rewrites
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.datasets.sources import ArraySource, ImageSource, RelabelledSource
@@ -45,6 +46,7 @@ __all__ = [
     "exponential_counts",
     "open_source",
     "open_sources",
+    "overlap_notes",
     "parse_rewrites",
     "published_rows",
     "read_class_names",

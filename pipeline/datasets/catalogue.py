@@ -20,6 +20,7 @@ from pipeline.datasets.folders import FolderSource
 from pipeline.datasets.hub import HubSource
 from pipeline.datasets.labelling import reordered
 from pipeline.datasets.lists import ListSource
+from pipeline.datasets.overlaps import refuse_training_images, same_images
 from pipeline.datasets.paths import Rewrites
 from pipeline.datasets.sources import ImageSource, RelabelledSource
 from pipeline.datasets.splitting import share_of, split_source
@@ -34,6 +35,9 @@ NAMED_SOURCES = (
     "hf",
 )
 """What may stand before a colon."""
+
+Source = ImageSource | Path | str | float
+"""Images as they are given: open, by name, or for any split but `train` as a share of it."""
 
 DEFAULT_IMBALANCE = 100.0
 """Of CIFAR-LT, where nothing else is said: the one that most tables show."""
@@ -88,7 +92,7 @@ class _Spec:
 
 
 def open_sources(
-    sources: Mapping[str, ImageSource | Path | str | float],
+    sources: Mapping[str, Source],
     options: SourceOptions | None = None,
     *,
     split_seed: int = 0,
@@ -104,13 +108,16 @@ def open_sources(
         required: splits that must be given, `train` among them.
 
     Raises:
-        DatasetError: if a required split is missing, or a source is missing, empty or contradicts
-            the training images.
+        DatasetError: if a required split is missing, or a source is missing, empty, contradicts
+            the training images or is the same.
     """
     options = options or SourceOptions()
     missing = set(required) - set(sources)
     if missing:
         raise DatasetError(f"This needs images for {' and '.join(sorted(missing))}.")
+    for name, given in sources.items():
+        if name != "train" and _is_same(given, sources["train"]):
+            raise same_images(name)
     train = _as_source(sources["train"], replace(options, class_order=None))
     shares = {
         name: share
@@ -121,15 +128,25 @@ def open_sources(
     # The other splits follow the training split's names; the head's order comes on top of both.
     listed = replace(options, class_names=train.class_names, class_order=None)
     opened = {
-        name: parts[name] if name in parts else _as_source(source, listed)
-        for name, source in sources.items()
+        name: parts[name] if name in parts else _as_source(given, listed)
+        for name, given in sources.items()
     }
+    for name, source in opened.items():
+        if name not in parts:
+            refuse_training_images(name, source, train)
     if options.class_order is None:
         return opened
     return {name: _in_order(source, options.class_order) for name, source in opened.items()}
 
 
-def _as_source(source: ImageSource | Path | str | float, options: SourceOptions) -> ImageSource:
+def _is_same(one: Source, other: Source) -> bool:
+    """Whether two sources are one, as far as that shows before they are opened."""
+    if isinstance(one, ImageSource) or isinstance(other, ImageSource):
+        return one is other
+    return str(one) == str(other)
+
+
+def _as_source(source: Source, options: SourceOptions) -> ImageSource:
     """A source as it is, or by its path or name."""
     return source if isinstance(source, ImageSource) else open_source(str(source), options)
 

@@ -25,6 +25,9 @@ from pipeline.errors import EvaluationError
 BAR_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 DPI = 200
 
+FORMATS = (".png", ".svg", ".pdf")
+"""Suffixes of the files that figures are written to."""
+
 MARKS: Mapping[str, Mapping[str, Any]] = {
     "zero": {"marker": "x", "color": "#B2182B", "markeredgewidth": 1.4},
     "absent": {"marker": "o", "markerfacecolor": "none", "markeredgecolor": "0.4"},
@@ -60,8 +63,26 @@ def add_legend(
             text.set_parse_math(False)
 
 
+def require_figure_format(path: str | Path) -> None:
+    """Refuse a file that no figure is written to; a command asks before its work.
+
+    Raises:
+        EvaluationError: if its suffix is not that of a format we write.
+    """
+    if Path(path).suffix.lower() not in FORMATS:
+        raise EvaluationError(
+            f"{path} cannot be written as a figure: give a name that ends in "
+            f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}."
+        )
+
+
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure in the format of its suffix."""
+    """Write a figure in the format of its suffix.
+
+    Raises:
+        EvaluationError: as `require_figure_format`, or if it cannot be drawn in that format.
+    """
+    require_figure_format(path)
     target = Path(path)
     FigureCanvasAgg(figure)
     with warnings.catch_warnings():

@@ -61,8 +61,8 @@ class Configuration(Protocol):
     """One configuration of a study."""
 
     @property
-    def label(self) -> str:
-        """Its settings in one line."""
+    def name(self) -> str:
+        """Its settings in one line, or its seeds where it is the only one."""
 
     @property
     def measured(self) -> Measured | None:
@@ -83,6 +83,10 @@ class ComparedFits(Protocol):
     @property
     def n_seeds(self) -> int:
         """S."""
+
+    @property
+    def seeds_told(self) -> str:
+        """How many seeds each configuration has, in words."""
 
     @property
     def variants(self) -> Sequence[Configuration]:
@@ -115,10 +119,7 @@ def study_dots(study: ComparedFits, path: str | Path) -> Path:
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-    names = [
-        (study.variants[h].label or f"{study.n_seeds} seeds") + " (chosen)" * (h == study.chosen)
-        for h in lines
-    ]
+    names = [study.variants[h].name + " (chosen)" * (h == study.chosen) for h in lines]
     panels[0].set_yticks(range(len(lines)), names, fontsize=9)
     panels[0].set_ylim(len(lines) - 0.5, -0.5)
     for label in panels[0].get_yticklabels():
@@ -171,8 +172,7 @@ def _style(style: dict[str, Any]) -> dict[str, Any]:
 
 def _title(study: ComparedFits, n_shown: int) -> str:
     """What is shown, where it was measured, and whether it chose."""
-    text = f"{study.n_seeds} seed{'s' * (study.n_seeds > 1)} each on the {study.split} split "
-    text += f"({study.n_samples:,} images)"
+    text = f"{study.seeds_told} on the {study.split} split ({study.n_samples:,} images)"
     if n_shown < len(study.variants):
         text += f": the {n_shown} of {len(study.variants)} with the highest harmonic mean"
     if len(study.variants) > 1 and study.chosen is None:

@@ -9,9 +9,8 @@ import torch
 from torch.nn import functional
 
 from pipeline.config import FitConfig
-from pipeline.fitting.noise import BLOCK_ROWS
 from pipeline.fitting.parametrisations import require_teacher
-from pipeline.fitting.rows import LinearFit, Rows
+from pipeline.fitting.rows import LinearFit, Rows, consecutive
 
 
 @torch.no_grad()
@@ -54,11 +53,9 @@ def nearest_mean(rows: Rows, config: FitConfig) -> LinearFit:
     m and the bias -|m|^2 / 2. With `config.normalize`, features and means have length 1.
     """
     n_versions = rows.n_versions if config.views else 1
-    sums = torch.zeros(
-        len(rows.class_counts), rows.like.shape[1], dtype=torch.float64, device=rows.like.device
-    )
-    blocks = torch.arange(n_versions * len(rows.labels)).split(BLOCK_ROWS)
-    for batch in rows.stream(block.unsqueeze(0) for block in blocks):
+    width = rows.like.shape[1]
+    sums = rows.like.new_zeros(len(rows.class_counts), width, dtype=torch.float64)
+    for batch in rows.stream(consecutive(n_versions * len(rows.labels), width)):
         values = batch.features[0]
         if config.normalize:
             values = functional.normalize(values, dim=1)

@@ -8,26 +8,20 @@ N training rows, B batch rows, D feature width, G seeds.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from pipeline.config import FitConfig
 from pipeline.fitting.shares import IndexBatch
 from pipeline.samplers import SAMPLERS
+from pipeline.seeds import generator_for
 
 Result = TypeVar("Result")
-
-
-def generator_for(seed: int, use: str) -> Generator:
-    """A CPU generator for one use of a seed; those of different uses and seeds are unrelated."""
-    digest = hashlib.blake2b(f"{use}: {seed}".encode(), digest_size=8).digest()
-    return Generator().manual_seed(int.from_bytes(digest))
 
 
 def with_settings(function: Callable[..., Result], config: FitConfig) -> Callable[..., Result]:

@@ -40,6 +40,16 @@ CLOSED_FORMS: Mapping[str, Callable[[Rows, FitConfig], LinearFit]] = MappingProx
 )
 """Heads that nothing has to be learned for, by the names that `FitConfig.head` knows."""
 
+BEYOND: Mapping[str, str] = MappingProxyType(
+    {
+        "tau-normalised": "give a smaller --norm-power",
+        "logit-adjusted": "give a smaller --tau",
+        "nearest-mean": "the features are too large, divide them by a power of ten, or fit a "
+        "linear head with standardize",
+    }
+)
+"""What helps where such a head has no finite numbers, by the same names."""
+
 
 def fit_head_on_rows(rows: Rows, config: FitConfig, on_epoch: OnEpoch | None = None) -> LinearFit:
     """Fit one head.
@@ -53,18 +63,40 @@ def fit_head_on_rows(rows: Rows, config: FitConfig, on_epoch: OnEpoch | None = N
         FitError: if the fit diverges, or needs an old head or memory that is not there.
     """
     (fit,) = fit_heads_on_rows(rows, [config], on_epoch)
-    if not fit.finite and config.head in CLOSED_FORMS:
-        raise FitError(
-            f"The {config.head} head is beyond float32: give a smaller --tau or --norm-power, or "
-            "features of a smaller scale."
-        )
     if not fit.finite:
-        diverged = [epoch for epoch, loss in enumerate(fit.losses, 1) if not math.isfinite(loss)]
-        raise FitError(
-            f"The fit diverged in epoch {diverged[0] if diverged else len(fit.losses)}: the steps "
-            f"are too large for these features. Fit with an lr below {config.lr:g}."
-        )
+        raise FitError(_why_not_finite(fit, config))
     return fit
+
+
+def _why_not_finite(fit: LinearFit, config: FitConfig) -> str:
+    """What made a head infinite, and what helps."""
+    if config.head in BEYOND:
+        return f"The {config.head} head is beyond {_type_of(fit)}: {BEYOND[config.head]}."
+    diverged = [epoch for epoch, loss in enumerate(fit.losses, 1) if not math.isfinite(loss)]
+    scale = "bring them to a scale nearer to 1"
+    if config.solver == "l-bfgs":
+        can_standardise = config.head == "linear" and not config.normalize
+        if can_standardise and not config.standardize:
+            scale += ", or fit with standardize"
+        return (
+            f"The head that l-bfgs comes to is beyond {_type_of(fit)}: the features are too large "
+            f"or too small, {scale}."
+        )
+    lower = f"Fit with an lr below {config.lr:g}."
+    if config.standardize and not diverged:
+        return (
+            f"The head is beyond {_type_of(fit)}: the features are too small, {scale}; or the last "
+            f"steps were too large. {lower}"
+        )
+    return (
+        f"The fit diverged in epoch {diverged[0] if diverged else len(fit.losses)}: the steps are "
+        f"too large for these features. {lower}"
+    )
+
+
+def _type_of(fit: LinearFit) -> str:
+    """Name of the type that the head's numbers have."""
+    return str(fit.weight.dtype).removeprefix("torch.")
 
 
 def fit_heads_on_rows(
@@ -78,7 +110,7 @@ def fit_heads_on_rows(
     Args:
         rows: features (1 + V, N, D) and labels (N,).
         configs: K settings.
-        on_epoch: called after each epoch of each pass.
+        on_epoch: called after each epoch of each pass, and after a pass that ends early.
 
     Raises:
         FitError: if a fit needs an old head or memory that is not there.
@@ -86,18 +118,26 @@ def fit_heads_on_rows(
     members = {config: _members(config) for config in configs}
     wanted = list(dict.fromkeys(member for of in members.values() for member in of))
     passes = _passes(wanted)
-    total, done = sum(p.epochs for p in passes), 0
+    total, done, ends = sum(p.epochs for p in passes), 0, 0
 
-    def after_epoch() -> None:
+    def tell(now: int) -> None:
         nonlocal done
-        done += 1
+        done = now
         if on_epoch is not None:
             on_epoch(done, total)
 
     fits: dict[FitConfig, LinearFit] = {}
     for one in passes:
-        fits |= one.run(rows, after_epoch)
+        fits |= one.run(rows, lambda: tell(done + 1))
+        ends += one.epochs
+        if done < ends:  # it converged or diverged before its last epoch, or has none
+            tell(ends)
     return [_mean([fits[member] for member in members[config]]) for config in configs]
+
+
+def is_full_batch(config: FitConfig) -> bool:
+    """Whether the full-batch solver fits the head."""
+    return config.solver == "l-bfgs" and config.head not in CLOSED_FORMS
 
 
 @dataclass(frozen=True)
@@ -112,15 +152,15 @@ class _Pass:
 
     @property
     def epochs(self) -> int:
-        """Most epochs that the pass reports."""
-        return self.variants[0].epochs
+        """Most epochs that the pass reports; 1 of a head that nothing is learned for."""
+        return 1 if self.variants[0].head in CLOSED_FORMS else self.variants[0].epochs
 
     def run(self, rows: Rows, on_epoch: Callable[[], None]) -> dict[FitConfig, LinearFit]:
         """The heads by their settings."""
         config = replace(self.variants[0], seed=self.seeds[0])
         if config.head in CLOSED_FORMS:
             return {config: CLOSED_FORMS[config.head](rows, config)}
-        if config.solver == "l-bfgs":
+        if is_full_batch(config):
             return {config: fit_full_batch(rows, config, on_epoch)}
         fits = fit_mini_batches(rows, self.variants, self.seeds, on_epoch)
         return {
@@ -159,7 +199,7 @@ def _passes(configs: Sequence[FitConfig]) -> list[_Pass]:
 
 def _is_alone(config: FitConfig) -> bool:
     """Whether a head shares nothing with others."""
-    return config.head in CLOSED_FORMS or config.solver == "l-bfgs"
+    return config.head in CLOSED_FORMS or is_full_batch(config)
 
 
 def _mean(fits: Sequence[LinearFit]) -> LinearFit:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby, islice
 
 import torch
@@ -78,8 +78,7 @@ def fit_mini_batches(
     order = sorted(range(len(variants)), key=lambda h: _loss_key(variants[h]))
     trainer = _Trainer(rows, [variants[h] for h in order], seeds)
     small = shared.batch_size * trainer.multiplications <= SMALL_STEP
-    with _one_thread() if small else onednn_products():
-        trainer.run(on_epoch)
+    trainer.run(_one_thread if small else onednn_products, on_epoch)
     fits = trainer.fits()
     place = {variant: i for i, variant in enumerate(order)}
     return [[of_seed[place[h]] for h in range(len(variants))] for of_seed in fits]
@@ -109,8 +108,18 @@ class _Trainer:
         weight, _ = self._form.head()
         return weight.numel()
 
-    def run(self, on_epoch: Callable[[], None] | None) -> None:
-        """All epochs; ends early where no head is finite any more."""
+    def run(
+        self,
+        computing: Callable[[], AbstractContextManager[None]],
+        on_epoch: Callable[[], None] | None,
+    ) -> None:
+        """All epochs; ends early where no head is finite any more.
+
+        Args:
+            computing: makes a context for the steps of an epoch. What it sets is set in the whole
+                process, so that it ends before the caller hears of the epoch.
+            on_epoch: called after each epoch.
+        """
         config, rows = self._config, self._rows
         n_versions = rows.n_versions if config.views else 1
         drawn = index_batches(rows.labels.cpu(), n_versions, config, self._seeds)
@@ -118,11 +127,12 @@ class _Trainer:
         n_steps = -(-len(rows.labels) // config.batch_size)
         for epoch in range(config.epochs):
             total = rows.like.new_zeros(len(self._seeds), len(self._variants))
-            for step, batch in enumerate(islice(batches, n_steps)):
-                progress = (epoch + step / n_steps) / config.epochs
-                total += self._step(batch)
-                self._optimizer.step(_lr_factor(config.schedule, progress))
-                self._mean.add(progress)
+            with computing():
+                for step, batch in enumerate(islice(batches, n_steps)):
+                    progress = (epoch + step / n_steps) / config.epochs
+                    total += self._step(batch)
+                    self._optimizer.step(_lr_factor(config.schedule, progress))
+                    self._mean.add(progress)
             self._history.append(total / n_steps)
             if on_epoch is not None:
                 on_epoch()

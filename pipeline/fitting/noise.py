@@ -8,10 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.fitting.rows import Rows
-
-BLOCK_ROWS = 8192
-"""Rows that are read at a time."""
+from pipeline.fitting.rows import Rows, consecutive
 
 
 def within_class_root(rows: Rows) -> Tensor:
@@ -24,8 +21,7 @@ def within_class_root(rows: Rows) -> Tensor:
     counts = rows.class_counts.to(torch.float64)
     sums = torch.zeros(len(counts), width, dtype=torch.float64, device=rows.like.device)
     products = sums.new_zeros(width, width)
-    blocks = torch.arange(n_rows).split(BLOCK_ROWS)
-    for batch in rows.stream(block.unsqueeze(0) for block in blocks):
+    for batch in rows.stream(consecutive(n_rows, width)):
         values = batch.features[0].to(torch.float64)
         sums.index_add_(0, rows.share.own(batch.labels, batch)[0], values)
         products += values.T @ values

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pipeline.config import FitConfig
 from pipeline.errors import FitError
-from pipeline.fitting.draws import generator_for
 from pipeline.fitting.rows import LinearMap, Rows
+from pipeline.seeds import generator_for
 
 
 class Parametrisation(Protocol):

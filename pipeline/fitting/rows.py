@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pipeline.fitting.shares import ALONE, Batch, IndexBatch, Share
+
+BLOCK_VALUES = 2**20
+"""Values of the features that a pass over all rows looks at together: 8 MiB as float64, of which a
+computation holds a few copies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,3 +157,15 @@ class LinearFit:
     def finite(self) -> bool:
         """Whether the steps have not run away."""
         return bool(self.weight.isfinite().all() and self.bias.isfinite().all())
+
+
+def consecutive(n_rows: int, width: int) -> Iterator[IndexBatch]:
+    """Numbers (1, b) of one block of consecutive rows after the other.
+
+    Args:
+        n_rows: rows in all; those of versions count on, (1 + V) * N.
+        width: D, which decides how many rows a block has.
+    """
+    size = max(1, BLOCK_VALUES // width)
+    for start in range(0, n_rows, size):
+        yield torch.arange(start, min(start + size, n_rows)).unsqueeze(0)

@@ -1,6 +1,6 @@
 """Features of one scale for the fit, folded back into the head.
 
-N training rows, C classes, D feature width, b rows of a batch.
+N training rows, C classes, D feature width.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config import FitConfig
-from pipeline.fitting.noise import BLOCK_ROWS
-from pipeline.fitting.rows import Rows
+from pipeline.errors import FitError
+from pipeline.fitting.rows import Rows, consecutive
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +41,54 @@ class Standardisation:
 
 def standardisation_for(rows: Rows, config: FitConfig) -> Standardisation | None:
     """Means and deviations of the clean training features, where the settings ask for them."""
-    if not config.standardize:
-        return None
-    n_rows = len(rows.labels)
-    sums = torch.zeros(2, rows.like.shape[1], dtype=torch.float64, device=rows.like.device)
-    blocks = torch.arange(n_rows).split(BLOCK_ROWS)
-    for batch in rows.stream(block.unsqueeze(0) for block in blocks):
-        values = batch.features[0].double()
-        sums += torch.stack([values.sum(dim=0), values.square().sum(dim=0)])
-    rows.share.add_up_(sums)
-    mean, square = sums / n_rows
-    # What is left of a constant by rounding is no deviation.
-    deviation = (square - mean**2).clamp_min(0).sqrt()
-    changes = deviation > 1e-7 * mean.abs()
+    return standardisation(rows) if config.standardize else None
+
+
+def standardisation(rows: Rows) -> Standardisation:
+    """Means and deviations of the clean training features, from one pass over them.
+
+    A feature is constant where its deviation is below the distance of neighbouring numbers of its
+    type at its mean, or below what the type can invert. So what rounding made of a constant
+    before it came here is constant too.
+
+    Raises:
+        FitError: if the squares of a feature are beyond float64.
+    """
+    n_rows, limits = len(rows.labels), torch.finfo(rows.like.dtype)
+    mean, squares = _moments(rows)
+    deviation = (squares / n_rows).sqrt()
+    if not deviation.isfinite().all():
+        column = int(deviation.isfinite().to(torch.uint8).argmin())
+        raise FitError(
+            f"Feature {column} is too large to be standardised: divide it by a power of ten."
+        )
+    changes = deviation > (limits.eps * mean.abs()).clamp_min(limits.tiny)
     return Standardisation(mean, torch.where(changes, 1 / deviation, torch.zeros_like(mean)))
+
+
+def _moments(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Mean (D,) of the clean features of all rows, and the sum (D,) of squares around it.
+
+    Blocks are merged by their means and sums (Chan, Golub and LeVeque 1983), which loses no digits
+    where a mean is large beside the deviation.
+    """
+    width = rows.like.shape[1]
+    done = 0
+    # Values are taken relative to the first row, so that those of a constant are exactly 0.
+    first = mean = squares = rows.like.new_zeros(width, dtype=torch.float64)
+    for batch in rows.stream(consecutive(len(rows.labels), width)):
+        values = batch.features[0].to(torch.float64)
+        if len(values) == 0:
+            continue
+        if done == 0:
+            first = values[0].clone()
+        values = values - first
+        centre, share = values.mean(dim=0), len(values) / (done + len(values))
+        step = centre - mean
+        squares = squares + (values - centre).square().sum(dim=0) + step**2 * (done * share)
+        mean, done = mean + step * share, done + len(values)
+    mean = mean + first
+    if rows.share.whole:
+        return mean, squares
+    total = rows.share.add_up_(mean * done) / len(rows.labels)
+    return total, rows.share.add_up_(squares + (mean - total) ** 2 * done)

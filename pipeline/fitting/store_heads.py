@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from cache import Store
 from pipeline.config import FitConfig
@@ -36,12 +36,7 @@ def fit_linear_heads(
     """
     if len({(config.device, config.memory) for config in configs}) > 1:
         raise ConfigError("Heads that are fitted together need one device and one memory.")
-    widest = replace(
-        configs[0], views=any(config.views for config in configs),
-        batch_size=max(config.batch_size for config in configs),
-        average_seeds=max(config.average_seeds for config in configs),
-    )  # fmt: skip
-    with training_rows(store, widest, len(configs)) as rows:
+    with training_rows(store, configs) as rows:
         return fit_heads_on_rows(rows, configs, on_epoch)
 
 

@@ -5,7 +5,8 @@ N training rows, C classes, D feature width, V views.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,7 +17,8 @@ from cache import Split, Store
 from pipeline.config import FitConfig, parse_size
 from pipeline.devices import choose_device
 from pipeline.errors import FitError
-from pipeline.fitting.many import MOST_HEADS
+from pipeline.fitting.full_batch import full_batch_bytes
+from pipeline.fitting.many import MOST_HEADS, is_full_batch
 from pipeline.fitting.rows import LinearMap, Rows, TrainingRows
 from pipeline.fitting.scratch import COPIES, SPARE_BYTES, ScratchRows, buffer_rows, resident_bytes
 from pipeline.fitting.shared_rows import SharedRows
@@ -30,18 +32,18 @@ BLOCK_ROWS = 8192
 
 @contextmanager
 def training_rows(
-    store: Store, config: FitConfig, n_heads: int = 1, team: Team | None = None
+    store: Store, configs: Sequence[FitConfig], team: Team | None = None
 ) -> Iterator[Rows]:
-    """The usable rows of the split `train`, with their views where `config.views` asks for them.
+    """The usable rows of the split `train`, with their views where one of the settings wants them.
 
     They are read once and kept in memory as float32: 4 * (1 + V) * N * D bytes. Where that is more
-    than `config.memory` allows the process, they are read from a scratch file as they are drawn.
+    than `memory` of the settings allows the process, they are read from a scratch file as they are
+    drawn; l-bfgs, which wants all rows in every step, is then refused.
     Each process of a team reads consecutive shards, about as many rows as the others.
 
     Args:
         store: features (N, D), and views (V, N, D) where it has them.
-        config: settings; views, memory, device, batch size and averaged seeds are read.
-        n_heads: heads, each the average of so many seeds, that are fitted together.
+        configs: settings of the heads that are fitted together, of one device and memory budget.
         team: processes that fit together; this one alone where not given.
 
     Raises:
@@ -50,12 +52,12 @@ def training_rows(
             does not suffice, or another process of the team stopped.
     """
     team = team or Team()
-    device = choose_device(_device_name(config.device, team))
+    device = choose_device(_device_name(configs[0].device, team))
     split = store["train"]
     counts = torch.from_numpy(np.array(store.class_counts))
     _require_every_class(counts, store.class_names)
     if team.size == 1:
-        with _own_rows(store, range(split.n_samples), config, n_heads, device) as rows:
+        with _own_rows(store, range(split.n_samples), configs, device) as rows:
             yield rows
         return
     part = _part_of(split, team)
@@ -63,7 +65,7 @@ def training_rows(
     labels = torch.from_numpy(split.labels[split.usable])
     with (
         adding_up(team, device) as add_up,
-        _own_rows(store, part, config, n_heads, device) as own,
+        _own_rows(store, part, configs, device) as own,
     ):
         share = Shared(add_up, leads=team.leads)
         yield SharedRows(own, first, labels, counts.to(device), share)
@@ -77,24 +79,25 @@ def _part_of(split: Split, team: Team) -> range:
 
 @contextmanager
 def _own_rows(
-    store: Store, part: range, config: FitConfig, n_heads: int, device: torch.device
+    store: Store, part: range, configs: Sequence[FitConfig], device: torch.device
 ) -> Iterator[Rows]:
     """A part of the rows, in memory or in a scratch file."""
     split, width = store["train"], store.header.feature_width
-    n_views = split.n_views if config.views else 0
+    n_views = split.n_views if any(config.views for config in configs) else 0
     counts = torch.from_numpy(np.array(store.class_counts)).to(device)
     teacher = old_linear_map(store, device)
-    n_together = min(MOST_HEADS, n_heads * config.average_seeds)
-    heads = n_together * _head_bytes(len(counts), width, config.batch_size)
-    if config.memory is None or _fits(store, part, n_views, parse_size(config.memory) - heads):
+    n_together = min(MOST_HEADS, len(configs) * max(config.average_seeds for config in configs))
+    batch_size = max(config.batch_size for config in configs)
+    heads = n_together * _head_bytes(len(counts), width, batch_size)
+    memory = None if configs[0].memory is None else parse_size(configs[0].memory)
+    if memory is None or _fits(store, part, n_views, memory, heads, configs):
         rows = slice(part.start, part.stop)
         labels = torch.from_numpy(split.labels[rows][split.usable[rows]]).to(device)
         features = _read_features(split, part, n_views, width).to(device)
         yield TrainingRows(features, labels, counts, teacher)
         return
     read = min(store.header.shard_rows, split.n_samples) * width * np.dtype(store.dtype).itemsize
-    available = parse_size(config.memory) - resident_bytes()
-    buffer = buffer_rows(available, width, n_together * config.batch_size, read, heads)
+    buffer = buffer_rows(memory - resident_bytes(), width, n_together * batch_size, read, heads)
     with ScratchRows(
         split, part, n_views, counts, width=width, device=device, buffer=buffer, teacher=teacher
     ) as scratch:
@@ -128,11 +131,39 @@ def _head_bytes(n_classes: int, width: int, batch_size: int) -> int:
     return 4 * (5 * n_classes * (width + 1) + 4 * batch_size * n_classes)
 
 
-def _fits(store: Store, part: range, n_views: int, budget: int) -> bool:
-    """Whether the part's features can be in memory within a budget for the whole process."""
-    whole = 4 * (1 + n_views) * len(part) * store.header.feature_width
-    read = COPIES * 4 * (1 + n_views) * BLOCK_ROWS * store.header.feature_width
-    return resident_bytes() + whole + read + SPARE_BYTES <= budget
+def _fits(
+    store: Store, part: range, n_views: int, budget: int, heads: int, configs: Sequence[FitConfig]
+) -> bool:
+    """Whether the part's features can be in memory within a budget for the whole process.
+
+    Args:
+        store: the store.
+        part: rows of the split `train`.
+        n_views: views that take part.
+        budget: bytes for the whole process.
+        heads: bytes of the heads that mini-batches fit together.
+        configs: settings of all heads.
+
+    Raises:
+        FitError: if they cannot, and a head is to be fitted by l-bfgs.
+    """
+    n_classes, width = len(store.class_counts), store.header.feature_width
+    all_at_once = [
+        full_batch_bytes(config, (1 + n_views * config.views) * len(part), n_classes, width)
+        for config in configs
+        if is_full_batch(config)
+    ]
+    whole = 4 * (1 + n_views) * len(part) * width
+    read = COPIES * 4 * (1 + n_views) * BLOCK_ROWS * width
+    fixed = resident_bytes() + whole + read + SPARE_BYTES
+    short = fixed + max(heads, *all_at_once, 0) - budget
+    if short > 0 and all_at_once:
+        raise FitError(
+            "The memory does not suffice: l-bfgs holds the features and the logits of all rows, so "
+            f"--memory must be {math.ceil(short / 2**20):,} MiB larger or more; --solver sgd does "
+            "with less."
+        )
+    return short <= 0
 
 
 def _read_features(split: Split, part: range, n_views: int, width: int) -> Tensor:

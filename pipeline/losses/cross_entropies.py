@@ -89,7 +89,7 @@ def class_balanced(
         class_counts: (C,) training rows of each class, all above 0.
         beta: from 0, which is cross entropy, to below 1, near which the weights become 1 / N.
     """
-    weights = _effective_weights(class_counts, logits, beta)[labels]
+    weights = effective_weights(class_counts, beta).to(logits.dtype)[labels]
     return mean_cross_entropy(*single(logits, labels), weights[None]).squeeze()
 
 
@@ -97,16 +97,23 @@ def class_balanced_gradient(
     logits: Tensor, labels: Tensor, class_counts: Tensor, *, beta: float = 0.9999
 ) -> tuple[Tensor, Tensor]:
     """Loss (G, H) of `class_balanced` and its gradient, cross entropy's times the weights."""
-    weights = _effective_weights(class_counts, logits, beta)[labels]
+    weights = effective_weights(class_counts, beta).to(logits.dtype)[labels]
     return mean_cross_entropy_gradient_(logits, labels, weights)
 
 
-def _effective_weights(class_counts: Tensor, like: Tensor, beta: float) -> Tensor:
-    """Weights (C,) of class-balanced, their mean 1."""
+def effective_weights(class_counts: Tensor, beta: float) -> Tensor:
+    """The inverse of each class's effective number of samples (C,), float64, their mean 1.
+
+    Cui et al. 2019, eq. (2): a class of N rows counts as (1 - beta^N) / (1 - beta) samples.
+
+    Args:
+        class_counts: (C,) training rows of each class, all above 0.
+        beta: from 0, where all weigh the same, to below 1.
+    """
     # 1 - beta^N for a beta near 1, without the loss of digits of that difference.
     log_beta = math.log(beta) if beta > 0 else -math.inf
     weights = -1 / torch.expm1(class_counts.to(torch.float64) * log_beta)
-    return (weights / weights.mean()).to(like.dtype)
+    return weights / weights.mean()
 
 
 def focal(

@@ -53,12 +53,20 @@ def ldam_gradient(
     return loss, gradient.mul_(margin_scale)
 
 
+def margin_shares(class_counts: Tensor) -> Tensor:
+    """LDAM's margin of each class as a share of the largest (C,), float64: (N_min / N_j)^(1/4).
+
+    Cao et al. 2019, eq. (13).
+    """
+    counts = class_counts.to(torch.float64)
+    return (counts.min() / counts).pow(0.25)
+
+
 def _with_margins(
     logits: Tensor, labels: Tensor, class_counts: Tensor, max_margin: float, margin_scale: float
 ) -> Tensor:
     """New logits (G, B, H, C): less the true class's margin, times the scale."""
-    counts = class_counts.to(torch.float64)
-    margins = max_margin * (counts.min() / counts).pow(0.25).to(logits.dtype)
+    margins = max_margin * margin_shares(class_counts).to(logits.dtype)
     # A constant in a row changes nothing; without it the scale cannot overflow.
     largest = logits.detach().amax(3, keepdim=True)
     index = label_index(labels, logits.shape[2])

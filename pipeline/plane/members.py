@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.ensemble import check_weights
 from pipeline.errors import EvaluationError
 from pipeline.metrics import Floats
+from pipeline.weights import check_weights
 
 MARGIN = 2.0**-38
 """Bound on the relative error of a probability that float64 computes, ten times what it can be.

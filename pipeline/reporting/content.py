@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Store
-from pipeline.ensemble import averaged_views, predict_split
+from pipeline.balance_notes import balance_notes
+from pipeline.ensemble import averaged_views, predict_split, scored_split
 from pipeline.heads import Head, require_same_identity
 from pipeline.metrics import GROUPS, Ints, Scores, count_hits, group_masks, score, wilson_interval
 from pipeline.versions import versions
@@ -91,6 +92,9 @@ class Content:
     provenance: Mapping[str, Mapping[str, Any]]
     """Sections of names and values."""
 
+    notes: tuple[str, ...] = ()
+    """What to know of the head before its scores are trusted, a sentence each."""
+
     @property
     def test_views(self) -> int:
         """Test views of each image that were averaged with the clean one."""
@@ -137,16 +141,17 @@ def gather(
         temperatures_from: who set them, as "chosen on val".
         trusts_ensemble: whether the ensemble is what the old head is compared with.
         split: name of the split.
-        test_views: average test views, as in `averaged_views`.
+        test_views: average test views, as in `averaged_views`; what the head suits, all see.
 
     Raises:
         EvaluationError: if the split is missing, has no usable row or holds NaN.
         HeadError: if the head belongs to another store.
     """
     require_same_identity(head, store)
-    of = partial(_contender, store, split, test_views)
-    rows = np.flatnonzero(store[split].usable)
+    rows = np.flatnonzero(scored_split(store, split).usable)
     ids = store[split].ids
+    averaged = averaged_views(store, split, test_views, [head])
+    of = partial(_contender, store, split, averaged)
     return Content(
         store_name=store.path.name,
         split=split,
@@ -161,24 +166,24 @@ def gather(
         temperatures_from=temperatures_from,
         trusts_ensemble=trusts_ensemble,
         provenance=_provenance(store, head),
+        notes=tuple(balance_notes(store, {"The new head": head}, {split: averaged})),
     )
 
 
 def _contender(
     store: Store,
     split: str,
-    test_views: bool | None,
+    averaged: int,
     key: str,
     name: str,
     head: Head | None,
     temperatures: tuple[float, float] | None,
 ) -> Contender:
-    predictions, labels = predict_split(store, split, head, temperatures, test_views=test_views)
+    predictions, labels = predict_split(store, split, head, temperatures, test_views=averaged > 0)
     failed = store[split].n_samples - len(labels)
     scores = score(
         predictions, labels, store.class_counts, store.class_names, split, n_failed=failed
     )
-    averaged = averaged_views(store, split, test_views)
     scores = replace(scores, predictor=key, temperatures=temperatures, test_views=averaged)
     hits = count_hits(predictions, labels, len(store.class_names))
     return Contender(key, name, predictions, scores, hits)

@@ -152,7 +152,7 @@ def grid_of_sweep(
     try:
         grid = _parsed(content, store.class_names)
         _require_same(content["provenance"], store, head, where)
-        _require_same_views(grid, store, test_views, where)
+        _require_same_views(grid, store, head, test_views, where)
     except EvaluationError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, NolbError) as error:
@@ -284,11 +284,13 @@ def _require_same(provenance: Mapping[str, Any], store: Store, head: Head, where
         )
 
 
-def _require_same_views(grid: Grid, store: Store, test_views: bool | None, where: str) -> None:
+def _require_same_views(
+    grid: Grid, store: Store, head: Head, test_views: bool | None, where: str
+) -> None:
     """Refuse a sweep of clean images in a report of averaged views, and the other way round."""
     if grid.split not in store:
         return
-    averaged = averaged_views(store, grid.split, test_views)
+    averaged = averaged_views(store, grid.split, test_views, [head])
     if grid.test_views != averaged:
         has, wants = ("the clean image alone" if not n else f"the mean of {1 + n} views"
                       for n in (grid.test_views, averaged))  # fmt: skip

@@ -26,6 +26,7 @@ from pipeline.reporting.confusion import Destination, LostClass
 from pipeline.reporting.content import Contender, Content
 from pipeline.reporting.grid import METRICS, Grid
 from pipeline.reporting.thumbnails import Thumbnails
+from pipeline.selection import range_in_words
 
 DESTINATIONS_SHOWN = 6
 """Classes that one lost class's images are listed under; the rest is summed up."""
@@ -98,6 +99,7 @@ def render_page(
         "percent": _percent,
         "signed": _signed,
         "count": lambda number: f"{number:,}",
+        "range_in_words": range_in_words,
     }
     return environment.from_string(_asset("page.html.jinja")).render(
         policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "

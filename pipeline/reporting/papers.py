@@ -74,6 +74,7 @@ def improvement_markdown(content: Content) -> str:
     lines.append(f"\nIn %, on the {content.split} split ({len(content.labels):,} images).\n")
     if any(k.scores.substituted_zeros for k in content.contenders):
         lines.append("\n\\* Classes of zero recall count as 0.1 % in this mean.\n")
+    lines += [f"\n{note}\n" for note in content.notes]
     return "".join(lines)
 
 

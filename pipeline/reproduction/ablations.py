@@ -73,6 +73,9 @@ def claims_of_table_8(given: Given) -> Claims:
             (f"Without re-weighting, re-sampling helps GML on {method}", resampled, plain),
             (f"Re-sampling is inferior to re-weighting on {method}", whole, resampled),
         ):
+            if given.no_resampling and resampled in (first, second):
+                claims.append(Untested(place, f"{words}.", given.no_resampling))
+                continue
             claims += [
                 gain(
                     place, f"{words} ({METRIC_WORDS[metric]}).", metric, first, second,

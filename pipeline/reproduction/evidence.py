@@ -202,6 +202,11 @@ class Evidence:
             self.class_names, "test", self.n_failed,
         )  # fmt: skip
 
+    def mean_zeros(self, label: str) -> float:
+        """Classes of zero recall of a classifier, mean over its seeds."""
+        zeros = [self.scores(label, k).substituted_zeros for k in range(len(self.hits[label]))]
+        return float(np.mean(zeros))
+
     def estimate(
         self,
         statistics: Sequence[Statistic],

@@ -20,7 +20,6 @@ from pipeline.reproduction.comparisons import (
     claims_of_table_5,
     claims_of_table_6,
 )
-from pipeline.reproduction.fits import Kind
 from pipeline.reproduction.paper import (
     CIFAR10_LT,
     CIFAR100_LT,
@@ -43,6 +42,7 @@ from pipeline.reproduction.recall_claims import (
     claims_of_figure_2,
     claims_of_figure_3,
 )
+from pipeline.reproduction.settings import Kind
 
 FIGURE_1 = PaperTable("Figure 1", "Recall of every class of published methods", TABLE_3.metrics, ())
 FIGURE_2 = PaperTable(

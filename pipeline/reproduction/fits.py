@@ -6,8 +6,7 @@ Legend: N test images, K seeds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,17 +27,18 @@ from pipeline.reproduction.paper import (
     label_plain,
     label_resampled,
 )
+from pipeline.reproduction.settings import (
+    WITH_GML,
+    Kind,
+    gml_config,
+    plain_config,
+    resampled_config,
+)
 from pipeline.stages.fit_head import fit_heads
 from pipeline.stages.sweep_temps import sweep_temps
-
-Kind = Literal["old", "gml", "ensemble", "on-val", "pairs", "plain", "resampled"]
-"""The old head, with GML, both heads at (1, 1), at temperatures of val, at Table 7's pairs, and
-Table 8's two heads."""
+from pipeline.studying import study_members
 
 SPLIT = "test"
-
-WITH_SMOOTHING = "MiSLAS"
-"""The method that gets its own loss beside GML (note of Table 5)."""
 
 Temperatures = tuple[float, float]
 Say = Callable[[str], None]
@@ -66,6 +66,7 @@ def hits_of(
     config: FitConfig,
     n_seeds: int,
     say: Say = lambda _: None,
+    warn: Say = lambda _: None,
 ) -> dict[str, Bools]:
     """Which test images (K, N) each classifier of one method gets right, by its label.
 
@@ -73,29 +74,28 @@ def hits_of(
         method: the method.
         kinds: what is wanted of it; `on-val` is left out where there is no such split.
         config: settings of the fits; the seeds begin at its own.
-        n_seeds: K, heads of each kind.
+        n_seeds: K, heads of each kind; of those that no seed decides there is one.
         say: called with a line before each piece of work.
+        warn: called with a sentence on what a reader of the numbers has to know.
 
     Raises:
+        ConfigError: for a number of seeds that nobody means.
         FitError: if a fit diverges or cannot be begun.
     """
     name, store = method.name, method.store
     hits: dict[str, Bools] = {}
     if "old" in kinds:
         hits[label_old(name)] = _right(store, None)[None]
-    settings = {
-        label_gml(name): gml_config(config, name),
-        label_plain(name): replace(gml_config(config, name), reweight=False),
-        label_resampled(name): replace(
-            gml_config(config, name), reweight=False, sampler="class-balanced"
-        ),
-    }
-    wanted = [label_gml(name)] if set(kinds) - {"old", "plain", "resampled"} else []
-    wanted += [label_plain(name)] if "plain" in kinds else []
-    wanted += [label_resampled(name)] if "resampled" in kinds else []
-    for label in wanted:
-        say(f"fitting   {n_seeds} heads: {label}")
-        heads = fit_seeds(store, settings[label], n_seeds, label)
+    wanted: dict[str, FitConfig] = {}
+    if set(kinds) & set(WITH_GML):
+        wanted[label_gml(name)] = gml_config(config, name)
+    if "plain" in kinds:
+        wanted[label_plain(name)] = plain_config(config, name)
+    if "resampled" in kinds:
+        wanted[label_resampled(name)] = resampled_config(config, name)
+    for label, settings in wanted.items():
+        say(f"fitting   {n_seeds} {'head' if n_seeds == 1 else 'heads'}: {label}")
+        heads = fit_seeds(store, settings, n_seeds, label, warn)
         hits[label] = np.stack([_right(store, head) for head in heads])
         if label == label_gml(name):
             hits |= _ensembles(method, heads, kinds, say)
@@ -108,21 +108,19 @@ def labels_of(store: Store) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.asarray(split.labels[split.usable], np.int64)
 
 
-def gml_config(config: FitConfig, method: str) -> FitConfig:
-    """Settings with the loss that the paper plugs into a method."""
-    if method == WITH_SMOOTHING:
-        return replace(config, loss="gml+label-aware-smoothing", reweight=True)
-    return replace(config, loss="gml", reweight=True)
+def fit_seeds(
+    store: Store, config: FitConfig, n_seeds: int, label: str, warn: Say = lambda _: None
+) -> list[Head]:
+    """Heads of K seeds, fitted together; where each averages several seeds, no two share one.
 
-
-def fit_seeds(store: Store, config: FitConfig, n_seeds: int, label: str) -> list[Head]:
-    """Heads of K consecutive seeds, fitted together.
+    Of heads that no seed decides there is one.
 
     Raises:
+        ConfigError: for a number of seeds that nobody means.
         FitError: if one diverges.
     """
-    configs = [replace(config, seed=config.seed + k) for k in range(n_seeds)]
-    heads = []
+    (configs,) = study_members([config], n_seeds)
+    heads, n_unfinished = [], 0
     for one, result in zip(configs, fit_heads(store, configs), strict=True):
         if result is None:
             raise FitError(
@@ -130,6 +128,12 @@ def fit_seeds(store: Store, config: FitConfig, n_seeds: int, label: str) -> list
                 f"an lr below {one.lr:g}: --config FILE."
             )
         heads.append(result.head)
+        n_unfinished += result.convergence is not None and not result.convergence.converged
+    if n_unfinished:
+        warn(
+            f"{label}: {n_unfinished} of {len(configs)} fits stopped before they converged; a "
+            f"recipe with more epochs than {config.epochs} lets them go on."
+        )
     return heads
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 
@@ -93,6 +94,7 @@ def open_methods(
         for one in methods:
             require_old_head(one.store)
             _require_same_data(methods[0], one)
+        _require_several_networks(methods)
         yield methods
 
 
@@ -204,6 +206,26 @@ def _require_same_data(first: Method, other: Method) -> None:
             f"{first.name} and {other.name} cannot be compared: other test images could be read "
             "when they were extracted. Extract both again."
         )
+
+
+def _require_several_networks(methods: Sequence[Method]) -> None:
+    """Refuse one network under two names: it would be compared with itself.
+
+    Two extractions of it, as with and without views, are something to compare, but not under names
+    of the paper's methods, whose claims are judged.
+    """
+    for one, other in combinations(methods, 2):
+        this, that = one.store.identity, other.store.identity
+        alike = this == that or (
+            {one.name, other.name} <= {*METHODS, SCRATCH}
+            and (this.checkpoint, this.backbone, this.classifier)
+            == (that.checkpoint, that.backbone, that.classifier)
+        )
+        if alike:
+            raise EvaluationError(
+                f"{one.name} and {other.name} are one and the same network, which cannot be "
+                f"compared with itself: give the checkpoint or store of another as {other.name}."
+            )
 
 
 def _sizes(store: Store) -> str:

@@ -13,6 +13,7 @@ from pipeline.reproduction.claims import Claim, Finding
 from pipeline.reproduction.evidence import Interval, Measured
 from pipeline.reproduction.paper import PaperRow
 from pipeline.reproduction.results import Reproduction, Row
+from pipeline.reproduction.settings import fits_heads
 
 HEADINGS = {
     "accuracy": "Accuracy",
@@ -64,9 +65,8 @@ def markdown(result: Reproduction) -> str:
         for metric in table.metrics:
             cells += [_cell(row, metric, 2), *(_paper_cell(row.paper, metric) for _ in beside)]
         rows.append([_escaped(cell) for cell in cells])
-    first, last = result.config.seed, result.config.seed + result.n_seeds - 1
-    fits = set(result.experiment.kinds) != {"old"}
-    seeds = f"; seeds {first} to {last}" if fits else ""
+    fits = fits_heads(result.experiment.kinds)
+    seeds = f"; {_seeds_in_words(result.seeds)}" if fits else ""
     parts = [
         f"# {table.name}: {table.title}\n",
         f"Methods: {', '.join(result.methods)}{seeds}.\n",
@@ -89,6 +89,14 @@ def verdict_counts(result: Reproduction) -> str:
     verdicts = [finding.verdict for finding in result.findings]
     counts = [f"{name} {verdicts.count(name)}" for name in STYLES if name in verdicts]
     return f"{len(verdicts)} claims: {', '.join(counts)}."
+
+
+def _seeds_in_words(seeds: Sequence[int]) -> str:
+    """First seed of each head, as a range."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    step = seeds[1] - seeds[0]
+    return f"seeds {seeds[0]} to {seeds[-1]}{f' in steps of {step}' if step > 1 else ''}"
 
 
 def _stacked_cell(row: Row, metric: str) -> str:

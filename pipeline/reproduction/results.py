@@ -7,13 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.config import FitConfig
 from pipeline.reproduction.claims import Claim, Finding, Untested, judge
 from pipeline.reproduction.evidence import Evidence, Measured, Statistic
 from pipeline.reproduction.experiments import Experiment
-from pipeline.reproduction.fits import WITH_SMOOTHING
 from pipeline.reproduction.paper import PaperRow, label_gml
 
 
@@ -73,10 +70,10 @@ class Reproduction:
     """What a reader has to know, a sentence each."""
 
     config: FitConfig
-    """Settings of the fits; the seeds begin at its own."""
+    """Settings of the heads with GML."""
 
-    n_seeds: int
-    """K."""
+    seeds: tuple[int, ...]
+    """(K,) first seed of each head; a single one where no seed decides the heads."""
 
     provenance: Mapping[str, Any]
     """Identity of every method's store and the versions, as JSON values."""
@@ -92,7 +89,7 @@ class Reproduction:
             "title": self.experiment.table.title,
             "paper_data": self.experiment.dataset.describe(),
             "methods": list(self.methods),
-            "seeds": [self.config.seed + k for k in range(self.n_seeds)],
+            "seeds": list(self.seeds),
             "rows": [row.to_json() for row in self.rows],
             "findings": [finding.to_json() for finding in self.findings],
             "recalls": {
@@ -142,50 +139,6 @@ def find_results(
     )
 
 
-def notes_on(
-    experiment: Experiment,
-    evidence: Evidence,
-    methods: tuple[str, ...],
-    n_seeds: int,
-    test_views: int,
-) -> tuple[str, ...]:
-    """What a reader has to know before the numbers are compared."""
-    views = f", mean feature of {1 + test_views} views each" if test_views else ""
-    failed = f"; {evidence.n_failed:,} more could not be read" if evidence.n_failed else ""
-    fitted = [label for label, hits in evidence.hits.items() if len(hits) > 1]
-    notes = [
-        f"In %, on the test split ({len(evidence.labels):,} images{views}{failed}).",
-        f"Intervals are of 95 %: of the mean over {n_seeds} seeds of the fit, for the rows that "
-        "have any; else, and for the claims also, over the choice of the test images (bootstrap, "
-        "within classes, paired)."
-        if fitted
-        else "Intervals are of 95 %, over the choice of the test images (bootstrap, within "
-        "classes, paired).",
-        "A claim holds, or does not, where all its intervals agree; what the seeds alone say is "
-        "true of these images. Intervals over images of a lowest recall or a maximum are too "
-        "narrow: of a lowest recall they hold the truth in 81 % of the draws where it is known "
-        "(benchmarks.bootstrap_coverage), and a class without a single hit stays so in every draw.",
-    ]
-    sizes = len(evidence.class_names), int(evidence.class_counts.sum()), len(evidence.labels)
-    data = experiment.dataset
-    of_paper = data.n_classes, data.n_train or sizes[1], data.n_test or sizes[2]
-    if sizes != of_paper:
-        notes.append(
-            f"The paper's numbers are of {data.describe()}; these data have {sizes[0]:,} classes, "
-            f"{sizes[1]:,} training and {sizes[2]:,} test images, so only the claims compare."
-        )
-    other = experiment.numbers_of
-    if other and methods != (other,):
-        notes.append(f"The paper's numbers beside all methods are {other}'s, its only ones here.")
-    if experiment.draws and fitted:
-        notes.append("The picture shows the first seed.")
-    if label_gml(WITH_SMOOTHING) in evidence.hits:
-        notes.append(f"GML on {WITH_SMOOTHING} is fitted with label-aware smoothing (Table 5).")
-    if any(_has_zeros(evidence, label) for label in evidence.hits):
-        notes.append("* Classes of zero recall count as 0.1 % in this mean, for some seed.")
-    return tuple(notes)
-
-
 def _rows(
     experiment: Experiment,
     evidence: Evidence,
@@ -196,7 +149,7 @@ def _rows(
 
     def row(label: str, paper: PaperRow | None) -> Row:
         known = label in measured
-        zeros = _mean_zeros(evidence, label) if known else None
+        zeros = evidence.mean_zeros(label) if known else None
         return Row(label, paper, measured.get(label), zeros)
 
     table = experiment.table
@@ -217,13 +170,3 @@ def _beside(experiment: Experiment, label: str, methods: tuple[str, ...]) -> Pap
 
 def _cell(label: str, metric: str) -> Statistic:
     return lambda numbers: numbers.metric(label, metric)
-
-
-def _mean_zeros(evidence: Evidence, label: str) -> float:
-    """Classes of zero recall, mean over seeds."""
-    zeros = [evidence.scores(label, k).substituted_zeros for k in range(len(evidence.hits[label]))]
-    return float(np.mean(zeros))
-
-
-def _has_zeros(evidence: Evidence, label: str) -> bool:
-    return _mean_zeros(evidence, label) > 0

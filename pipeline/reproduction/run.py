@@ -16,9 +16,18 @@ from pipeline.reproduction.evidence import REPLICATES, Evidence
 from pipeline.reproduction.experiments import EXPERIMENTS, Experiment
 from pipeline.reproduction.fits import SPLIT, Method, hits_of, labels_of
 from pipeline.reproduction.methods import Inputs, open_methods
+from pipeline.reproduction.notes import Views, notes_on
 from pipeline.reproduction.paper import SCRATCH, TABLE_9
 from pipeline.reproduction.printing import markdown
-from pipeline.reproduction.results import Reproduction, find_results, notes_on
+from pipeline.reproduction.results import Reproduction, find_results
+from pipeline.reproduction.settings import (
+    distinct_kinds,
+    fits_heads,
+    gml_config,
+    no_resampling,
+    require_learned,
+    seeds_of,
+)
 from pipeline.versions import versions
 
 MAKE_SCRATCH = (
@@ -47,35 +56,41 @@ def reproduce(
         inputs: checkpoints and stores of the methods to compare.
         out: folder for `WHAT.md`, `WHAT.json`, a figure's `WHAT.png`, and extracted stores, which
             later comparisons use again.
-        fit_config: settings of the re-trained heads, but for the loss; seeds begin at its own.
+        fit_config: settings of the re-trained heads, but for the loss and its re-weighting; seeds
+            begin at its own.
         extract_config: settings of the extraction of checkpoints.
-        n_seeds: heads fitted of each kind.
+        n_seeds: heads fitted of each kind; of those that no seed decides there is one.
         replicates: of the bootstrap over test images.
         overwrite: replace an earlier result of the same name.
         say: called with a line for each step.
         show_progress: show a bar while images are extracted.
 
     Raises:
-        ConfigError: if there is no such table, or what it compares is not given.
+        ConfigError: if there is no such table, what it compares is not given, or the settings
+            leave nothing to compare.
         OutputExistsError: if there is a result of that name already.
         NolbError: as the stages that it runs.
     """
-    fit_config, extract_config = fit_config or FitConfig(), extract_config or ExtractConfig()
+    recipe, extract_config = fit_config or FitConfig(), extract_config or ExtractConfig()
     experiment = _experiment(what, n_seeds, replicates)
+    require_learned(experiment.table.name, experiment.kinds, recipe)
+    seeds = seeds_of(recipe, n_seeds)
     files = _prepare(out, what, experiment, overwrite=overwrite)
     with open_methods(inputs, out, extract_config, say, show_progress=show_progress) as methods:
         _require_methods(experiment, methods)
-        evidence = _evidence(experiment, methods, fit_config, n_seeds, say)
+        warnings: list[str] = []
+        evidence = _evidence(experiment, methods, recipe, len(seeds), say, warnings.append)
         names = tuple(one.name for one in methods)
         say("judging   the claims")
         rows, findings = find_results(
-            experiment, evidence, names, _claims(experiment, methods, evidence),
-            replicates=replicates, seed=fit_config.seed,
+            experiment, evidence, names, _claims(experiment, methods, evidence, recipe),
+            replicates=replicates, seed=recipe.seed,
         )  # fmt: skip
-        test_views = max(averaged_views(one.store, SPLIT) for one in methods)
+        views = {one.name: _views(one, experiment, recipe) for one in methods}
+        notes = notes_on(experiment, evidence, recipe, len(seeds), views)
         result = Reproduction(
             what, experiment, names, evidence, rows, findings,
-            notes_on(experiment, evidence, names, n_seeds, test_views), fit_config, n_seeds,
+            (*notes, *warnings), gml_config(recipe), seeds,
             {
                 "stores": {one.name: one.store.identity.to_json() for one in methods},
                 "replicates": replicates,
@@ -134,22 +149,37 @@ def _evidence(
     config: FitConfig,
     n_seeds: int,
     say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> Evidence:
     """Every classifier's hits on the test images."""
     store = methods[0].store
     hits: dict[str, Bools] = {}
     for one in methods:
-        hits |= hits_of(one, experiment.kinds_of(one.name), config, n_seeds, say)
+        kinds = distinct_kinds(experiment.kinds_of(one.name), config)
+        hits |= hits_of(one, kinds, config, n_seeds, say, warn)
     labels = labels_of(store)
     n_failed = store[SPLIT].n_samples - len(labels)
     return Evidence(labels, store.class_names, store.class_counts, hits, n_failed)
 
 
-def _claims(experiment: Experiment, methods: list[Method], evidence: Evidence) -> Claims:
+def _claims(
+    experiment: Experiment, methods: list[Method], evidence: Evidence, config: FitConfig
+) -> Claims:
     """What the paper says of the methods that there are."""
     names = tuple(one.name for one in methods)
     on_val = tuple(one.name for one in methods if one.has_val)
-    return experiment.claims(Given(names, on_val, evidence.class_counts, evidence.class_samples))
+    return experiment.claims(
+        Given(
+            names, on_val, evidence.class_counts, evidence.class_samples, no_resampling(config)
+        )
+    )  # fmt: skip
+
+
+def _views(method: Method, experiment: Experiment, config: FitConfig) -> Views:
+    """Views of a method's images that its numbers come from."""
+    n_views = method.store["train"].n_views if config.views else 0
+    fitted = fits_heads(experiment.kinds_of(method.name))
+    return Views(n_views if fitted else None, averaged_views(method.store, SPLIT))
 
 
 def _write(result: Reproduction) -> None:

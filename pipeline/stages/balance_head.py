@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Store
+from pipeline.balanced import sees_test_views
 from pipeline.balancing import (
     TEMPERATURE,
     Mean,
@@ -117,7 +118,8 @@ def pool_of_store(
         head: the head to balance.
         store: features of the head's extraction.
         split: name of the split.
-        test_views: classify the mean feature with the test views, as `evaluate`.
+        test_views: classify the mean feature with the test views, as `evaluate`; a head that was
+            balanced before sees what it was balanced on where None is given.
 
     Raises:
         EvaluationError: if the split is missing, empty, `train`, or holds NaN, or test views are
@@ -131,7 +133,7 @@ def pool_of_store(
         )
     blocks = logit_blocks(store, split, [head], test_views)
     logits = np.concatenate([np.asarray(block.logits[0], np.float32) for block in blocks])
-    return Pool(logits, split, averaged_views(store, split, test_views))
+    return Pool(logits, split, averaged_views(store, split, test_views, [head]))
 
 
 def pool_of_images(
@@ -153,7 +155,7 @@ def pool_of_images(
             weights of its own.
         model: as in `classifier_of_head`.
         test_views: classify the mean feature with the test views of the head's store; None does
-            where it has them.
+            where it has them, unless the head was balanced on the clean image alone.
         on_unreadable: called with the path and the reason of each image that cannot be used.
         on_progress: called after every image.
 
@@ -164,7 +166,8 @@ def pool_of_images(
         CheckpointError: if the checkpoint does not load.
         ConfigError: if there is none where one is needed.
     """
-    views = ShiftedViews() if test_views is False else views_of_identity(head.identity)
+    seen = sees_test_views([head], test_views)
+    views = ShiftedViews() if seen is False else views_of_identity(head.identity)
     classifier = classifier_of_head(head, checkpoint, None, model=model, views=views)
     if test_views and not classifier.views.count:
         raise EvaluationError("The head's store has no test views: leave --test-views out.")

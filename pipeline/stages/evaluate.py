@@ -37,7 +37,7 @@ def evaluate(
             not given.
         split: name of the split to score.
         test_views: classify the mean feature of the clean image and its test views; None does
-            where the store has them.
+            where the store has them, unless a head was balanced on the clean image alone.
 
     Returns:
         Metrics in percent, Sec. 4.3.
@@ -46,7 +46,8 @@ def evaluate(
         EvaluationError: if the split is missing, has no usable row or holds NaN, if a temperature
             is given without a head or is not above 0, numbers of heads disagree, or test
             views are asked for that are not there.
-        HeadError: if the head belongs to another store.
+        HeadError: if the head belongs to another store, or nothing is said of test views and the
+            heads were balanced for different ones.
     """
     heads = heads_of(head)
     for one in heads:

@@ -61,7 +61,8 @@ class Export:
     """Its predictions on real images; None where no images were given."""
 
     views_left_out: int = 0
-    """Test views of each test image in the store; the file classifies the clean image alone."""
+    """Test views of each test image with which the store's scores of the head are made; the file
+    classifies the clean image alone."""
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON values."""
@@ -97,8 +98,9 @@ def export(
 ) -> Export:
     """Write the ensemble, or the new head alone, as one classifier in place of the old one.
 
-    The file classifies one image as it is. Where the store has test views, its scores are those of
-    `evaluate` with `test_views=False`; `predict` averages views.
+    The file classifies one image as it is, as `evaluate` does with `test_views=False`; where the
+    store has test views, `evaluate` and `predict` average them unless the head was balanced on the
+    clean image alone.
 
     Args:
         store: the extraction of the model.
@@ -141,7 +143,7 @@ def export(
         agreement = None
         if lookup is not None:
             agreement = compare_with_store(exported, store, head, lookup, n_checked, on_progress)
-    return Export(path, format, description, (), agreement, _views_left_out(store))
+    return Export(path, format, description, (), agreement, _views_left_out(store, head))
 
 
 def _own_file(checkpoint: Path | str | None, store: Store) -> Path:
@@ -173,7 +175,7 @@ def _patched(
     _refuse_existing(out, overwrite=overwrite)
     with _appearing(out) as unfinished:
         replaced = patch_checkpoint(trained, head, unfinished)
-    return Export(out, CHECKPOINT, None, replaced, None, _views_left_out(store))
+    return Export(out, CHECKPOINT, None, replaced, None, _views_left_out(store, head))
 
 
 def _trained_model(
@@ -217,9 +219,9 @@ def _written(
     return open_export(path, model)
 
 
-def _views_left_out(store: Store) -> int:
-    """Test views of each test image, which the file does without."""
-    return averaged_views(store, "test") if "test" in store else 0
+def _views_left_out(store: Store, head: Head) -> int:
+    """Test views of each test image with which the head is scored, and the file does without."""
+    return averaged_views(store, "test", heads=[head]) if "test" in store else 0
 
 
 def _side(

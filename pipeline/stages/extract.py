@@ -32,6 +32,7 @@ from pipeline.datasets import (
     Views,
     ViewSpec,
     open_sources,
+    overlap_notes,
 )
 from pipeline.device_decoding import jpeg_decoder
 from pipeline.devices import choose_device, describe_arithmetic
@@ -142,7 +143,8 @@ def extract(
 
     Raises:
         CheckpointError: if the file does not hold a model that is known and complete.
-        DatasetError: if a source is missing, empty or contradicts the model or another split.
+        DatasetError: if a source is missing or empty, contradicts the model or another split, or
+            is the training images again.
         StoreError: if `out` exists, or an unfinished store is of another extraction.
         ExtractionError: if the model gives no usable features, or with `strict` an unreadable
             image.
@@ -152,9 +154,10 @@ def extract(
     team = team or Team.from_environment()
     loaded = _loaded(checkpoint, config)
     images = open_sources(sources, SourceOptions(Path(root) if root is not None else None))
+    loaded = with_notes_on(loaded, images)
     device = choose_device(_device_name(config.device, team))
     decoder = jpeg_decoder(config, device)
-    model = _ready_model(loaded, images["train"], config, device)
+    model = _ready_model(loaded, images["train"], config, device, on_progress)
     views = _views(config, images)
     spec = _store_spec(model, images, views, config, device.type)
     forward = ForwardPass(
@@ -171,19 +174,43 @@ def extract(
     )
 
 
+def with_notes_on(model: TrainedModel, images: Mapping[str, ImageSource]) -> TrainedModel:
+    """The model, with notes on images that it or another split has seen; each note once.
+
+    Args:
+        model: may tell which images it was trained on.
+        images: by split, `train` among them.
+    """
+    notes = [*model.notes, *overlap_notes(images)]
+    train = images["train"]
+    is_of_these = sorted(model.class_names) == sorted(train.class_names)
+    known = model.training_images if is_of_these else ""
+    if known not in {"", samples_digest(train.ids, train.labels)}:
+        notes.append(
+            f"{model.source} was trained on other images than those of train, or on more or fewer "
+            "of them: it may be tested on what it has seen. The sources, shares and --split-seed "
+            "of its nolb pretrain make the same splits."
+        )
+    return replace(model, notes=tuple(dict.fromkeys(notes)))
+
+
 def _loaded(checkpoint: Path | str | TrainedModel | None, config: ExtractConfig) -> TrainedModel:
     """The model of a file or a name; one that was prepared already stays as it is."""
     return checkpoint if isinstance(checkpoint, TrainedModel) else prepare_model(checkpoint, config)
 
 
 def _ready_model(
-    model: TrainedModel, train: ImageSource, config: ExtractConfig, device: torch.device
+    model: TrainedModel,
+    train: ImageSource,
+    config: ExtractConfig,
+    device: torch.device,
+    on_progress: OnProgress | None,
 ) -> TrainedModel:
     """The model as it runs over the images, complete and recalibrated."""
     _require_classes(model, train, config)
     if not config.features_only:  # some old heads are complete only with the class counts
         model = model.for_training_labels(train.labels)
-    return recalibrate(model, train, config, device)
+    return recalibrate(model, train, config, device, on_progress)
 
 
 def _views(config: ExtractConfig, splits: Iterable[str]) -> dict[str, Views]:

@@ -74,7 +74,7 @@ def fit_head(
     """
     config = config or FitConfig()
     begun = time.perf_counter()
-    with training_rows(store, config, team=team) as rows:
+    with training_rows(store, [config], team) as rows:
         fit = fit_head_on_rows(rows, config, _as_snapshots(on_progress, begun))
     return _result(store, config, fit, begun)
 

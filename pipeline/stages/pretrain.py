@@ -12,13 +12,20 @@ import torch
 from torch import Tensor
 
 from cache.identity import samples_digest
-from pipeline.backbones import Backbone, find_backbone
-from pipeline.checkpoints import TrainedModel, load_checkpoint
-from pipeline.checkpoints.own import FORMAT, VERSION, write_file
+from pipeline.backbones import Backbone
+from pipeline.checkpoints import TrainedModel
+from pipeline.checkpoints.own import FORMAT, TRAINING_IMAGES, VERSION, write_file
 from pipeline.config import PretrainConfig
-from pipeline.datasets import ImageSource, Preprocessing, SourceOptions, open_sources
+from pipeline.datasets import (
+    ImageSource,
+    Preprocessing,
+    SourceOptions,
+    open_sources,
+    overlap_notes,
+)
 from pipeline.devices import choose_device
 from pipeline.errors import OutputExistsError, TrainingError
+from pipeline.exhaustion import is_exhaustion
 from pipeline.files import refuse_existing
 from pipeline.metrics import Scores
 from pipeline.progress import OnProgress, Snapshot
@@ -26,12 +33,7 @@ from pipeline.training.evaluation import evaluate_network
 from pipeline.training.holding import Supply, supply_images
 from pipeline.training.locking import sole_training
 from pipeline.training.loop import EpochRecord, Trainer
-from pipeline.training.network import (
-    build_network,
-    preprocessing_for,
-    require_fits,
-    require_same_network,
-)
+from pipeline.training.network import build_network, chosen_network, require_fits
 from pipeline.training.saving import (
     FREE_FIELDS,
     UNFINISHED_FORMAT,
@@ -124,7 +126,7 @@ class _Run:
             "device": self.device.type,
             "preprocessing": self.preprocessing.describe(),
             "first weights": "drawn" if self.start is None else self.start.sha256,
-            "training images": samples_digest(self.train.ids, self.train.labels),
+            TRAINING_IMAGES: samples_digest(self.train.ids, self.train.labels),
             "class names": list(self.train.class_names),
         }
 
@@ -161,7 +163,7 @@ def pretrain(
     Raises:
         ConfigError: if there is no such network or device, or the network cannot take the images.
         CheckpointError: if `start` does not hold a model that is known and complete.
-        DatasetError: if a source is missing, empty or contradicts the training images.
+        DatasetError: if a source is missing, empty, contradicts the training images or is the same.
         OutputExistsError: if `out` exists, or an unfinished training of it.
         TrainingError: if another process trains this checkpoint, the training diverges, the
             device's memory is used up, or an unfinished training was begun with other settings.
@@ -189,10 +191,8 @@ def _completed(run: _Run, *, resume: bool) -> int:
     saved = _begun(run)
     try:
         return _train(run, saved)
-    except RuntimeError as error:
-        # The CPU's allocator has no error of its own.
-        is_memory = "can't allocate memory" in str(error)
-        if not (is_memory or isinstance(error, torch.OutOfMemoryError)):
+    except (MemoryError, RuntimeError) as error:
+        if not is_exhaustion(error):
             raise
         raise TrainingError(
             f"The memory of {run.device} is used up: train with a --batch-size below "
@@ -209,14 +209,8 @@ def _planned(
 ) -> _Run:
     """The training with its network's description, its preprocessing and its device."""
     device = choose_device(config.device)
-    backbone = find_backbone(config.model)
+    backbone, start, preprocessing = chosen_network(config, start)
     _require_every_class(sources["train"])
-    usual = backbone.preprocessing
-    if start is not None:
-        start = start if isinstance(start, TrainedModel) else load_checkpoint(start)
-        require_same_network(start, backbone)
-        usual = start.preprocessing
-    preprocessing = preprocessing_for(usual, config)
     return _Run(out, config, sources, backbone, start, preprocessing, device, report)
 
 
@@ -269,6 +263,8 @@ def _prepared(run: _Run) -> tuple[Trainer, Supply]:
     run.report.on_begin(
         f"images         {len(train):,} of {len(train.class_names)} classes; {supply.described}"
     )
+    for note in overlap_notes(run.sources):
+        run.report.on_begin(f"note           {note}")
     require_fits(network, run.preprocessing.normalize(supply.sample), run.backbone.name)
     trainer = Trainer(
         network,
@@ -359,7 +355,7 @@ def _classifier(run: _Run, trainer: Trainer) -> dict[str, Any]:
 def _finished(run: _Run) -> tuple[EpochRecord, ...]:
     """The history of a training that is complete, if it is this one."""
     saved = read_file(run.out, FORMAT)
-    if "identity" not in saved:
+    if "history" not in saved:
         raise TrainingError(
             f"{run.out} holds a classifier that extract saved, and no training: give another name, "
             "or begin anew with --overwrite."

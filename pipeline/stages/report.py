@@ -51,6 +51,7 @@ class Report:
             "after": self.content.after.key,
             "temperatures_from": self.content.temperatures_from,
             "test_views": self.content.test_views,
+            "notes": list(self.content.notes),
             "unreadable_images": unreadable,
         }
 
@@ -82,7 +83,7 @@ def make_report(
         split: name of the split.
         n_worst: lowest classes, before and after each, whose confusions are shown.
         test_views: classify the mean feature of the clean image and its test views; None does
-            where the store has them.
+            where the store has them, unless a head was balanced on the clean image alone.
 
     Raises:
         EvaluationError: if the split cannot be scored, or the sweep is of another store or head,

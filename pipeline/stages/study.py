@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from cache import Store
 from pipeline.config import FitConfig
+from pipeline.config.idle import NOT_LEARNED, seed_decides
 from pipeline.ensemble import averaged_views, score_split, scored_split
 from pipeline.errors import FitError
 from pipeline.fitting import LinearFit
@@ -18,7 +20,7 @@ from pipeline.fitting.store_heads import fit_linear_heads, head_of_fit
 from pipeline.old_head import has_old_head
 from pipeline.progress import OnProgress, Snapshot
 from pipeline.studying import Measurement, Study, Variant, judged, study_members
-from pipeline.studying.grid import varied_fields
+from pipeline.studying.grid import varied_fields, varied_settings
 from pipeline.studying.measuring import score_heads
 from pipeline.studying.results import CHOOSES
 
@@ -44,9 +46,10 @@ def study(
 
     Args:
         store: features (N, D), views (V, N, D) where it has them.
-        configs: H distinct settings with one first seed, device and memory; the defaults where not
-            given.
-        seeds: S, the number of seeds of each configuration, from its own on.
+        configs: H settings of distinct heads with one first seed, device and memory; the defaults
+            where not given.
+        seeds: S, the number of seeds of each configuration, from its own on; one that no seed
+            decides is fitted once.
         test_views: classify the mean feature of the clean image and its test views; None does
             where the store has them.
         on_progress: called after each epoch of each pass.
@@ -101,11 +104,21 @@ def _fitted(
 
     fits = fit_linear_heads(store, [config for of in members for config in of], report)
     if not any(fit.finite for fit in fits):
-        raise FitError(
-            "Every fit of the study diverged: its steps are too large. Use smaller values of lr."
-        )
+        _raise_diverged(members)
     remaining = iter(fits)
     return [_variant(store, of, [next(remaining) for _ in of], fields) for of in members]
+
+
+def _raise_diverged(members: Sequence[Sequence[FitConfig]]) -> NoReturn:
+    """Say that no fit came to anything, and what to do."""
+    if all(of[0].head in NOT_LEARNED for of in members):
+        raise FitError(
+            "Every head of the study is beyond float32: give a smaller tau or norm_power, or "
+            "features of a smaller scale."
+        )
+    raise FitError(
+        "Every fit of the study diverged: its steps are too large. Use smaller values of lr."
+    )
 
 
 def _variant(
@@ -113,7 +126,7 @@ def _variant(
 ) -> Variant:
     """One configuration over its seeds, with the heads of the fits that did not diverge."""
     return Variant(
-        settings={name: getattr(configs[0], name) for name in fields},
+        settings=varied_settings(configs[0], fields),
         seeds=tuple(config.seed for config in configs),
         heads=tuple(
             head_of_fit(store, config, fit) if fit.finite else None
@@ -121,6 +134,7 @@ def _variant(
         ),
         measured=None,
         n_unfinished=sum(fit.unfinished for fit in fits),
+        seeded=seed_decides(configs[0]),
     )
 
 

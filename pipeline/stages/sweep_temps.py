@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache import Store
+from pipeline.balance_notes import balance_notes
 from pipeline.bootstrap import Bootstrap, cells_within_noise, paired_bootstrap
 from pipeline.calibration import Calibration, fit_temperatures, measure_calibration
 from pipeline.config import SweepConfig
@@ -20,7 +21,6 @@ from pipeline.cores import available_cores
 from pipeline.ensemble import (
     LogitBlock,
     averaged_views,
-    check_weights,
     heads_of,
     logit_blocks,
     mixture_predictions,
@@ -31,8 +31,9 @@ from pipeline.errors import EvaluationError
 from pipeline.heads import Head, require_same_identity
 from pipeline.metrics import Bools, Floats, Ints, Scores, count_per_class, score_hits
 from pipeline.plane import HitPlane, collect_hits, plane_members
+from pipeline.plane.arithmetic import chunks_on
 from pipeline.plane.confidence import ConfidencePlanes, measure_confidence
-from pipeline.plane.partitions import MakeChunk, NumpyChunk
+from pipeline.plane.partitions import MakeChunk
 from pipeline.plane.scores import measure
 from pipeline.progress import OnProgress, Snapshot
 from pipeline.selection import (
@@ -44,6 +45,7 @@ from pipeline.selection import (
 )
 from pipeline.sweep import COLUMNS, CrossFit, Sweep, choose
 from pipeline.sweep_files import save_sweep
+from pipeline.weights import check_weights
 
 __all__ = ["COLUMNS", "Sweep", "choose", "save_sweep", "sweep_temps"]
 
@@ -81,7 +83,8 @@ def sweep_temps(
     Raises:
         EvaluationError: if the split is missing, has no usable row or holds NaN, the weights are
             not those of the heads, or test views are asked for that are not there.
-        HeadError: if a head belongs to another store.
+        HeadError: if a head belongs to another store, or nothing is said of test views and the
+            heads were balanced for different ones.
     """
     source = _source(store, heads_of(head), config or SweepConfig())
     config = source.config
@@ -151,7 +154,7 @@ class _Source:
 
     def views(self, split: str) -> int:
         """Test views of each image that are averaged."""
-        return averaged_views(self.store, split, self.config.test_views)
+        return averaged_views(self.store, split, self.config.test_views, self.heads)
 
 
 def _source(store: Store, heads: list[Head], config: SweepConfig) -> _Source:
@@ -164,19 +167,8 @@ def _source(store: Store, heads: list[Head], config: SweepConfig) -> _Source:
     own = "val" if "val" in store and not config.cross_fit else "test"
     split = own if config.split == "auto" else config.split
     scored_split(store, split)
-    averaged_views(store, split, config.test_views)
-    return _Source(store, heads, config, split, weights, _arithmetic(config.device))
-
-
-def _arithmetic(device: str) -> MakeChunk:
-    """NumPy on the CPU, torch elsewhere."""
-    if device == "cpu":
-        return NumpyChunk
-    from pipeline.devices import choose_device  # torch takes seconds to load
-    from pipeline.plane.on_torch import torch_chunks
-
-    chosen = choose_device(device)
-    return NumpyChunk if chosen.type == "cpu" else torch_chunks(chosen)
+    averaged_views(store, split, config.test_views, heads)
+    return _Source(store, heads, config, split, weights, chunks_on(config.device))
 
 
 def _fitted_temperatures(source: _Source) -> Floats | None:
@@ -239,13 +231,19 @@ def _judged(source: _Source, sweep: Sweep, hits: HitPlane) -> Sweep:
 
 
 def _doubts(source: _Source, sweep: Sweep) -> list[str]:
-    """What a reader should know of the choice."""
+    """What a reader should know of the heads and of the choice."""
+    named = {f"New head {k}": head for k, head in enumerate(source.heads, start=1)}
+    if len(source.heads) == 1:
+        named = {"The new head": source.heads[0]}
+    splits = (source.split, *["test"] * _has_test(source.store))
+    averaged = {split: source.views(split) for split in splits}
+    doubts = balance_notes(source.store, named, averaged, folds=source.config.cross_fit > 0)
     if sweep.chosen_on is None and source.config.choose == "nll":
-        return [
+        doubts.append(
             f"Nothing was calibrated: {sweep.split} is no split to choose on. Extract with --val, "
             "or choose by folds with --cross-fit 5."
-        ]
-    return []
+        )
+    return doubts
 
 
 def _cross_fitted(source: _Source, sweep: Sweep, hits: HitPlane) -> tuple[CrossFit, Bools]:
@@ -304,7 +302,7 @@ def _test_scores(source: _Source, sweep: Sweep, cross_fit: CrossFit | None) -> S
     """The ensemble on the split `test`; None where there is none."""
     if cross_fit is not None and source.split == "test":
         return cross_fit.scores
-    if "test" not in source.store or not source.store["test"].usable.any():
+    if not _has_test(source.store):
         return None
     return score_split(
         source.store, "test", source.heads, sweep.temperatures, source.weights,
@@ -314,8 +312,13 @@ def _test_scores(source: _Source, sweep: Sweep, cross_fit: CrossFit | None) -> S
 
 def _judging_split(source: _Source, sweep: Sweep) -> str:
     """Where the choice is judged: on `test` if another split chose, else where it was measured."""
-    usable = "test" in source.store and bool(source.store["test"].usable.any())
-    return "test" if sweep.chosen_on == "val" and usable else source.split
+    judged_on_test = sweep.chosen_on == "val" and _has_test(source.store)
+    return "test" if judged_on_test else source.split
+
+
+def _has_test(store: Store) -> bool:
+    """Whether there is a test split that can be scored."""
+    return "test" in store and bool(store["test"].usable.any())
 
 
 def _bootstrap(source: _Source, sweep: Sweep, cross_fitted: Bools | None) -> Bootstrap:

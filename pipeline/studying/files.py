@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import OutputExistsError
 from pipeline.heads import save_head
-from pipeline.studying.results import METRICS, Study
+from pipeline.studying.results import METRICS, Study, Variant
 
 FILES = ("study.csv", "seeds.csv", "study.json", "study.png")
 """A row for each configuration, a row for each head, everything, and the picture."""
@@ -114,8 +114,8 @@ def _configuration_rows(study: Study) -> Iterable[Mapping[str, Any]]:
         if variant is study.kept and study.test is not None:
             rows.append((variant, "test", state, study.test))
     for variant, split, state, measured in rows:
-        row: dict[str, Any] = {**variant.settings, "seeds": len(variant.seeds), "split": split,
-                               "state": state}  # fmt: skip
+        row = _settings(study, variant)
+        row |= {"seeds": len(variant.seeds), "split": split, "state": state}
         for metric in METRICS:
             spread = {} if measured is None else measured.spread(metric).to_json()
             row |= {f"{metric}_{k}": spread.get(k) for k in ("mean", "deviation", "low", "high")}
@@ -133,7 +133,12 @@ def _seed_rows(study: Study) -> Iterable[Mapping[str, Any]]:
                 continue
             for seed, scores in zip(variant.seeds, measured.scores, strict=True):
                 metrics = {metric: getattr(scores, metric) for metric in METRICS}
-                yield {**variant.settings, "seed": seed, "split": split, **metrics}
+                yield {**_settings(study, variant), "seed": seed, "split": split, **metrics}
+
+
+def _settings(study: Study, variant: Variant) -> dict[str, Any]:
+    """All fields in which configurations differ; None for one that has no part in this one."""
+    return {name: variant.settings.get(name) for name in study.fields}
 
 
 def _csv(rows: Iterable[Mapping[str, Any]]) -> str:

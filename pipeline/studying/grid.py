@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from pipeline.config import FitConfig, build_config
+from pipeline.config.idle import decisive, idle_settings, seed_decides
 from pipeline.errors import ConfigError
 
 MOST_HEADS = 2000
@@ -60,6 +61,9 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:
 def grid_configs(config: FitConfig, grid: Grid) -> list[FitConfig]:
     """Every combination of the values in a grid, the last field fastest.
 
+    Of combinations that differ only in settings which decide nothing about their heads, as momentum
+    with adamw, there is the first.
+
     Args:
         config: settings of all other fields.
         grid: values by field; may be empty, which leaves one combination.
@@ -84,18 +88,21 @@ def grid_configs(config: FitConfig, grid: Grid) -> list[FitConfig]:
     ]
     for name in grid:
         _require_distinct(name, [getattr(one, name) for one in configs], len(grid[name]))
-    return configs
+    first: dict[FitConfig, FitConfig] = {}
+    for one in configs:
+        first.setdefault(decisive(one), one)
+    return list(first.values())
 
 
 def study_members(configs: Sequence[FitConfig], n_seeds: int) -> list[list[FitConfig]]:
     """The settings of every fit: for each configuration (H), one for each seed (S).
 
     Seeds count up from the configuration's own; where a head is the average of several seeds, by as
-    many, so that no two heads share one.
+    many, so that no two heads share one. A head that no seed decides is fitted once.
 
     Raises:
-        ConfigError: if the configurations are not distinct or do not begin at one seed, or the
-            number of seeds or of fits is no number for a study.
+        ConfigError: if two configurations are of the same head, or they do not begin at one seed,
+            or the number of seeds or of fits is no number for a study.
     """
     if n_seeds < 1:
         raise ConfigError(f"seeds must be 1 or more, not {n_seeds}.")
@@ -103,22 +110,36 @@ def study_members(configs: Sequence[FitConfig], n_seeds: int) -> list[list[FitCo
         raise ConfigError("A study needs one configuration or more.")
     if len({config.seed for config in configs}) > 1:
         raise ConfigError(f"A study does not vary seed by itself: {ELSEWHERE['seed']}.")
-    if len(set(configs)) < len(configs):
-        raise ConfigError("A study needs configurations that differ; two are the same.")
-    _require_few(len(configs) * n_seeds)
+    if len(set(map(decisive, configs))) < len(configs):
+        raise ConfigError(
+            "A study needs configurations that differ; two are the same, but for settings that "
+            "decide nothing about their heads."
+        )
+    of_each = [n_seeds if seed_decides(config) else 1 for config in configs]
+    _require_few(sum(of_each))
     return [
-        [
-            dataclasses.replace(config, seed=config.seed + k * config.average_seeds)
-            for k in range(n_seeds)
-        ]
-        for config in configs
+        [dataclasses.replace(config, seed=config.seed + k * config.average_seeds) for k in range(n)]
+        for config, n in zip(configs, of_each, strict=True)
     ]
 
 
 def varied_fields(configs: Sequence[FitConfig]) -> tuple[str, ...]:
-    """The fields in which configurations differ, in the order of `FitConfig`."""
-    names = [field.name for field in dataclasses.fields(FitConfig)]
-    return tuple(n for n in names if len({getattr(config, n) for config in configs}) > 1)
+    """The fields in which configurations differ, in the order of `FitConfig`.
+
+    A field has no part in a configuration whose head it does not decide. Distinct heads still
+    differ in one of these: what makes a field idle in one of them is itself such a field.
+    """
+    values: dict[str, set[Any]] = {field.name: set() for field in dataclasses.fields(FitConfig)}
+    for config in configs:
+        for name in values.keys() - idle_settings(config):
+            values[name].add(getattr(config, name))
+    return tuple(name for name, of in values.items() if len(of) > 1)
+
+
+def varied_settings(config: FitConfig, fields: Sequence[str]) -> dict[str, Any]:
+    """A configuration's values of some fields, without those that decide nothing about its head."""
+    idle = idle_settings(config)
+    return {name: getattr(config, name) for name in fields if name not in idle}
 
 
 def _value(text: str) -> Any:

@@ -54,7 +54,7 @@ def _one_pass(
         for predictions, logits in zip(found, block.logits, strict=True):
             predictions.append(logits.argmax(axis=1))
     true = np.concatenate(labels)
-    averaged = averaged_views(store, split, test_views)
+    averaged = averaged_views(store, split, test_views, heads)
     scored = [
         score(
             np.concatenate(predictions), true, store.class_counts, store.class_names, split,

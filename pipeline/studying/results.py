@@ -44,10 +44,11 @@ class Variant:
     """One configuration of a study."""
 
     settings: Mapping[str, Any]
-    """The fields in which the study's configurations differ, with this one's values."""
+    """The fields in which the study's configurations differ, with this one's values; without those
+    that decide nothing about its heads."""
 
     seeds: tuple[int, ...]
-    """(S,) seed of each fit."""
+    """(S,) seed of each fit; one where no seed decides the head."""
 
     heads: tuple[Head | None, ...]
     """(S,) fitted heads; None where the fit diverged."""
@@ -57,6 +58,9 @@ class Variant:
 
     n_unfinished: int = 0
     """Fits whose solver stopped before it converged."""
+
+    seeded: bool = True
+    """Whether heads of two seeds differ; those that do not are fitted once."""
 
     @property
     def n_diverged(self) -> int:
@@ -68,12 +72,18 @@ class Variant:
         """Its settings in one line, as `lr=0.1, weight_decay=0.0005`."""
         return ", ".join(f"{name}={shown(value)}" for name, value in self.settings.items())
 
+    @property
+    def name(self) -> str:
+        """The same, or how often it was fitted where there is nothing to tell it from."""
+        return self.label or (_seeds(len(self.seeds)) if self.seeded else "new")
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; the metrics are null where a fit diverged."""
         nothing = dict.fromkeys(METRICS)
         return {
             "settings": dict(self.settings),
             "seeds": list(self.seeds),
+            "seed_decides": self.seeded,
             "n_diverged": self.n_diverged,
             **(nothing if self.measured is None else self.measured.to_json()),
         }
@@ -115,8 +125,24 @@ class Study:
 
     @property
     def n_seeds(self) -> int:
-        """S."""
-        return len(self.variants[0].seeds)
+        """S; 1 where no seed decides any of the heads."""
+        return max(len(variant.seeds) for variant in self.variants)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The settings in which configurations differ, in the order of `FitConfig`."""
+        named = {name for variant in self.variants for name in variant.settings}
+        known = [field.name for field in dataclasses.fields(FitConfig)]
+        return (*(n for n in known if n in named), *sorted(named.difference(known)))
+
+    @property
+    def seeds_told(self) -> str:
+        """How many seeds each configuration has, in words."""
+        once = sum(not variant.seeded for variant in self.variants)
+        if once == len(self.variants):
+            return "one head each" if once > 1 else "one head"
+        each = _seeds(self.n_seeds) + " each" * (len(self.variants) > 1)
+        return f"{each} (one head where no seed decides)" if once and self.n_seeds > 1 else each
 
     @property
     def test_views(self) -> int:
@@ -139,26 +165,34 @@ class Study:
         """
         if self.chosen is None or self.n_seeds == 1:
             return ()
-        best = _harmonic_means(self.variants[self.chosen])
+        best = self._harmonic_means(self.variants[self.chosen])
         return tuple(
             h
             for h, variant in enumerate(self.variants)
             if h != self.chosen and variant.measured is not None
-            and _holds_zero(paired_difference(_harmonic_means(variant), best))
+            and _holds_zero(paired_difference(self._harmonic_means(variant), best))
         )  # fmt: skip
+
+    def _harmonic_means(self, variant: Variant) -> list[float]:
+        """(S,) of a configuration without a diverged fit; one that no seed decides is repeated."""
+        assert variant.measured is not None  # noqa: S101  # callers look first
+        found = [one.harmonic_mean for one in variant.measured.scores]
+        return found if variant.seeded else found * self.n_seeds
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before the study is trusted, a sentence each."""
         notes = [
-            f"{variant.n_diverged} of {self.n_seeds} fits diverged"
-            f"{f' with {variant.label}' if variant.label else ''}: its steps are too large."
+            _of_the_fits(variant, variant.n_diverged, "diverged", "its steps are too large")
+            if variant.seeded
+            else _of_the_fits(variant, 1, "diverged", "its numbers are beyond float32")
             for variant in self.variants
             if variant.n_diverged
         ]
         notes += [
-            f"{variant.n_unfinished} of {self.n_seeds} fits stopped before they converged"
-            f"{f' with {variant.label}' if variant.label else ''}: give more epochs."
+            _of_the_fits(
+                variant, variant.n_unfinished, "stopped before they converged", "give more epochs"
+            )
             for variant in self.variants
             if variant.n_unfinished
         ]
@@ -170,7 +204,8 @@ class Study:
             return []
         notes = []
         for name, value in self.variants[self.chosen].settings.items():
-            tried = sorted({variant.settings[name] for variant in self.variants}, key=str)
+            having = [v.settings for v in self.variants if name in v.settings]
+            tried = sorted({settings[name] for settings in having}, key=str)
             numbers = [v for v in tried if isinstance(v, int | float) and not isinstance(v, bool)]
             if len(numbers) == len(tried) > 1 and value in (min(numbers), max(numbers)):
                 notes.append(
@@ -226,13 +261,18 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _harmonic_means(variant: Variant) -> list[float]:
-    """(S,) of a configuration without a diverged fit."""
-    assert variant.measured is not None  # noqa: S101  # callers look first
-    return [one.harmonic_mean for one in variant.measured.scores]
+def _seeds(number: int) -> str:
+    """As `1 seed` or `3 seeds`."""
+    return f"{number} seed{'s' * (number != 1)}"
+
+
+def _of_the_fits(variant: Variant, number: int, what: str, so: str) -> str:
+    """A sentence about some of a configuration's fits."""
+    of_which = f" with {variant.label}" if variant.label else ""
+    return f"{number} of {len(variant.seeds)} fits {what}{of_which}: {so}."
 
 
 def _holds_zero(difference: Spread) -> bool:
-    """Whether the interval of a difference holds 0."""
-    low, high = difference.interval or (0.0, 0.0)
+    """Whether the interval of a difference holds 0, or it is 0 with every seed."""
+    low, high = difference.interval or (difference.mean, difference.mean)
     return low <= 0 <= high

@@ -31,7 +31,8 @@ class Spread:
 
     interval: tuple[float, float] | None
     """95 % interval of the mean over all seeds (Student's t, S - 1 degrees of freedom); None for
-    one seed. It covers what the seed decides, and nothing of which images are in the split."""
+    one seed, and where all have the same number, which is no sign that further seeds would. It
+    covers what the seed decides, and nothing of which images are in the split."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -54,6 +55,8 @@ def spread_of(values: Sequence[float], highest: float = math.inf, lowest: float 
     if len(values) == 1:
         return Spread(tuple(values), mean, None, None)
     deviation = statistics.stdev(values)
+    if deviation == 0:
+        return Spread(tuple(values), mean, deviation, None)
     half = _quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     interval = max(lowest, mean - half), min(highest, mean + half)
     return Spread(tuple(values), mean, deviation, interval)

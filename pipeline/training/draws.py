@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 
 import numpy as np
 import torch
 
-
-def derived_seed(*words: object) -> int:
-    """A seed below 2^63 from words such as a seed, a purpose and an epoch."""
-    text = "/".join(map(str, words)).encode()
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little") >> 1
+from pipeline.seeds import derived_seed
 
 
 class EpochDraws:

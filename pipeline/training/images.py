@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from pipeline.datasets import ImageSource, Preprocessing
 from pipeline.errors import DatasetError, NolbError, TrainingError, UnreadableImageError
 from pipeline.reading import BATCHES_AHEAD, batches_of, leave_interrupts_to_the_parent
-from pipeline.training.draws import derived_seed
+from pipeline.seeds import derived_seed
 
 Cut = tuple[int, int, Sequence[int]]
 """Epoch, number of the batch and its rows."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones import Backbone, CosineLinear
-from pipeline.checkpoints import TrainedModel
+from pipeline.backbones import Backbone, CosineLinear, find_backbone
+from pipeline.checkpoints import TrainedModel, load_checkpoint
 from pipeline.checkpoints.model import put_module
 from pipeline.config import PretrainConfig
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import ConfigError
+from pipeline.exhaustion import is_exhaustion
 from pipeline.training.draws import global_seed
 
 LARGER = 256 / 224
@@ -64,6 +66,27 @@ def require_same_network(start: TrainedModel, backbone: Backbone) -> None:
         )
 
 
+def chosen_network(
+    config: PretrainConfig, start: TrainedModel | Path | str | None
+) -> tuple[Backbone, TrainedModel | None, Preprocessing]:
+    """The network that the settings name, the one to begin with, and how images are prepared.
+
+    Args:
+        config: model, size and normalisation.
+        start: checkpoint whose weights before the classifier to begin with.
+
+    Raises:
+        CheckpointError: if `start` does not hold a model that is known and complete.
+        ConfigError: if there is no such network, or `start` holds another.
+    """
+    backbone = find_backbone(config.model)
+    if start is None:
+        return backbone, None, preprocessing_for(backbone.preprocessing, config)
+    start = start if isinstance(start, TrainedModel) else load_checkpoint(start)
+    require_same_network(start, backbone)
+    return backbone, start, preprocessing_for(start.preprocessing, config)
+
+
 def preprocessing_for(usual: Preprocessing, config: PretrainConfig) -> Preprocessing:
     """The model's usual test-time transform, with what the settings say otherwise."""
     found = usual
@@ -90,9 +113,9 @@ def require_fits(network: nn.Module, sample: Tensor, name: str) -> None:
     try:
         with torch.no_grad():
             logits = network.eval()(sample)
-    except torch.OutOfMemoryError:
-        raise
     except (AssertionError, RuntimeError, ValueError) as error:
+        if is_exhaustion(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"{name} cannot take images of {size} pixels ({reason}): set --size."

@@ -11,16 +11,8 @@ from torch.nn import functional
 
 from pipeline.config import PretrainConfig
 from pipeline.losses import LOSSES
+from pipeline.losses.margins import margin_shares
 from pipeline.training.augmentation import Mix
-
-
-def ldam_margins(class_counts: Tensor, max_margin: float) -> Tensor:
-    """LDAM's margin of each class (C,): proportional to N_j^(-1/4), the largest `max_margin`.
-
-    Cao et al. 2019, eq. (13).
-    """
-    margins = class_counts.double() ** -0.25
-    return (margins * (max_margin / margins.max())).float()
 
 
 class Objective:
@@ -34,7 +26,8 @@ class Objective:
     def __init__(self, config: PretrainConfig, class_counts: Tensor) -> None:
         self._name = config.loss
         self._counts = class_counts
-        self._scaled_margins = config.margin_scale * ldam_margins(class_counts, config.max_margin)
+        margins = config.max_margin * margin_shares(class_counts)
+        self._scaled_margins = config.margin_scale * margins.float()
 
     def __call__(
         self, logits: Tensor, labels: Tensor, weights: Tensor | None, mix: Mix | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,13 @@ def test_a_factory_runs_only_where_it_is_named_again(
     require_same(model, saved_again(model, tmp_path / "own.pth", f"nolb:{name}"))
     with pytest.raises(CheckpointError, match="a file alone has no code run"):
         load_checkpoint(tmp_path / "own.pth")
+
+
+def test_what_it_was_trained_on_is_kept(tmp_path: Path) -> None:
+    model = load_checkpoint(small_checkpoint(tmp_path / "model.pth"))
+    assert saved_again(model, tmp_path / "unknown.pth").training_images == ""
+    known = replace(model, training_images="0123")
+    assert saved_again(known, tmp_path / "known.pth").training_images == "0123"
 
 
 def test_classes_are_named_or_numbered(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +14,14 @@ from torch.nn import functional
 
 from pipeline.config import FitConfig, build_config
 from pipeline.errors import FitError
-from pipeline.fitting import fit_head_on_rows
-from pipeline.fitting.full_batch import ITERATIONS_PER_EPOCH, TOLERANCE
-from pipeline.losses import LOSSES
+from pipeline.fitting import fit_head_on_rows, full_batch
+from pipeline.fitting.full_batch import (
+    COPIES,
+    ITERATIONS_PER_EPOCH,
+    TOLERANCE,
+    full_batch_bytes,
+)
+from pipeline.losses import GRADIENTS, LOSSES
 from tests.fitting.made_rows import fitted, long_tailed_rows
 
 CONFIG = FitConfig(solver="l-bfgs", epochs=50, weight_decay=1e-2)
@@ -71,6 +79,42 @@ def test_no_step_from_its_gml_head_lowers_the_objective() -> None:
         assert objective(start + 1e-3 * step) > lowest
 
 
+@pytest.mark.parametrize("loss", ["gml", "gml+distillation"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"standardize": True}, {"normalize": True}, {"head": "cosine"}]
+)
+@pytest.mark.parametrize("block", [1, 7 * 5, 60 * 5])
+def test_how_the_rows_are_cut_does_not_matter(
+    block: int, settings: dict[str, object], loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = long_tailed_rows(2, dtype=torch.float64, teacher=True)
+    config = build_config(FitConfig, settings, solver="l-bfgs", epochs=50, loss=loss)
+    whole = fitted(rows, config)
+    monkeypatch.setattr(full_batch, "BLOCK_VALUES", block)
+    cut = fitted(rows, config)
+    # Both are where no gradient is above the tolerance; sums of other parts differ in last bits.
+    torch.testing.assert_close(cut.weight, whole.weight, rtol=0, atol=1e-4)
+    torch.testing.assert_close(cut.losses[:3], whole.losses[:3], rtol=1e-12, atol=0)
+
+
+def test_every_row_and_version_takes_part() -> None:
+    # The objective at the initial head, block by block, against the loss on all rows at once.
+    rows = long_tailed_rows(2, dtype=torch.float64, width=5)
+    objective = full_batch._Objective(rows, CONFIG)
+    start = objective.start()
+    head = torch.from_numpy(start)
+    weight, bias = head[:15].view(3, 5).requires_grad_(), head[15:].requires_grad_()
+    logits = rows.features.flatten(0, 1) @ weight.T + bias
+    loss = LOSSES["gml"](logits, rows.labels.repeat(3), rows.class_counts)
+    loss = loss + CONFIG.weight_decay / 2 * ((weight**2).sum() + (bias**2).sum())
+    wanted = torch.cat([g.flatten() for g in torch.autograd.grad(loss, [weight, bias])])
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(full_batch, "BLOCK_VALUES", 10 * 5)
+        value, gradient = objective(start)
+    assert value == pytest.approx(float(loss.detach()), rel=1e-12)
+    torch.testing.assert_close(torch.from_numpy(gradient), wanted, rtol=1e-10, atol=1e-12)
+
+
 def test_the_order_of_the_rows_does_not_matter() -> None:
     rows = long_tailed_rows(dtype=torch.float64)
     order = torch.randperm(53, generator=torch.Generator().manual_seed(0))
@@ -113,3 +157,47 @@ def test_mini_batches_come_near_it() -> None:
     # A cosine schedule of 1500 steps at lr 0.1 ends within a thousandth.
     torch.testing.assert_close(near.weight, best.weight, rtol=0, atol=1e-3)
     torch.testing.assert_close(near.bias, best.bias, rtol=0, atol=1e-3)
+
+
+MEASURED = """
+from pathlib import Path
+import torch
+from benchmarks.memory import peak_bytes
+from pipeline.fitting.draws import own_settings
+from pipeline.losses import GRADIENTS
+
+labels = torch.arange(20_480).unsqueeze(0) % 256
+counts = labels[0].bincount()
+for first_time in (True, False):
+    for name, gradient in GRADIENTS.items():
+        logits, more = torch.ones(1, 20_480, 1, 256, dtype=torch.float64), {}
+        if "teacher_logits" in own_settings(gradient):
+            more["teacher_logits"] = torch.ones(1, 20_480, 256, dtype=torch.float64)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        before = peak_bytes()
+        gradient(logits, labels, counts, **more)
+        if not first_time:
+            held = 8 * logits.numel() * (1 + len(more)) + peak_bytes() - before
+            print(name, held / (8 * logits.numel()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+def test_a_loss_holds_the_logits_as_often_as_is_said() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURED],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    measured = dict(line.split() for line in run.stdout.splitlines())
+    assert set(measured) == set(GRADIENTS)
+    for name, held in measured.items():
+        # Values of a row, of which there are up to 16, are 1/16 of the logits' 256.
+        assert -0.5 < float(held) - COPIES.get(name, 1) < 0.2, name
+
+
+def test_memory_is_counted_in_bytes() -> None:
+    # 1000 rows: the logits of 50 classes and 16 values; 30 heads of 50 * (7 + 1); 4 blocks.
+    values = 1000 * (50 + 16) + 30 * 50 * 8 + 4 * 2**18
+    assert full_batch_bytes(CONFIG, 1000, 50, 7) == 8 * values
+    more = full_batch_bytes(build_config(FitConfig, loss="lade"), 1000, 50, 7)
+    assert more == 8 * (values + 2 * 1000 * 50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import product
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import FitConfig, build_config
+from pipeline.errors import FitError
 from pipeline.fitting import fit_heads_on_rows, many
 from pipeline.losses import GRADIENTS
 from tests.fitting.made_rows import assert_close, fitted, long_tailed_rows, same
@@ -88,6 +90,42 @@ def test_a_head_that_diverges_leaves_the_others_alone() -> None:
     assert [fit.finite for fit in fits] == [True, False, True, False]
     for config, fit in zip(calm, (fits[0], fits[2]), strict=True):
         assert_close(fit, fitted(rows, config), ROUNDING[torch.float32])
+
+
+@pytest.mark.parametrize(
+    ("scale", "settings", "words", "not_words"),
+    [
+        (1e37, {"head": "nearest-mean"}, "features are too large.*standardize", "--tau|norm-power"),
+        (2e-38, {"solver": "l-bfgs", "standardize": True, "weight_decay": 1e-9},
+         "l-bfgs comes to is beyond float32: .*scale nearer to 1\\.", " lr |or fit with"),
+        (2e-38, {"standardize": True, "epochs": 50, "lr": 5.0, "weight_decay": 0.0},
+         "beyond float32: the features are too small", "diverged"),
+        (1e20, {}, "diverged in epoch 1.*lr below 0.1", "l-bfgs"),
+    ],
+)  # fmt: skip
+def test_what_leaves_the_range_of_its_type_is_told_with_what_helps(
+    scale: float, settings: dict[str, object], words: str, not_words: str
+) -> None:
+    rows = long_tailed_rows()
+    rows = replace(rows, features=rows.features * scale)
+    with pytest.raises(FitError, match=words) as told:
+        fitted(rows, build_config(FitConfig, settings, batch_size=16))
+    assert not re.search(not_words, str(told.value))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"head": "tau-normalised", "norm_power": 60.0}, "give a smaller --norm-power"),
+     ({"head": "logit-adjusted", "tau": 3e38}, "give a smaller --tau")],
+)  # fmt: skip
+def test_old_heads_that_are_changed_too_much_are_told(
+    settings: dict[str, object], words: str
+) -> None:
+    rows = long_tailed_rows(teacher=True)
+    assert rows.teacher is not None
+    rows.teacher.weight.mul_(1e-3)
+    with pytest.raises(FitError, match=f"{settings['head']} head is beyond float32: {words}\\."):
+        fitted(rows, build_config(FitConfig, settings))
 
 
 def test_averaged_seeds_are_the_mean_of_their_heads() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import FitConfig
-from pipeline.fitting import TrainingRows, fit_heads_on_rows
+from pipeline.fitting import TrainingRows, fit_head_on_rows, fit_heads_on_rows
 from pipeline.fitting.mini_batches import SMALL_STEP
 from pipeline.fitting.products import Memory, Products, onednn_products
 from tests.fitting.made_rows import assert_close, fitted, same
@@ -82,6 +82,21 @@ def test_torchs_setting_is_as_before_whatever_happens() -> None:
     with pytest.raises(RuntimeError), onednn_products():
         raise RuntimeError
     assert SETTINGS.fp32_precision == before
+
+
+def test_who_is_told_of_an_epoch_finds_torch_as_it_was() -> None:
+    # Inside a step torch would refuse to tell its precision: the old setting knows not of the new.
+    rows = TrainingRows(drawn(1, 600, 64, seed=0), torch.arange(600) % 300, torch.full((300,), 2))
+
+    def asked() -> tuple[str, int]:
+        return torch.get_float32_matmul_precision(), torch.get_num_threads()
+
+    before, seen = asked(), []
+    for batch_size in (16, 600):  # a small step and a large one
+        config = FitConfig(epochs=2, batch_size=batch_size)
+        fit_head_on_rows(rows, config, lambda *_: seen.append(asked()))
+    assert 16 * 300 * 64 <= SMALL_STEP < 600 * 300 * 64
+    assert seen == [before] * 4
 
 
 @needs_settings

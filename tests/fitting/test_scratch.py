@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cache import Classifier, Identity, SplitSpec, Store, StoreSpec, create_store, samples_digest
 from pipeline.config import FitConfig, build_config, parse_size
 from pipeline.errors import ConfigError, FitError
-from pipeline.fitting import store_rows
+from pipeline.fitting import fit_head_on_rows, store_rows
 from pipeline.fitting.draws import index_batches
 from pipeline.fitting.scratch import ScratchRows, buffer_rows
 from pipeline.stages.fit_head import fit_head, fit_heads
@@ -97,9 +97,13 @@ def test_many_heads_are_those_of_fits_in_memory(store, monkeypatch):
 
 
 def test_the_full_batch_solver_wants_all_rows_in_memory(store, monkeypatch):
-    monkeypatch.setattr(store_rows, "_fits", lambda *_: False)
-    with pytest.raises(FitError, match="without --memory"):
-        fit_head(store, build_config(FitConfig, solver="l-bfgs", memory="64GiB"))
+    with scratch(store) as rows, pytest.raises(FitError, match="memory of one process"):
+        fit_head_on_rows(rows, FitConfig(solver="l-bfgs"))
+    # Before a scratch file is written, and also where its head is not the first of several.
+    monkeypatch.setattr(store_rows, "ScratchRows", None)
+    sgd = build_config(FitConfig, epochs=1, memory="10MiB")
+    with pytest.raises(FitError, match=r"--memory must be [0-9,]+ MiB larger.*--solver sgd"):
+        fit_heads(store, [sgd, replace(sgd, solver="l-bfgs")])
 
 
 @pytest.mark.parametrize("buffer", [1, 16, 100, 10_000])

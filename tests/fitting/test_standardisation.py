@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.config import FitConfig, build_config
-from pipeline.errors import ConfigError
-from pipeline.fitting import TrainingRows, fit_head_on_rows
-from tests.fitting.made_rows import long_tailed_rows
+from pipeline.errors import ConfigError, FitError
+from pipeline.estimator import GMLClassifier
+from pipeline.fitting import LinearFit, Rows, TrainingRows, fit_head_on_rows
+from pipeline.fitting.standardisation import standardisation
+from tests.fitting.made_rows import fitted, long_tailed_rows
+from tests.fitting.test_shared_rows import together
 
 SOLVERS = [
     {"solver": "sgd", "epochs": 6, "batch_size": 16},
@@ -59,6 +63,79 @@ def test_a_feature_that_never_changes_has_no_weight() -> None:
     fit = fit_head_on_rows(with_constant, FitConfig(standardize=True, epochs=3))
     assert (fit.weight[:, -1] == 0).all()
     assert fit.finite
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("block", [1, 4 * 9, 2**20])
+def test_means_and_deviations_are_exact_far_from_zero(
+    dtype: torch.dtype, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whole numbers around 2^20: mean and deviation can be had without any rounding.
+    far = 2**20 + torch.randint(-8, 9, (53, 4), generator=torch.Generator().manual_seed(0))
+    rows = replace(long_tailed_rows(width=4, dtype=dtype), features=far.to(dtype).unsqueeze(0))
+    monkeypatch.setattr("pipeline.fitting.rows.BLOCK_VALUES", block)
+    found = standardisation(rows)
+    small = (far - 2**20).tolist()
+    columns = [[Fraction(row[d]) for row in small] for d in range(4)]
+    for d, column in enumerate(columns):
+        mean = sum(column) / 53
+        variance = sum((x - mean) ** 2 for x in column) / 53
+        assert float(found.mean[d]) == pytest.approx(float(2**20 + mean), rel=1e-15)
+        assert float(found.factor[d]) == pytest.approx(float(variance) ** -0.5, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_rounding_made_of_a_constant_is_constant(dtype: torch.dtype) -> None:
+    limits = torch.finfo(dtype)
+    sign = torch.tensor([1.0, -1.0], dtype=dtype).repeat(27)[:53].unsqueeze(1)
+    features = torch.cat(
+        [
+            torch.full((53, 1), 0.1, dtype=dtype),
+            0.1 * (1 + limits.eps * sign / 2),  # neighbouring numbers
+            0.1 * (1 + 8 * limits.eps * sign),
+            sign * limits.tiny / 16,  # 1 over it would be infinite
+            sign * max(16 * limits.tiny, 1e-150),  # a square below float64 is 0
+            torch.zeros(53, 1, dtype=dtype),
+        ],
+        dim=1,
+    ).unsqueeze(0)
+    rows = replace(long_tailed_rows(width=6, dtype=dtype), features=features)
+    found = standardisation(rows)
+    assert (found.factor > 0).tolist() == [False, False, True, False, True, False]
+    assert found.factor.to(dtype).isfinite().all()
+    classifier = GMLClassifier(epochs=1, solver="sgd", random_state=0)
+    classifier.fit(features[0].numpy(), rows.labels.numpy())
+    assert ((classifier.coef_ != 0).any(axis=0) == (found.factor > 0).numpy()).all()
+
+
+def test_processes_that_share_the_rows_find_the_same() -> None:
+    rows = long_tailed_rows(width=4)
+    rows = replace(rows, features=1000 + rows.features.sort(dim=1).values)
+    whole = standardisation(rows)
+
+    def work(shared: Rows) -> list[LinearFit]:
+        found = standardisation(shared)
+        return [LinearFit(found.mean, found.factor)]
+
+    for ((of,),) in zip(together(rows, [0, 10, 51, 53, 53], work), strict=True):
+        torch.testing.assert_close(of.weight, whole.mean, rtol=1e-14, atol=0)
+        torch.testing.assert_close(of.bias, whole.factor, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("settings", SOLVERS)
+def test_features_too_small_to_be_inverted_have_no_weight(settings: dict[str, object]) -> None:
+    rows = long_tailed_rows()
+    rows = replace(rows, features=rows.features * 1e-41)
+    fit = fit_head_on_rows(rows, build_config(FitConfig, settings, standardize=True))
+    assert (fit.weight == 0).all()
+    assert fit.finite
+
+
+def test_features_too_large_for_their_squares_are_told() -> None:
+    rows = long_tailed_rows(dtype=torch.float64)
+    rows = replace(rows, features=rows.features * torch.tensor([1, 1, 1e300, 1, 1]))
+    with pytest.raises(FitError, match="Feature 2 is too large to be standardised: divide it"):
+        fitted(rows, FitConfig(standardize=True))
 
 
 @pytest.mark.parametrize("other", [{"normalize": True}, {"head": "cosine"}])
