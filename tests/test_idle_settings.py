@@ -184,7 +184,7 @@ def test_the_sentence_says_for_what_each_is_idle() -> None:
     [
         (("--head", "logit-adjusted", "--epochs", 3), "--epochs decides nothing"),
         (("--head", "nearest-mean", "--loss", "gml"), "--loss decides nothing"),
-        (("--head", "tau-normalised", "--no-views"), "--views decides nothing"),
+        (("--head", "tau-normalised", "--no-views"), "--no-views decides nothing"),
         (("--solver", "l-bfgs", "--batch-size", 8), "--batch-size decides nothing"),
         (("--head", "nearest-mean", "--sweep", "lr=0.1,0.2"), "--lr decides nothing"),
         (("--config", "cifar100-lt-test-views", "--lr", 0.1), "--lr decides nothing"),

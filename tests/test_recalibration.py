@@ -14,6 +14,7 @@ from torch import nn
 
 from cache import open_store
 from pipeline.checkpoints import TrainedModel
+from pipeline.checkpoints.own import FORMAT, HISTORY, VERSION, write_file
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ArraySource
 from pipeline.datasets.splitting import balanced_rows, shuffled_rows
@@ -172,13 +173,18 @@ def test_a_place_or_a_model_that_cannot_be_saved_is_told_before_the_work(tmp_pat
     small_checkpoint(tmp_path / "model.pth")
     image_folder(tmp_path / "train")
     save(FAMILIES["RIDE"][0](), tmp_path / "ride.pth")
+    write_file(tmp_path / "trained.pth", {"format": FORMAT, "version": VERSION, HISTORY: []})
     for model, out, reason in (
-        ("model.pth", "model.pth", "exists already"),
+        ("model.pth", "model.pth", "--save-model and --checkpoint are one file"),
+        ("model.pth", "d.zarr", "--save-model and --out are one file"),
+        ("model.pth", "ride.pth", "something else than what would replace it"),
+        ("model.pth", "trained.pth", "something else than what would replace it"),
         ("ride.pth", "saved.pth", "cannot be saved"),
     ):
+        code = 2 if "are one file" in reason else 1
         result = nolb(
             "extract", "--checkpoint", tmp_path / model, "--save-model", tmp_path / out, "--train",
-            tmp_path / "train", "--test", 0.3, "--out", tmp_path / "d.zarr", code=1,
+            tmp_path / "train", "--test", 0.3, "--out", tmp_path / "d.zarr", "--resume", code=code,
         )  # fmt: skip
         assert reason in result.output
         assert not (tmp_path / "d.zarr").exists()

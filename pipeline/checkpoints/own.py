@@ -20,7 +20,7 @@ from pipeline.backbones.named import is_factory
 from pipeline.checkpoints.library import model_of
 from pipeline.checkpoints.mapping import load_strictly, tensors_of
 from pipeline.checkpoints.model import TrainedModel, put_module
-from pipeline.checkpoints.payload import Payload
+from pipeline.checkpoints.payload import Payload, read_payload
 from pipeline.checkpoints.recognition import named_backbone
 from pipeline.checkpoints.variants import parse_variant
 from pipeline.datasets.preprocessing import Preprocessing
@@ -34,6 +34,9 @@ FORMAT = "nolb classifier"
 """What such a file says that it is."""
 
 VERSION = 1
+
+HISTORY = "history"
+"""What only a training's file has: its epochs."""
 
 TRAINING_IMAGES = "training images"
 """Where a training's identity holds the digest of its images."""
@@ -96,6 +99,15 @@ def write_file(path: Path, content: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     write_whole(path, buffer.getvalue())
+
+
+def is_of_extract(path: Path) -> bool:
+    """Whether a file is a model that `extract --save-model` wrote, and no training."""
+    try:
+        content = read_payload(path).content
+    except CheckpointError:
+        return False
+    return content.get("format") == FORMAT and HISTORY not in content
 
 
 def content_of(model: TrainedModel, class_names: Sequence[str]) -> dict[str, Any]:

@@ -86,6 +86,8 @@ def extract(
         raise click.UsageError("--resume and --overwrite contradict each other: give one.")
     config = settings_from("extract", ExtractConfig, recipe, given)
     _require_names(checkpoint, config, out)
+    if save_model is not None:
+        _require_place(save_model, checkpoint, out, resume=resume, overwrite=overwrite)
     console = console_for(json_path)
 
     from pipeline.datasets import open_sources
@@ -97,7 +99,7 @@ def extract(
     console.quiet = not team.leads  # one of several processes speaks
     model = prepare_model(checkpoint, config)
     if save_model is not None:
-        _require_savable(model, save_model, overwrite=resume or overwrite)
+        _require_savable(model)
     for line in _about(model):
         console.print(line)
     options = _source_options(root, rewrite, class_names, class_order)
@@ -130,13 +132,26 @@ def _require_names(checkpoint: Path | None, config: ExtractConfig, out: Path) ->
         raise click.UsageError("Give --checkpoint FILE, or --model NAME of a model with weights.")
 
 
-def _require_savable(model: TrainedModel, path: Path, *, overwrite: bool) -> None:
-    """Refuse a model that no file of ours can hold, or a place where none can go."""
-    from pipeline.checkpoints.own import content_of
+def _require_place(
+    path: Path, checkpoint: Path | None, out: Path, *, resume: bool, overwrite: bool
+) -> None:
+    """Refuse a place for the model where something else is, or will be."""
+    from pipeline.checkpoints.own import is_of_extract
     from pipeline.files import refuse_existing
     from pipeline.training.saving import is_ours
 
-    refuse_existing(path, overwrite=overwrite, replaceable=is_ours)
+    for option, other in (("--checkpoint", checkpoint), ("--out", out)):
+        if other is not None and path.resolve() == other.resolve():
+            raise click.UsageError(f"--save-model and {option} are one file: give another name.")
+    # Of its own earlier run --resume finds the same model there; a training it never replaces.
+    replaceable = is_ours if overwrite else is_of_extract
+    refuse_existing(path, overwrite=resume or overwrite, replaceable=replaceable)
+
+
+def _require_savable(model: TrainedModel) -> None:
+    """Refuse a model that no file of ours can hold, before the work."""
+    from pipeline.checkpoints.own import content_of
+
     content_of(model, model.class_names)
 
 

@@ -158,7 +158,7 @@ def _means(
 
     from cache import IdentityMismatchError, salvage_header, samples_digest
     from pipeline.datasets import SourceOptions, open_sources
-    from pipeline.provenance import noted_config
+    from pipeline.provenance import BY_HAND, noted_config
     from pipeline.stages.extract import prepare_model
 
     header = salvage_header(path)
@@ -171,7 +171,7 @@ def _means(
     if differing:
         raise IdentityMismatchError(
             f"{path} is of another extraction ({'; '.join(differing)}, 'that' being the store): "
-            "give the checkpoint and the images of its own; nothing was changed."
+            f"nothing was changed. Give the checkpoint and the images of its own; or {BY_HAND}"
         )
     return trained, images, config
 

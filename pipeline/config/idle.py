@@ -107,7 +107,8 @@ def refuse_idle(configs: Sequence[FitConfig], given: Iterable[str]) -> None:
     for name in dict.fromkeys(given):
         if all(name in of for of in reasons):
             why = " or ".join(dict.fromkeys(of[name] for of in reasons))
-            options.setdefault(why, []).append(f"--{name.replace('_', '-')}")
+            off = "no-" if all(getattr(config, name) is False for config in configs) else ""
+            options.setdefault(why, []).append(f"--{off}{name.replace('_', '-')}")
     if not options:
         return
     parts = [

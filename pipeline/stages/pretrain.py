@@ -14,7 +14,7 @@ from torch import Tensor
 from cache.identity import samples_digest
 from pipeline.backbones import Backbone
 from pipeline.checkpoints import TrainedModel
-from pipeline.checkpoints.own import FORMAT, TRAINING_IMAGES, VERSION, write_file
+from pipeline.checkpoints.own import FORMAT, HISTORY, TRAINING_IMAGES, VERSION, write_file
 from pipeline.config import PretrainConfig
 from pipeline.datasets import (
     ImageSource,
@@ -347,7 +347,7 @@ def _classifier(run: _Run, trainer: Trainer) -> dict[str, Any]:
         "class_counts": run.class_counts.tolist(),
         "state_dict": {name: tensor.cpu().contiguous() for name, tensor in weights.items()},
         "identity": run.identity(),
-        "history": [asdict(record) for record in run.history],
+        HISTORY: [asdict(record) for record in run.history],
         "versions": versions(),
     }
 
@@ -355,13 +355,13 @@ def _classifier(run: _Run, trainer: Trainer) -> dict[str, Any]:
 def _finished(run: _Run) -> tuple[EpochRecord, ...]:
     """The history of a training that is complete, if it is this one."""
     saved = read_file(run.out, FORMAT)
-    if "history" not in saved:
+    if HISTORY not in saved:
         raise TrainingError(
             f"{run.out} holds a classifier that extract saved, and no training: give another name, "
             "or begin anew with --overwrite."
         )
     require_same(run.out, saved["identity"], run.identity())
-    return tuple(EpochRecord(**record) for record in saved["history"])
+    return tuple(EpochRecord(**record) for record in saved[HISTORY])
 
 
 def _refuse(out: Path, *, resume: bool, overwrite: bool) -> None:
