@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,13 @@ from pipeline.cli.arguments import no_head, no_store
 from pipeline.cli.options import PATH, file_option, json_option, overwrite_option, test_views_option
 from pipeline.cli.output import console_for, write_json
 from pipeline.config import parse_grid, parse_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cache import Store
+    from pipeline.heads import Head
+    from pipeline.metrics import Scores
 
 
 @click.command()
@@ -66,7 +74,6 @@ def evaluate(
     from cache import open_store
     from pipeline.balance_notes import balance_notes
     from pipeline.heads import load_head
-    from pipeline.old_head import has_old_head
     from pipeline.stages.evaluate import evaluate
     from pipeline.tables import scores_table
 
@@ -79,13 +86,7 @@ def evaluate(
             opened, heads, t_old=t_old, t_new=temperatures, weights=shares, split=split,
             test_views=test_views,
         )  # fmt: skip
-        # What it is compared with sees the same.
-        score = partial(evaluate, opened, split=split, test_views=asked.test_views > 0)
-        scores = {"old": score()} if has_old_head(opened) else {}
-        if len(heads) == 1:
-            scores["new"] = score(heads[0])
-        for k, one in enumerate(heads if len(heads) > 1 else []):
-            scores[f"new {k + 1}"] = score(one)
+        scores = _one_by_one(opened, heads, split, test_views=asked.test_views > 0)
         if together:
             scores["ensemble"] = asked
         class_counts = opened.class_counts
@@ -100,3 +101,16 @@ def evaluate(
         recall_bars(scores, class_counts, figure)
         console.print(f"wrote {figure}")
     write_json(asked.to_json(), json_path)
+
+
+def _one_by_one(
+    store: Store, heads: Sequence[Head], split: str, *, test_views: bool
+) -> dict[str, Scores]:
+    """Scores of the old head, where there is one, and of each new one, by their names."""
+    from pipeline.old_head import has_old_head
+    from pipeline.stages.evaluate import evaluate
+
+    score = partial(evaluate, store, split=split, test_views=test_views)
+    names = ["new"] if len(heads) == 1 else [f"new {k + 1}" for k in range(len(heads))]
+    old = {"old": score()} if has_old_head(store) else {}
+    return old | {name: score(head) for name, head in zip(names, heads, strict=True)}
