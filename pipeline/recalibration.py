@@ -94,7 +94,10 @@ def recalibrate(
         layer.train()
     seen = _pass_over(network, model, train, config, device, on_progress)
     if seen == 0:
-        raise DatasetError("None of the training images for BatchNorm can be read.")
+        raise DatasetError(
+            "BatchNorm takes its statistics from batches of two images or more, and no such batch "
+            "could be read: give a larger --recalibrate-bn or --batch-size, or look at the images."
+        )
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     note = f"{describe(config)}: these statistics take the place of the checkpoint's."

@@ -18,7 +18,7 @@ from pipeline.checkpoints.own import FORMAT, HISTORY, VERSION, write_file
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ArraySource
 from pipeline.datasets.splitting import balanced_rows, shuffled_rows
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, DatasetError
 from pipeline.heads import load_head
 from pipeline.progress import Snapshot
 from pipeline.recalibration import recalibrate
@@ -119,6 +119,13 @@ def test_every_image_comes_once_before_any_comes_again() -> None:
     assert np.array_equal(shuffled_rows(7, 17, seed=3), rows)
     assert not np.array_equal(shuffled_rows(7, 17, seed=4), rows)
     assert len(shuffled_rows(7, 0, seed=3)) == 0
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 8), (6, 1)])
+def test_single_images_have_no_variance(model: TrainedModel, n: int, batch_size: int) -> None:
+    config = ExtractConfig(recalibrate_bn=n, batch_size=batch_size)
+    with pytest.raises(DatasetError, match="give a larger --recalibrate-bn or --batch-size"):
+        recalibrate(model, images((3, 3, 3)), config, CPU)
 
 
 def test_a_network_without_statistics_is_refused(model: TrainedModel) -> None:
