@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from pipeline.config import PretrainConfig
+from pipeline.datasets import Preprocessing
 from pipeline.progress import Snapshot
 from pipeline.stages.pretrain import Callbacks, Pretraining, pretrain
 from tests.small_data import COUNTS, image_folder
@@ -18,6 +19,19 @@ SMALL = PretrainConfig(
 
 COUNTS_IN_ALL = sum(COUNTS)
 """Training images, which an epoch shows once each."""
+
+
+CPU = torch.device("cpu")
+HALF = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(n: int = 6, side: int = 5, seed: int = 0) -> torch.Tensor:
+    """Square images (N, S, S, 3) of noise."""
+    return torch.randint(0, 256, (n, side, side, 3), generator=generator(seed), dtype=torch.uint8)
 
 
 @dataclasses.dataclass(frozen=True)

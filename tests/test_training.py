@@ -25,18 +25,7 @@ from pipeline.training.network import build_network, preprocessing_for, require_
 from pipeline.training.objectives import Objective
 from pipeline.training.saving import is_ours, read_file, require_same
 from pipeline.training.schedules import class_weights, learning_rate
-
-CPU = torch.device("cpu")
-HALF = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def pictures(n: int = 6, side: int = 5, seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 256, (n, side, side, 3), generator=generator(seed), dtype=torch.uint8)
-
+from tests.small_trainings import CPU, HALF, generator, pictures
 
 # Schedules
 

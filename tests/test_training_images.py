@@ -18,18 +18,7 @@ from pipeline.training.holding import supply_images
 from pipeline.training.images import Clean, HeldImages, ReadImages, ResizedCrop, stacked
 from pipeline.training.network import preprocessing_for
 from tests.small_data import image_folder
-
-CPU = torch.device("cpu")
-HALF = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def pictures(n: int = 6, side: int = 5, seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 256, (n, side, side, 3), generator=generator(seed), dtype=torch.uint8)
-
+from tests.small_trainings import CPU, HALF, generator, pictures
 
 # Draws
 
