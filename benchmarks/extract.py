@@ -26,8 +26,9 @@ from pipeline.backbones import BACKBONES
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import open_source
+from pipeline.extraction import prepare_model
 from pipeline.reading import BatchReader, RowRange, read_ahead
-from pipeline.stages.extract import extract, prepare_model
+from pipeline.stages.extract import extract
 
 SPLITS = ("train", "test")
 N_CLASSES, N_TRAIN, N_TEST, SIDE = 100, 10_847, 10_000, 32

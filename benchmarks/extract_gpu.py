@@ -37,8 +37,9 @@ from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, open_source
 from pipeline.device_decoding import BatchDecoder, Decoder, EncodedReader, jpeg_decoder
 from pipeline.devices import autocast
+from pipeline.extraction import prepare_model
 from pipeline.reading import BatchReader, RowRange, read_ahead
-from pipeline.stages.extract import extract, prepare_model
+from pipeline.stages.extract import extract
 
 N_CLASSES, SIDE, INPUT = 10, 256, 224
 

@@ -23,7 +23,7 @@ class Reopened:
     header: Header
     """What the store holds."""
     kept: tuple[Shard, ...]
-    """Shards of which every byte is as recorded."""
+    """Shards of which every byte is as recorded, or that an interrupted repair had computed."""
     lost: tuple[Shard, ...]
     """Shards to compute again."""
 
@@ -39,9 +39,9 @@ def reopen_store(
     """Begin to repair a store: every shard that is as recorded goes into an unfinished store.
 
     `extract --resume` computes the others and seals. Until then the damaged store stays as it is;
-    killed at any time, the repair is begun again or resumed. Labels, ids, class names and the old
-    head are not taken over: they come again from the images and the checkpoint, and must agree
-    with the store's identity.
+    a repair that was begun, and killed at any time, is gone on with. Labels, ids, class names and
+    the old head are not taken over: they come again from the images and the checkpoint, and must
+    agree with the store's identity.
 
     Args:
         path: a finished store.
@@ -49,7 +49,7 @@ def reopen_store(
 
     Raises:
         StoreNotFoundError: no finished store stands at ``path``.
-        StoreExistsError: an extraction into ``path`` was begun and is not finished.
+        StoreExistsError: another extraction into ``path`` was begun and is not finished.
         StoreLockedError: another process is writing it.
         CorruptStoreError: nothing says any more what it held.
         StoreError: the disk does not take the unfinished store.
@@ -58,7 +58,7 @@ def reopen_store(
     backend = _backend_to_repair(path)
     with _open(backend, path) as sealed:
         catalogue = salvage_catalogue(sealed, backend.read_spare(path), path)
-        with backend.create_draft(path, catalogue.header, replaces=True) as draft:
+        with _unfinished(backend, path, catalogue.header) as draft:
             return _take_over(draft, sealed, catalogue, on_shard)
 
 
@@ -67,26 +67,49 @@ def salvage_header(path: Path | str) -> Header:
 
     Raises:
         StoreNotFoundError: no finished store stands at ``path``.
-        StoreExistsError: an extraction into ``path`` was begun and is not finished.
+        StoreExistsError: another extraction into ``path`` was begun and is not finished.
         CorruptStoreError: nothing says any more what it held.
     """
     path = Path(path)
     backend = _backend_to_repair(path)
     with _open(backend, path) as sealed:
-        return salvage_catalogue(sealed, backend.read_spare(path), path).header
+        header = salvage_catalogue(sealed, backend.read_spare(path), path).header
+    if backend.has_draft(path):
+        with backend.open_draft(path) as draft:
+            _require_repair(draft, path, header)
+    return header
 
 
 def _backend_to_repair(path: Path) -> Backend:
-    """The backend of a finished store into which nothing is being written."""
+    """The backend of a store that is or was finished."""
     backend = backend_for(path)
     if not backend.has_sealed(path):
         raise StoreNotFoundError(f"{path}: there is no finished store here to repair.")
-    if backend.has_draft(path):
-        raise StoreExistsError(
-            f"{path}: an extraction or a repair was begun already; finish it with: "
-            f"nolb extract ... --out {path} --resume"
-        )
     return backend
+
+
+def _unfinished(backend: Backend, path: Path, header: Header) -> Draft:
+    """The unfinished store of a repair that was begun, or a new one; held."""
+    if not backend.has_draft(path):
+        return backend.create_draft(path, header, replaces=True)
+    draft = backend.open_draft(path)
+    try:
+        _require_repair(draft, path, header)
+        draft.hold()
+    except BaseException:
+        draft.close()
+        raise
+    return draft
+
+
+def _require_repair(draft: Draft, path: Path, header: Header) -> None:
+    """Refuse an unfinished store that will be another one than the damaged store was."""
+    if draft.replaces and draft.header.to_json() == header.to_json():
+        return
+    raise StoreExistsError(
+        f"{path}: another extraction was begun here; finish it with: "
+        f"nolb extract ... --out {path} --resume"
+    )
 
 
 def _open(backend: Backend, path: Path) -> AbstractContextManager[Sealed | None]:
@@ -106,9 +129,10 @@ def _take_over(
     kept: list[Shard] = []
     lost: list[Shard] = []
     records = [record for split in catalogue.records.values() for record in split]
+    done = draft.records()  # by this repair, before it was interrupted
     for record in records:
-        whole = _is_whole(draft, sealed, record)
-        if whole:
+        whole = record.shard in done or _is_whole(draft, sealed, record)
+        if whole and record.shard not in done:
             draft.put_record(record)
         (kept if whole else lost).append(record.shard)
         if on_shard is not None:

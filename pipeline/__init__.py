@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.stages.extract import extract
     from pipeline.stages.fit_head import fit_head
     from pipeline.stages.pretrain import pretrain
+    from pipeline.stages.repair import repair
     from pipeline.stages.report import make_report, save_report
     from pipeline.stages.study import study
     from pipeline.stages.sweep_temps import save_sweep, sweep_temps
@@ -65,6 +66,7 @@ _HOMES = {
     "pool_of_images": "pipeline.stages.balance_head",
     "pool_of_store": "pipeline.stages.balance_head",
     "pretrain": "pipeline.stages.pretrain",
+    "repair": "pipeline.stages.repair",
     "save_head": "pipeline.heads",
     "save_report": "pipeline.stages.report",
     "save_study": "pipeline.studying",
@@ -102,6 +104,7 @@ __all__ = [
     "pool_of_images",
     "pool_of_store",
     "pretrain",
+    "repair",
     "save_head",
     "save_report",
     "save_study",

@@ -132,7 +132,7 @@ class ForwardPass:
             left = len(writer.missing())
             raise KeyboardInterrupt(
                 f"Interrupted with {left} shards still to do; what is finished is stored. "
-                "Go on with the same command and --resume."
+                "Go on with the same command; an extraction takes --resume."
             ) from None
         finally:
             self.computed += work.rows_done

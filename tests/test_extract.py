@@ -20,8 +20,9 @@ from cache.errors import (
 from pipeline.config import ExtractConfig, FitConfig
 from pipeline.datasets import ViewSpec, open_source
 from pipeline.errors import CheckpointError, ConfigError, DatasetError, ExtractionError
+from pipeline.extraction import prepare_model
 from pipeline.progress import Snapshot
-from pipeline.stages.extract import Extraction, extract, prepare_model
+from pipeline.stages.extract import Extraction, extract
 from pipeline.stages.fit_head import fit_head
 from tests.small_data import COUNTS, image_folder, small_checkpoint
 

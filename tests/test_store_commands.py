@@ -14,7 +14,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from cache import open_store, verify_store
+from pipeline import recalibration
 from pipeline.cli import main
+from pipeline.forward import ForwardPass
 from tests.cache.store_making import make_spec, make_store, tree
 from tests.small_data import image_folder, small_checkpoint
 
@@ -238,6 +240,58 @@ def test_a_repair_by_wrong_means_leaves_the_store_as_it_was(inputs: Path, tmp_pa
         given = whole | {flag: wrong}
         assert told in refused(inputs, path, *(word for pair in given.items() for word in pair))
     assert nolb("store", "repair", path, *sources(inputs)).exit_code == 0
+
+
+def test_an_extraction_with_shares_and_names_is_repaired(inputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat\n")
+    images = ["--train", inputs / "train", "--test", 0.4, "--split-seed", 3]
+    images += ["--class-names", tmp_path / "names.txt"]
+    path = tmp_path / "x.zarr"
+    words = ["--checkpoint", inputs / "m.pth", *images, "--shard-rows", 4, "--device", "cpu"]
+    done = nolb("extract", *words, "--workers", 0, "--out", path)
+    assert done.exit_code == 0, done.output
+    before = tree(path)
+    (path / "train/features/c.1.0").unlink()
+    assert "samples of" in refused(inputs, path, "--checkpoint", inputs / "m.pth", *images[:4])
+    done = nolb("store", "repair", path, "--checkpoint", inputs / "m.pth", *images)
+    assert done.exit_code == 0, done.output
+    assert tree(path) == before
+
+
+def test_another_recalibrated_backbone_is_told_before_anything_is_begun(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.zarr"
+    done = extract(inputs, path, "--recalibrate-bn", 6)
+    assert done.exit_code == 0, done.output
+    before = tree(path)
+    (path / "train/features/c.1.0").unlink()
+    with monkeypatch.context() as older:  # as a version that takes the statistics otherwise
+        older.setattr(recalibration, "_drawn_rows", lambda *_: [0, 1, 2, 3, 4, 5])
+        assert "backbone: this" in refused(inputs, path, *sources(inputs))
+    assert nolb("store", "repair", path, *sources(inputs)).exit_code == 0
+    assert tree(path) == before
+
+
+def test_an_interrupted_repair_goes_on_with_the_same_command(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.zarr"
+    assert extract(inputs, path).exit_code == 0
+    before = tree(path)
+    (path / "train/features/c.1.0").unlink()
+    (path / "test/features/c.0.0").unlink()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(ForwardPass, "seal", stop)
+        assert nolb("store", "repair", path, *sources(inputs)).exit_code != 0
+    done = nolb("store", "repair", path, *sources(inputs))
+    assert done.exit_code == 0, done.output
+    assert "6 shards are whole, 0 are computed again" in done.output
+    assert tree(path) == before
 
 
 def test_a_machine_s_own_settings_are_not_the_store_s(inputs: Path, tmp_path: Path) -> None:

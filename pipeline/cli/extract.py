@@ -10,12 +10,15 @@ import click
 from pipeline.cli.options import (
     PATH,
     json_option,
+    named_by_hand,
     overwrite_option,
     settings_from,
     settings_options,
 )
 from pipeline.cli.output import console_for, write_json
+from pipeline.cli.sources import Reading, named_sources, reading_options
 from pipeline.config import ExtractConfig
+from pipeline.config.idle_extraction import refuse_idle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
     from cache import Store
     from pipeline.checkpoints import TrainedModel
-    from pipeline.datasets import SourceOptions
     from pipeline.stages.extract import Extraction
 
 
@@ -41,11 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option("--test", metavar="SRC|SHARE", required=True, help="Test images, likewise; or a share such as 0.2, which is taken out of every class of --train.")  # fmt: skip  # noqa: E501
 @click.option("--val", metavar="SRC|SHARE", help="Validation images, likewise; temperatures are chosen on them.")  # fmt: skip  # noqa: E501
-@click.option("--split-seed", type=int, default=0, show_default=True, help="Seed of the split that shares make.")  # fmt: skip  # noqa: E501
-@click.option("--root", type=PATH, help="Folder that listed paths are relative to, or that holds torchvision's CIFAR.")  # fmt: skip  # noqa: E501
-@click.option("--rewrite", metavar="OLD=NEW", multiple=True, help="Replace the beginning of listed paths; * in OLD is any one folder.")  # fmt: skip  # noqa: E501
-@click.option("--class-names", type=PATH, help="File with one class name a line, in the order of the labels.")  # fmt: skip  # noqa: E501
-@click.option("--class-order", type=PATH, help="File with the listed label of each row of the head, where its training re-ordered the classes.")  # fmt: skip  # noqa: E501
+@reading_options()
 @click.option("--out", type=PATH, required=True, help="Store to create, NAME.zarr or NAME.h5.")
 @click.option("--save-model", type=PATH, help="Write the model as it ran, with its --recalibrate-bn statistics, to a file that predict and export take as --checkpoint.")  # fmt: skip  # noqa: E501
 @click.option("--resume", is_flag=True, help="Go on with an unfinished store; begin where none is.")
@@ -57,17 +55,13 @@ def extract(
     train: str,
     test: str,
     val: str | None,
-    split_seed: int,
-    root: Path | None,
-    rewrite: tuple[str, ...],
-    class_names: Path | None,
-    class_order: Path | None,
     out: Path,
     save_model: Path | None,
     resume: bool,
     overwrite: bool,
     recipe: str | None,
     json_path: str | None,
+    reading: Reading,
     **given: Any,
 ) -> None:
     """Run a frozen classifier once over its images; cache features and old logits.
@@ -85,14 +79,15 @@ def extract(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite contradict each other: give one.")
     config = settings_from("extract", ExtractConfig, recipe, given)
+    refuse_idle(config, named_by_hand(given))
     _require_names(checkpoint, config, out)
     if save_model is not None:
         _require_place(save_model, checkpoint, out, resume=resume, overwrite=overwrite)
     console = console_for(json_path)
 
-    from pipeline.datasets import open_sources
+    from pipeline.extraction import plan_extraction, prepare_model
     from pipeline.progress import ProgressReport
-    from pipeline.stages.extract import extract, prepare_model, with_notes_on
+    from pipeline.stages.extract import complete_extraction
     from pipeline.team import Team
 
     team = Team.from_environment()
@@ -102,18 +97,17 @@ def extract(
         _require_savable(model)
     for line in _about(model):
         console.print(line)
-    options = _source_options(root, rewrite, class_names, class_order)
-    sources = {"train": train, "test": test} | ({"val": val} if val is not None else {})
-    images = open_sources(sources, options, split_seed=split_seed)
-    n_told, model = len(model.notes), with_notes_on(model, images)
-    for note in model.notes[n_told:]:
+    images = reading.open(named_sources(train=train, test=test, val=val))
+    with ProgressReport("extract", "images") as progress:
+        on_progress = progress.update if team.leads else None
+        plan = plan_extraction(model, images, config, on_progress=on_progress, team=team)
+    for note in plan.model.notes[len(model.notes) :]:
         console.print(f"note           {note}")
     with ProgressReport("extract", "images") as progress:
         on_progress = progress.update if team.leads else None
-        result = extract(
-            model, images, out, config,
-            resume=resume, overwrite=overwrite, on_progress=on_progress, team=team,
-        )  # fmt: skip
+        result = complete_extraction(
+            plan, out, resume=resume, overwrite=overwrite, on_progress=on_progress, team=team
+        )
     if team.leads:
         for line in _summary(result):
             console.print(line)
@@ -170,23 +164,6 @@ def _save_model(result: Extraction, path: Path | None, config: ExtractConfig) ->
             "need: --resume --save-model FILE writes one."
         )
     return None
-
-
-def _source_options(
-    root: Path | None,
-    rewrite: tuple[str, ...],
-    class_names: Path | None,
-    class_order: Path | None,
-) -> SourceOptions:
-    """How the sources are to be read."""
-    from pipeline.datasets import SourceOptions, parse_rewrites, read_class_names, read_class_order
-
-    return SourceOptions(
-        root=root,
-        class_names=read_class_names(class_names) if class_names is not None else None,
-        class_order=read_class_order(class_order) if class_order is not None else None,
-        rewrites=parse_rewrites(rewrite),
-    )
 
 
 def _about(model: TrainedModel) -> Iterator[str]:

@@ -12,6 +12,7 @@ import click
 from pipeline.cli.options import (
     PATH,
     json_option,
+    named_by_hand,
     overwrite_option,
     settings_from,
     settings_options,
@@ -76,7 +77,7 @@ def fit_head(
     torchrun --nproc-per-node 4 -m pipeline fit-head ...
     """
     config = settings_from("fit_head", FitConfig, recipe, given)
-    by_hand = [name for name, value in given.items() if value is not None]
+    by_hand = named_by_hand(given)
     if seeds is not None or sweeps:
         run_study(
             store, out, config, seeds, sweeps, by_hand,

@@ -51,6 +51,11 @@ def settings_from(
     return build_config(settings, content, **given)
 
 
+def named_by_hand(given: Mapping[str, Any]) -> list[str]:
+    """The settings that the user named, and no recipe or default."""
+    return [name for name, value in given.items() if value is not None]
+
+
 def json_option(command: Command) -> Command:
     """Add `--json`, for programs that read the result."""
     return click.option(

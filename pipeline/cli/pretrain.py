@@ -12,11 +12,13 @@ import click
 from pipeline.cli.options import (
     PATH,
     json_option,
+    named_by_hand,
     overwrite_option,
     settings_from,
     settings_options,
 )
 from pipeline.cli.output import console_for, write_json
+from pipeline.cli.sources import Reading, named_sources, reading_options
 from pipeline.config import PretrainConfig
 from pipeline.config.idle_training import AUGMENTATION_SETTINGS, refuse_idle
 
@@ -33,10 +35,7 @@ if TYPE_CHECKING:
 @click.option("--train", metavar="SRC", required=True, help="Training images, as for `nolb extract`: a folder of class folders, a list file, a named data set and the like.")  # fmt: skip  # noqa: E501
 @click.option("--val", metavar="SRC|SHARE", help="Validation images, likewise; or a share such as 0.2, which is taken out of every class of --train.")  # fmt: skip  # noqa: E501
 @click.option("--test", metavar="SRC|SHARE", help="Test images, likewise.")
-@click.option("--split-seed", type=int, default=0, show_default=True, help="Seed of the split that shares make.")  # fmt: skip  # noqa: E501
-@click.option("--root", type=PATH, help="Folder that listed paths are relative to, or that holds torchvision's CIFAR.")  # fmt: skip  # noqa: E501
-@click.option("--rewrite", metavar="OLD=NEW", multiple=True, help="Replace the beginning of listed paths; * in OLD is any one folder.")  # fmt: skip  # noqa: E501
-@click.option("--class-names", type=PATH, help="File with one class name a line, in the order of the labels.")  # fmt: skip  # noqa: E501
+@reading_options(class_order=False)
 @click.option("--from", "start", type=PATH, help="Checkpoint to begin with: its weights before the classifier, and its preprocessing.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Checkpoint to write, NAME.pth.")
 @click.option("--resume", is_flag=True, help="Go on after the last whole epoch; begin where there is none.")  # fmt: skip  # noqa: E501
@@ -47,16 +46,13 @@ def pretrain(
     train: str,
     val: str | None,
     test: str | None,
-    split_seed: int,
-    root: Path | None,
-    rewrite: tuple[str, ...],
-    class_names: Path | None,
     start: Path | None,
     out: Path,
     resume: bool,
     overwrite: bool,
     recipe: str | None,
     json_path: str | None,
+    reading: Reading,
     **given: Any,
 ) -> None:
     """Train a backbone and its head, for `nolb extract`.
@@ -73,24 +69,21 @@ def pretrain(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite contradict each other: give one.")
     config = settings_from("pretrain", PretrainConfig, recipe, given)
-    by_hand = [name for name, value in given.items() if value is not None]
+    by_hand = named_by_hand(given)
     refuse_idle(config, by_hand)
+    sources = named_sources(train=train, val=val, test=test)
+    if "evaluate_every" in by_hand and sources.keys() == {"train"}:
+        raise click.UsageError(
+            "--evaluate-every scores --val and --test: give one, or leave it out."
+        )
     console = console_for(json_path)
 
-    from pipeline.datasets import SourceOptions, open_sources, parse_rewrites, read_class_names
     from pipeline.progress import ProgressReport
     from pipeline.stages.pretrain import pretrain
 
-    sources = {"train": train}
-    sources |= {k: v for k, v in (("val", val), ("test", test)) if v is not None}
-    options = SourceOptions(
-        root=root,
-        class_names=read_class_names(class_names) if class_names is not None else None,
-        rewrites=parse_rewrites(rewrite),
-    )
     if config.augmentation == "auto":
         _refuse_idle_in_the_augmentation(config, by_hand, start)
-    images = open_sources(sources, options, split_seed=split_seed, required=("train",))
+    images = reading.open(sources, required=("train",))
     with ProgressReport("pretrain", "images") as progress:
         report = _report_in_lines(progress.update, config.epochs, to_stderr=json_path == "-")
         result = pretrain(
@@ -98,8 +91,7 @@ def pretrain(
         )
     for part in _result_parts(result):
         console.print(part)
-    more = {"--split-seed": split_seed or None, "--root": root, "--class-names": class_names}
-    console.print(_next_line(out, config.model, sources, more, rewrite))
+    console.print(_next_line(out, config.model, sources, reading))
     write_json(result.to_json(), json_path)
 
 
@@ -117,21 +109,14 @@ def _refuse_idle_in_the_augmentation(
     refuse_idle(config, by_hand, "resized-crop" if cropped else "shift")
 
 
-def _next_line(
-    out: Path,
-    model: str,
-    sources: Mapping[str, str],
-    more: Mapping[str, object],
-    rewrites: Sequence[str],
-) -> str:
+def _next_line(out: Path, model: str, sources: Mapping[str, str], reading: Reading) -> str:
     """The command that goes on with the checkpoint, with the same images in the same splits.
 
     Args:
         out: the checkpoint.
         model: name of its network.
         sources: what the user gave, by split.
-        more: options that say how the sources are read, `None` where not given.
-        rewrites: beginnings of paths to replace.
+        reading: how they are read.
     """
     from pipeline.backbones.named import is_factory
 
@@ -140,11 +125,7 @@ def _next_line(
         words += ["--model", f"nolb:{model}"]
     for split, source in sources.items():
         words += [f"--{split}", source]
-    for option, value in more.items():
-        words += [] if value is None else [option, str(value)]
-    for rewrite in rewrites:
-        words += ["--rewrite", rewrite]
-    words += ["--out", str(out.with_suffix(".zarr"))]
+    words += [*reading.words(), "--out", str(out.with_suffix(".zarr"))]
     missing = "" if "test" in sources else " --test SRC"
     return f"Next: {shlex.join(words)}{missing}"
 

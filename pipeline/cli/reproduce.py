@@ -8,6 +8,7 @@ import click
 
 from pipeline.cli.options import PATH, json_option, overwrite_option, settings_from
 from pipeline.cli.output import console_for, write_json
+from pipeline.cli.sources import Reading, named_sources, reading_options
 from pipeline.config import ExtractConfig, FitConfig
 from pipeline.reproduction.paper import METHODS, NAMES
 
@@ -19,7 +20,7 @@ from pipeline.reproduction.paper import METHODS, NAMES
 @click.option("--train", metavar="SRC", help="Training images of the checkpoints, as for `nolb extract`.")  # fmt: skip  # noqa: E501
 @click.option("--test", metavar="SRC|SHARE", help="Test images, likewise.")
 @click.option("--val", metavar="SRC|SHARE", help="Validation images, likewise; temperatures are chosen on them.")  # fmt: skip  # noqa: E501
-@click.option("--root", type=PATH, help="Folder that listed paths are relative to, or that holds torchvision's CIFAR.")  # fmt: skip  # noqa: E501
+@reading_options()
 @click.option("--model", "models", metavar="[NAME=]MODEL", multiple=True, help="What to load a checkpoint as, where the file does not tell; see `nolb extract --model`.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Folder for WHAT.md, WHAT.json, WHAT.png and the extracted stores, which are used again.")  # fmt: skip  # noqa: E501
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Heads fitted of each kind.")  # fmt: skip  # noqa: E501
@@ -34,7 +35,6 @@ def reproduce(
     train: str | None,
     test: str | None,
     val: str | None,
-    root: Path | None,
     models: tuple[str, ...],
     out: Path,
     seeds: int,
@@ -42,6 +42,7 @@ def reproduce(
     recipe: str | None,
     overwrite: bool,
     json_path: str | None,
+    reading: Reading,
 ) -> None:
     """Run one of the paper's comparisons on your checkpoints, and judge its claims.
 
@@ -60,18 +61,17 @@ def reproduce(
     fit_config = settings_from("fit_head", FitConfig, recipe, {})
     console = console_for(json_path)
 
-    from pipeline.datasets import SourceOptions
     from pipeline.reproduction.methods import Inputs, canonical
     from pipeline.reproduction.printing import terminal
     from pipeline.reproduction.run import reproduce
 
-    sources = {k: v for k, v in (("train", train), ("test", test), ("val", val)) if v is not None}
     named_models = (_named(text) for text in models)
     inputs = Inputs(
         checkpoints=[_file(text) for text in checkpoints],
         stores=[_file(text) for text in stores],
-        sources=sources,
-        options=SourceOptions(root=root),
+        sources=named_sources(train=train, test=test, val=val),
+        options=reading.options(),
+        split_seed=reading.split_seed,
         models={name and canonical(name): model for name, model in named_models},
     )
     result = reproduce(

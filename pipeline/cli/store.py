@@ -9,17 +9,14 @@ import click
 
 from pipeline.cli.options import PATH, json_option, overwrite_option
 from pipeline.cli.output import console_for, write_json
+from pipeline.cli.sources import Reading, named_sources, reading_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.checkpoints import TrainedModel
-    from pipeline.config import ExtractConfig
     from pipeline.datasets import ImageSource
+    from pipeline.extraction import ExtractionPlan
     from pipeline.progress import Snapshot
-
-    Means = tuple[TrainedModel, Mapping[str, ImageSource], ExtractConfig]
-    """What a repair computes with."""
 
 
 @click.group()
@@ -92,9 +89,9 @@ def verify(path: Path, full: bool, json_path: str | None) -> None:
 @click.argument("path", metavar="STORE", type=PATH)
 @click.option("--checkpoint", type=PATH, help="The checkpoint of the extraction.")
 @click.option("--train", metavar="SRC", help="Its training images.")
-@click.option("--test", metavar="SRC", help="Its test images.")
-@click.option("--val", metavar="SRC", help="Its validation images, where there were any.")
-@click.option("--root", type=PATH, help="Folder that the paths of list files are relative to.")
+@click.option("--test", metavar="SRC|SHARE", help="Its test images.")
+@click.option("--val", metavar="SRC|SHARE", help="Its validation images, where there were any.")
+@reading_options()
 @click.option("--model", default="auto", show_default=True, help="Its --model, where that is PACKAGE.MODULE:FACTORY, a function of your own; every other one is noted in the store.")  # fmt: skip  # noqa: E501
 @json_option
 def repair(
@@ -103,21 +100,23 @@ def repair(
     train: str | None,
     test: str | None,
     val: str | None,
-    root: Path | None,
     model: str,
     json_path: str | None,
+    reading: Reading,
 ) -> None:
     """Compute the damaged shards of a store again, and no others.
 
     The damaged store stays until the repaired one is complete. With checkpoint and images the
     repair is done at once, in the settings that the store has noted; without them it is prepared,
-    and `nolb extract ... --resume` finishes it.
+    and `nolb extract ... --resume` finishes it. A repair that was interrupted goes on with the same
+    command.
 
     \b
     Example:
       nolb store repair data.zarr --checkpoint model.pth --train data/train --test data/test
     """
-    of_images = any(value is not None for value in (checkpoint, val, root)) or model != "auto"
+    by_model = checkpoint is not None or model != "auto"
+    of_images = val is not None or by_model or any(reading.words())
     if (train is None) != (test is None) or (train is None and of_images):
         raise click.UsageError("A repair at once needs --train and --test, as the extraction did.")
     console = console_for(json_path)
@@ -129,64 +128,39 @@ def repair(
         console.print(f"{path}: every byte is as written; nothing to repair", markup=False)
         write_json({"path": str(path), "kept": None, "computed": []}, json_path)
         return
-    means: Means | None = None
-    if train is not None and test is not None:
-        sources = {"train": train, "test": test} | ({"val": val} if val is not None else {})
-        means = _means(path, checkpoint, sources, root, model)  # before anything is begun
+    sources, plan = named_sources(train=train, test=test, val=val), None
+    if sources:
+        plan = _planned(path, checkpoint, reading.open(sources), model)  # before anything is begun
     with ProgressReport("verify", "shards") as progress:
         found = reopen_store(path, on_shard=lambda done, of: progress.update(_snapshot(done, of)))
     console.print(f"{len(found.kept)} shards are whole, {len(found.lost)} are computed again")
-    if means is None:
+    if plan is None:
         console.print(f"Finish with: nolb extract ... --out {path} --resume", markup=False)
     else:
-        _compute(path, *means)
+        _complete(path, plan)
         console.print(f"{path}: repaired, every byte is as written", markup=False)
     lost = [shard.name for shard in found.lost]
     write_json({"path": str(path), "kept": len(found.kept), "computed": lost}, json_path)
 
 
-def _means(
-    path: Path, checkpoint: Path | None, sources: dict[str, str], root: Path | None, model: str
-) -> Means:
-    """Settings, model and images of the extraction.
-
-    Raises:
-        ConfigError: as `noted_config`.
-        IdentityMismatchError: if the store is of another checkpoint, or of other images.
-    """
-    from dataclasses import replace
-
-    from cache import IdentityMismatchError, salvage_header, samples_digest
-    from pipeline.datasets import SourceOptions, open_sources
-    from pipeline.provenance import BY_HAND, noted_config
-    from pipeline.stages.extract import prepare_model
-
-    header = salvage_header(path)
-    config = noted_config(path, header, model)
-    trained = prepare_model(checkpoint, config)
-    images = open_sources(sources, SourceOptions(root))
-    samples = {name: samples_digest(each.ids, each.labels) for name, each in images.items()}
-    given = replace(header.identity, checkpoint=trained.sha256, samples=samples)
-    differing = given.differences(header.identity)
-    if differing:
-        raise IdentityMismatchError(
-            f"{path} is of another extraction ({'; '.join(differing)}, 'that' being the store): "
-            f"nothing was changed. Give the checkpoint and the images of its own; or {BY_HAND}"
-        )
-    return trained, images, config
-
-
-def _compute(
-    path: Path, trained: TrainedModel, images: Mapping[str, ImageSource], config: ExtractConfig
-) -> None:
-    """Compute what a store lacks."""
+def _planned(
+    path: Path, checkpoint: Path | None, images: Mapping[str, ImageSource], model: str
+) -> ExtractionPlan:
+    """What computes the store's lost shards."""
     from pipeline.progress import ProgressReport
-    from pipeline.stages.extract import extract
+    from pipeline.stages.repair import plan_repair
 
     with ProgressReport("repair", "images") as progress:
-        extract(
-            trained, images, path, config, resume=True, on_progress=progress.update
-        ).store.close()
+        return plan_repair(path, checkpoint, images, model=model, on_progress=progress.update)
+
+
+def _complete(path: Path, plan: ExtractionPlan) -> None:
+    """Compute what a store lacks."""
+    from pipeline.progress import ProgressReport
+    from pipeline.stages.repair import complete_repair
+
+    with ProgressReport("repair", "images") as progress:
+        complete_repair(path, plan, on_progress=progress.update)
 
 
 @store.command()

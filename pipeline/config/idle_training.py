@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pipeline.config.pretrain import PretrainConfig
-from pipeline.errors import ConfigError
+from pipeline.config.refusing import Idle, refuse
 
 USES = (
     (("max_margin", "margin_scale"), "loss", "ldam"),
@@ -29,7 +29,7 @@ def idle_settings(config: PretrainConfig, augmentation: str | None = None) -> fr
         config: settings of a training.
         augmentation: what `auto` comes to, which hangs on the network; not given: not known.
     """
-    return frozenset(name for names, _, _ in _idle(config, augmentation) for name in names)
+    return frozenset(name for idle in _idle(config, augmentation) for name in idle.names)
 
 
 def refuse_idle(
@@ -45,27 +45,16 @@ def refuse_idle(
     Raises:
         ConfigError: if there are such, with what to leave out.
     """
-    named, reasons, told = set(given), [], 0
-    for names, found, needed in _idle(config, augmentation):
-        options = [f"--{name.replace('_', '-')}" for name in names if name in named]
-        if options:
-            verb = "decides" if len(options) == 1 else "decide"
-            idle = f"{' and '.join(options)} {verb} nothing"
-            reasons.append(f"{idle} with {found}, but with {needed}")
-        told += len(options)
-    if reasons:
-        raise ConfigError(f"{'; '.join(reasons)}: leave {'it' if told == 1 else 'them'} out.")
+    refuse(_idle(config, augmentation), given)
 
 
-def _idle(
-    config: PretrainConfig, augmentation: str | None
-) -> Iterator[tuple[tuple[str, ...], str, str]]:
+def _idle(config: PretrainConfig, augmentation: str | None) -> Iterator[Idle]:
     """Settings that decide nothing, with what, and with what they would."""
     for names, setting, needed in USES:
         value = str(getattr(config, setting))
         if value == "auto":
             value = augmentation or needed
         if value != needed:
-            yield names, f"the {setting} {value}", needed
+            yield Idle(names, f"the {setting} {value}", needed)
         elif "fill" in names and config.padding == 0:
-            yield ("fill",), "a padding of 0", "a larger one"
+            yield Idle(("fill",), "a padding of 0", "a larger one")

@@ -15,11 +15,12 @@ from cache import Classifier, Store, open_store
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, SourceOptions, open_sources
 from pipeline.errors import ConfigError, DatasetError, EvaluationError
+from pipeline.extraction import prepare_model
 from pipeline.old_head import require_old_head
 from pipeline.progress import ProgressReport
 from pipeline.reproduction.fits import SPLIT, Method, Say, labels_of
 from pipeline.reproduction.paper import METHODS, SCRATCH
-from pipeline.stages.extract import extract, prepare_model
+from pipeline.stages.extract import extract
 
 FAMILY_METHODS: Mapping[str, str] = MappingProxyType(
     {
@@ -54,6 +55,9 @@ class Inputs:
     options: SourceOptions = field(default_factory=SourceOptions)
     """Root of listed paths and the like."""
 
+    split_seed: int = 0
+    """Seed of the split that shares make."""
+
     models: Mapping[str | None, str] = field(default_factory=dict)
     """What to load a checkpoint as, by its name; under None, any other."""
 
@@ -78,7 +82,9 @@ def open_methods(
         CheckpointError, DatasetError, StoreError: as `extract`.
     """
     _require_something(inputs)
-    images = open_sources(inputs.sources, inputs.options) if inputs.checkpoints else {}
+    images: dict[str, ImageSource] = {}
+    if inputs.checkpoints:
+        images = open_sources(inputs.sources, inputs.options, split_seed=inputs.split_seed)
     with ExitStack() as opened:
         methods: list[Method] = []
         for given, path in inputs.checkpoints:

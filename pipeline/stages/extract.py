@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cache import (
-    Identity,
     Shard,
-    SplitSpec,
     Store,
     StoreSpec,
     StoreWriter,
@@ -22,29 +18,13 @@ from cache import (
     resume_store,
 )
 from cache.errors import StoreExistsError, StoreNotFoundError
-from cache.identity import samples_digest
-from pipeline.checkpoints import TrainedModel, load_checkpoint
+from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
-from pipeline.datasets import (
-    ImageSource,
-    ShiftedViews,
-    SourceOptions,
-    Views,
-    ViewSpec,
-    open_sources,
-    overlap_notes,
-)
-from pipeline.device_decoding import jpeg_decoder
-from pipeline.devices import choose_device, describe_arithmetic
-from pipeline.errors import DatasetError
+from pipeline.datasets import ImageSource, SourceOptions, open_sources
+from pipeline.extraction import ExtractionPlan, plan_extraction, prepare_model
 from pipeline.forward import ForwardPass
-from pipeline.old_head import no_classifier
-from pipeline.pretrained import load_pretrained
 from pipeline.progress import OnProgress
-from pipeline.recalibration import describe as describe_recalibration
-from pipeline.recalibration import recalibrate
 from pipeline.team import Team
-from pipeline.versions import versions
 
 
 @dataclass(frozen=True)
@@ -81,33 +61,6 @@ class Extraction:
             "seconds": self.seconds,
             "shares": dict(self.shares),
         }
-
-
-def prepare_model(
-    checkpoint: Path | str | None, config: ExtractConfig | None = None
-) -> TrainedModel:
-    """Load a model, with the preprocessing that the settings override.
-
-    Args:
-        checkpoint: file that holds the trained backbone and its old head; `None` where
-            `config.model` names a model whose library has weights for it.
-        config: settings; `model` and those of the preprocessing are read.
-
-    Raises:
-        CheckpointError: if the file does not hold a model that is known and complete.
-        ConfigError: if neither a file nor the settings name a model.
-    """
-    config = config or ExtractConfig()
-    if checkpoint is None:
-        model = load_pretrained(config.model)
-    else:
-        model = load_checkpoint(checkpoint, model=config.model)
-    names = ("mean", "std", "resize", "crop", "interpolation", "channels")
-    given = {name: value for name in names if (value := getattr(config, name)) is not None}
-    if config.squash:
-        given["squash"] = True
-        given.setdefault("resize", model.preprocessing.crop)
-    return replace(model, preprocessing=replace(model.preprocessing, **given))
 
 
 def extract(
@@ -152,143 +105,51 @@ def extract(
     """
     config = config or ExtractConfig()
     team = team or Team.from_environment()
-    loaded = _loaded(checkpoint, config)
+    model = checkpoint
+    if not isinstance(model, TrainedModel):
+        model = prepare_model(model, config)
     images = open_sources(sources, SourceOptions(Path(root) if root is not None else None))
-    loaded = with_notes_on(loaded, images)
-    device = choose_device(_device_name(config.device, team))
-    decoder = jpeg_decoder(config, device)
-    model = _ready_model(loaded, images["train"], config, device, on_progress)
-    views = _views(config, images)
-    spec = _store_spec(model, images, views, config, device.type)
-    forward = ForwardPass(
-        model, images, views, config, device, on_progress, team.local_size, decoder
+    plan = plan_extraction(model, images, config, team=team, on_progress=on_progress)
+    return complete_extraction(
+        plan, out, resume=resume, overwrite=overwrite, on_progress=on_progress, team=team
     )
-    store = _fill(forward, out, spec, team, resume=resume, overwrite=overwrite)
+
+
+def complete_extraction(
+    plan: ExtractionPlan,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+    team: Team | None = None,
+) -> Extraction:
+    """Run a planned extraction, or what is left of it: the second half of `extract`.
+
+    Args:
+        plan: what `plan_extraction` settled.
+        out: as for `extract`.
+        resume: as for `extract`.
+        overwrite: as for `extract`.
+        on_progress: as for `extract`.
+        team: as for `extract`.
+
+    Raises:
+        StoreError: as `extract`.
+        ExtractionError: as `extract`.
+        KeyboardInterrupt: as `extract`.
+    """
+    team = team or Team.from_environment()
+    forward = plan.forward_pass(on_progress, team.local_size)
+    store = _fill(forward, out, plan.spec, team, resume=resume, overwrite=overwrite)
     return Extraction(
         store=store,
-        model=model,
+        model=plan.model,
         computed=forward.computed,
         seconds=forward.clock.seconds,
         shares=forward.clock.shares(),
         failed={name: store[name].failed for name in store.splits},
     )
-
-
-def with_notes_on(model: TrainedModel, images: Mapping[str, ImageSource]) -> TrainedModel:
-    """The model, with notes on images that it or another split has seen; each note once.
-
-    Args:
-        model: may tell which images it was trained on.
-        images: by split, `train` among them.
-    """
-    notes = [*model.notes, *overlap_notes(images)]
-    train = images["train"]
-    is_of_these = sorted(model.class_names) == sorted(train.class_names)
-    known = model.training_images if is_of_these else ""
-    if known not in {"", samples_digest(train.ids, train.labels)}:
-        notes.append(
-            f"{model.source} was trained on other images than those of train, or on more or fewer "
-            "of them: it may be tested on what it has seen. The sources, shares and --split-seed "
-            "of its nolb pretrain make the same splits."
-        )
-    return replace(model, notes=tuple(dict.fromkeys(notes)))
-
-
-def _loaded(checkpoint: Path | str | TrainedModel | None, config: ExtractConfig) -> TrainedModel:
-    """The model of a file or a name; one that was prepared already stays as it is."""
-    return checkpoint if isinstance(checkpoint, TrainedModel) else prepare_model(checkpoint, config)
-
-
-def _ready_model(
-    model: TrainedModel,
-    train: ImageSource,
-    config: ExtractConfig,
-    device: torch.device,
-    on_progress: OnProgress | None,
-) -> TrainedModel:
-    """The model as it runs over the images, complete and recalibrated."""
-    _require_classes(model, train, config)
-    if not config.features_only:  # some old heads are complete only with the class counts
-        model = model.for_training_labels(train.labels)
-    return recalibrate(model, train, config, device, on_progress)
-
-
-def _views(config: ExtractConfig, splits: Iterable[str]) -> dict[str, Views]:
-    """The views of each split that has any: heads are fitted on `train`, the others are scored."""
-    own, others = ViewSpec.of(config), ShiftedViews.of(config)
-    views: dict[str, Views] = {split: own if split == "train" else others for split in splits}
-    return {split: each for split, each in views.items() if each.count}
-
-
-def _require_classes(model: TrainedModel, train: ImageSource, config: ExtractConfig) -> None:
-    """Refuse a head for other classes than the images', unless no old head is to be kept."""
-    if config.features_only:
-        return
-    names = train.class_names
-    # Names in no common order are another matter: lists number what folders name.
-    if names != model.class_names and sorted(names) == sorted(model.class_names):
-        raise DatasetError(
-            f"{model.source} was trained on the same classes in another order, beginning with "
-            f"{model.class_names[0]!r} instead of {names[0]!r}: give its order with --class-order."
-        )
-    if len(names) == model.n_classes:
-        return
-    raise DatasetError(
-        f"{model.source} has a head for {model.n_classes} classes, but the training images have "
-        f"{len(train.class_names)}: give the data that the model was trained on, or "
-        f"--features-only to keep its features without its head."
-    )
-
-
-def _store_spec(
-    model: TrainedModel,
-    images: Mapping[str, ImageSource],
-    views: Mapping[str, Views],
-    config: ExtractConfig,
-    device_kind: str,
-) -> StoreSpec:
-    """What the store will hold and the identity that it will carry."""
-    class_names = images["train"].class_names
-    classifier = model.classifier
-    if config.features_only:
-        classifier = no_classifier(len(class_names), model.feature_width)
-    identity = Identity(
-        model=", ".join(filter(None, (model.name, describe_recalibration(config)))),
-        checkpoint=model.sha256,
-        backbone=model.backbone_digest(),
-        classifier=classifier.digest(),
-        preprocessing=model.preprocessing.describe(),
-        compute=describe_arithmetic(config),
-        dtype=config.dtype,
-        device=device_kind,
-        views=_describe_views(views),
-        samples={name: samples_digest(s.ids, s.labels) for name, s in images.items()},
-    )
-    splits = tuple(
-        SplitSpec(name, source.ids, source.labels, views[name].count if name in views else 0)
-        for name, source in images.items()
-    )
-    return StoreSpec(
-        identity=identity,
-        class_names=class_names,
-        classifier=classifier,
-        splits=splits,
-        dtype=config.dtype,
-        store_logits=config.logits == "full" and not config.features_only,
-        shard_rows=config.shard_rows,
-        provenance={
-            "checkpoint": Path(model.source).name,
-            "notes": list(model.notes),
-            "config": asdict(config),
-            "versions": versions(),
-        },
-    )
-
-
-def _describe_views(views: Mapping[str, Views]) -> str:
-    """The views of all splits in one line, those of `train` first; empty where there are none."""
-    lines = {split != "train": each.describe() for split, each in views.items()}
-    return "; ".join(lines[key] for key in sorted(lines))
 
 
 def _fill(
@@ -362,13 +223,6 @@ def _cost(spec: StoreSpec) -> Callable[[Shard], int]:
     """Forward passes that a shard takes: one a row, and one for each of its views."""
     passes = {split.name: 1 + split.n_views for split in spec.splits}
     return lambda shard: shard.n_rows * passes[shard.split]
-
-
-def _device_name(name: str, team: Team) -> str:
-    """The process's own GPU, where GPUs are meant and none is named."""
-    if team.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{team.local_rank % torch.cuda.device_count()}"
-    return name
 
 
 def _begin(

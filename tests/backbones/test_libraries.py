@@ -26,8 +26,8 @@ from pipeline.checkpoints import load_checkpoint
 from pipeline.config import ExtractConfig
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.extraction import prepare_model
 from pipeline.pretrained import load_pretrained
-from pipeline.stages.extract import prepare_model
 
 SMALL = (
     "torchvision/mobilenet_v3_small",

@@ -85,8 +85,7 @@ def test_what_a_damaged_store_held_is_read_before_anything_is_begun(path):
     assert salvage_header(path) == header
     assert sorted(path.parent.iterdir()) == beside
     reopen_store(path)
-    with pytest.raises(StoreExistsError, match="begun already; finish it with"):
-        salvage_header(path)
+    assert salvage_header(path) == header  # a repair that was begun can be gone on with
     with pytest.raises(StoreNotFoundError, match="no finished store here"):
         salvage_header(path.with_stem("other"))
 
@@ -98,8 +97,6 @@ def test_the_damaged_store_survives_a_repair_that_is_not_finished(path):
     with resume_store(path, make_spec()) as writer:
         write(writer, writer.missing()[0])
     assert tree(path) == spoiled
-    with pytest.raises(StoreExistsError, match="finish it with"):
-        reopen_store(path)
     with pytest.raises(CorruptStoreError), open_store(path) as store:
         store["train"].features()
     assert finish(path) == []
@@ -156,8 +153,38 @@ def test_only_finished_stores_are_repaired(tmp_path):
 
 
 def test_a_store_that_is_being_replaced_is_not_repaired(path):
-    with create_store(path, make_spec(), overwrite=True), pytest.raises(StoreExistsError):
+    with create_store(path, make_spec(), overwrite=True), pytest.raises(StoreLockedError):
         reopen_store(path)
+    other = replace(make_spec(), provenance={"command": "another one"})
+    create_store(path, other, overwrite=True).close()
+    for repairing in (reopen_store, salvage_header):
+        with pytest.raises(StoreExistsError, match="another extraction was begun here; finish it"):
+            repairing(path)
+
+
+def test_a_repair_that_was_killed_is_gone_on_with(path):
+    """Killed while it looks at the shards, and again while it computes those that are lost."""
+    before = tree(path)
+    spoil(path, "train/features", 0)
+    spoil(path, "train/features", 2)
+    seen = []
+
+    def die(done, _of):
+        seen.append(done)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reopen_store(path, on_shard=die)
+    with resume_store(path, make_spec()) as writer:
+        assert [s.name for s in writer.missing()] != ["train-00000", "train-00002"]
+    found = reopen_store(path)
+    assert [shard.name for shard in found.lost] == ["train-00000", "train-00002"]
+    with resume_store(path, make_spec()) as writer:
+        write(writer, found.lost[0])
+    assert [shard.name for shard in reopen_store(path).lost] == ["train-00002"]
+    assert finish(path) == ["train-00002"]
+    assert tree(path) == before
 
 
 def test_a_repair_is_held_like_an_extraction(path):

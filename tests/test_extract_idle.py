@@ -1,0 +1,95 @@
+"""Settings that decide nothing about an extraction are refused where they are given by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from cache import Store
+from pipeline.cli import main
+from pipeline.config import ExtractConfig
+from pipeline.config.idle_extraction import idle_settings, refuse_idle
+from pipeline.errors import ConfigError
+from pipeline.stages.extract import extract
+from tests.small_data import image_folder, small_checkpoint
+
+SMALL = ExtractConfig(device="cpu", workers=0, batch_size=4)
+
+OTHER: dict[str, Any] = {
+    "recalibrate_bn_sampler": "class-balanced", "view_seed": 7, "view_padding": 2,
+    "view_fill": "black", "view_flip": None, "view_colour": 0.3, "view_erase": 3,
+    "test_view_shift": 3, "logits": "recompute",
+}  # fmt: skip
+"""Another value for each setting that some extractions have no use for; None: the other of two."""
+
+EXTRACTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "views": {"views": 2},
+    "unpadded": {"views": 2, "view_padding": 0},
+    "coloured": {"views": 1, "view_colour": 0.5, "view_padding": 0},
+    "in turns": {"views": 2, "view_colour": 0.5, "view_padding": 0, "view_erase": 4},
+    "mirrored": {"test_views": 1},
+    "moved": {"test_views": 2},
+    "moved, not mirrored": {"test_views": 1, "view_flip": False},
+    "recalibrated": {"recalibrate_bn": 8},
+    "features only": {"features_only": True},
+}
+
+
+@pytest.mark.parametrize("name", EXTRACTIONS)
+def test_they_decide_nothing_and_the_others_do(tmp_path: Path, name: str) -> None:
+    checkpoint = small_checkpoint(tmp_path / "m.pth")
+    sources = {"train": image_folder(tmp_path / "train"), "test": image_folder(tmp_path / "test", (2, 2, 2), seed=1)}  # fmt: skip  # noqa: E501
+    config = dataclasses.replace(SMALL, **EXTRACTIONS[name])
+
+    def extracted(config: ExtractConfig) -> tuple[object, ...]:
+        out = tmp_path / "x.memory"
+        with extract(checkpoint, sources, out, config, overwrite=True).store as store:
+            return tuple(contents(store))
+
+    plain = extracted(config)
+    idle = {
+        setting
+        for setting, value in OTHER.items()
+        if extracted(with_other(config, setting, value)) == plain
+    }
+    assert idle_settings(config) == idle
+
+
+def with_other(config: ExtractConfig, setting: str, value: object) -> ExtractConfig:
+    other = not getattr(config, setting) if value is None else value
+    return dataclasses.replace(config, **{setting: other})
+
+
+def contents(store: Store) -> list[object]:
+    """All numbers of a store, and whether it holds the old logits or computes them."""
+    found: list[object] = [store.header.store_logits]
+    for split in (store["train"], store["test"]):
+        found += [split.features().tobytes(), split.n_views]
+        found += [split.views().tobytes()] if split.n_views else []
+    return found
+
+
+def test_one_sentence_says_what_they_need() -> None:
+    with pytest.raises(ConfigError) as caught:
+        refuse_idle(SMALL, ["view_colour", "view_erase", "device", "test_view_shift"])
+    assert str(caught.value) == (
+        "--view-colour and --view-erase decide nothing with no --views, but with --views 1 or "
+        "more; --test-view-shift decides nothing with --test-views 0, but with 2 or more, as the "
+        "first is the mirror image: leave them out."
+    )
+    refuse_idle(dataclasses.replace(SMALL, views=2, test_views=2), OTHER.keys() - {"recalibrate_bn_sampler", "logits"})  # fmt: skip  # noqa: E501
+
+
+def test_the_command_refuses_them_before_anything_is_read(tmp_path: Path) -> None:
+    words = ["extract", "--checkpoint", "none.pth", "--train", "none", "--test", "none"]
+    words += ["--out", str(tmp_path / "x.zarr"), "--view-erase", "4"]
+    failed = CliRunner().invoke(main, words)
+    assert failed.exit_code != 0
+    assert "--view-erase decides nothing with no --views" in failed.output
+    recipe = [*words[:-2], "--config", "cifar100-lt-test-views", "--test-views", "0"]
+    assert "decides nothing" not in CliRunner().invoke(main, recipe).output
