@@ -14,11 +14,10 @@ import click
 from benchmarks.machine import describe
 from cache import open_store
 from pipeline.config import FitConfig, build_config
+from pipeline.metrics import IN_PERCENT
 from pipeline.recipes import load_recipe
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.fit_head import fit_head
-
-METRICS = ("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall")
 
 
 @click.command()
@@ -36,10 +35,10 @@ def main(path: Path, recipe: str | None, seeds: int) -> None:
         for seed in range(seeds):
             result = fit_head(store, dataclasses.replace(config, seed=seed))
             scores = evaluate(store, result.head)
-            rows.append([getattr(scores, name) for name in METRICS])
+            rows.append([getattr(scores, name) for name in IN_PERCENT])
             print(f"seed {seed:<5} {_line(rows[-1])}   {result.seconds:.2f} s")
     print(f"mean       {_line([statistics.fmean(column) for column in zip(*rows, strict=True)])}")
-    print(f"old head   {_line([getattr(old, name) for name in METRICS])}   "
+    print(f"old head   {_line([getattr(old, name) for name in IN_PERCENT])}   "
           f"{old.substituted_zeros} classes at zero")  # fmt: skip
 
 

@@ -15,8 +15,9 @@ problem, whose test images judge, it applies the recipes: once, when they are ch
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ import numpy as np
 
 from benchmarks.machine import describe
 from cache import Store, open_store
-from pipeline.config import FitConfig
+from pipeline.config import BalanceConfig, FitConfig
 from pipeline.datasets import exponential_counts
 from pipeline.heads import Head, average_heads
 from pipeline.metrics import Scores
@@ -33,6 +34,9 @@ from pipeline.stages.evaluate import evaluate
 from pipeline.stages.fit_head import fit_heads
 
 Lines = dict[str, list[str]]
+
+Scored = Callable[..., Scores]
+"""Gives scores with or without `test_views`."""
 
 HALF_CLASSES, HALF_HELD_OUT, HALF_LARGEST, HALF_RATIO = 50, 45, 455, 91
 """455 to 5 images of a class to train on, and 45 to judge; the smallest has 51 in all."""
@@ -73,6 +77,9 @@ AVERAGED = "the last three as one mean head"
 
 BALANCED = "that head, balanced by folds"
 """As `nolb balance-head --folds 5` scores it, where all classes have as many images that judge."""
+
+REFITTED = "the same with new weights"
+"""As `nolb balance-head --refit 0.5 --folds 5` scores it."""
 
 
 @dataclass(frozen=True)
@@ -185,18 +192,22 @@ def _measured(store: Store, seeds: int) -> dict[str, dict[bool, list[float]]]:
             [heads[replace(config, seed=min(seed, _n(config, seeds) - 1))] for config in recipe]
             for seed in range(max(_n(config, seeds) for config in recipe))
         ]
-        reached[name] = _over_seeds(store, ensembles)
+        reached[name] = _over_seeds(
+            store, [partial(_together, store, heads) for heads in ensembles]
+        )
     means = [average_heads(heads) for heads in ensembles]
-    reached[AVERAGED] = _over_seeds(store, [[head] for head in means])
+    reached[AVERAGED] = _over_seeds(store, [partial(_together, store, [head]) for head in means])
     if _judges_equally(store):
-        reached[BALANCED] = _over_seeds(store, means)
+        for row, config in ((BALANCED, BalanceConfig()), (REFITTED, BalanceConfig(refit=0.5))):
+            balanced = [partial(score_by_folds, head, store, None, config) for head in means]
+            reached[row] = _over_seeds(store, balanced)
     return reached
 
 
-def _over_seeds(store: Store, decided: Sequence[Sequence[Head] | Head]) -> dict[bool, list[float]]:
-    """Means over the seeds' ensembles, or heads to balance, without and with test views."""
+def _over_seeds(store: Store, scored: Sequence[Scored]) -> dict[bool, list[float]]:
+    """Means over the seeds, without and with test views."""
     return {
-        views: np.mean([_judged(store, heads, views) for heads in decided], axis=0).tolist()
+        views: np.mean([_judged(store, one(test_views=views)) for one in scored], axis=0).tolist()
         for views in (False, True)
     }
 
@@ -211,15 +222,16 @@ def _n(config: FitConfig, seeds: int) -> int:
     return 1 if config.solver == "l-bfgs" or config.head == "logit-adjusted" else seeds
 
 
-def _judged(store: Store, heads: Sequence[Head] | Head, test_views: bool) -> tuple[float, ...]:
-    """What several heads of equal weight, without the old one, or a balanced one reach."""
-    if isinstance(heads, Head):
-        scores = score_by_folds(heads, store, test_views=test_views)
-    elif len(heads) == 1:
-        scores = evaluate(store, heads[0], test_views=test_views)
-    else:
-        weights = [0.0, *[1.0] * len(heads)]
-        scores = evaluate(store, heads, weights=weights, test_views=test_views)
+def _together(store: Store, heads: Sequence[Head], *, test_views: bool) -> Scores:
+    """Scores of one head, or of several of equal weight without the old one."""
+    if len(heads) == 1:
+        return evaluate(store, heads[0], test_views=test_views)
+    weights = [0.0, *[1.0] * len(heads)]
+    return evaluate(store, heads, weights=weights, test_views=test_views)
+
+
+def _judged(store: Store, scores: Scores) -> tuple[float, ...]:
+    """What scores come to."""
     recalls = np.array([recall for recall in scores.recalls if recall is not None])
     judged = Judged(
         scores.mean_recall, scores.harmonic_mean, _smoothed(scores, store.class_counts),

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.machine import describe, seconds, spread
 from cache import open_store
-from pipeline.config import Grid, parse_grid
+from pipeline.config import Temperatures, parse_temperatures
 from pipeline.cores import available_cores
 from pipeline.ensemble import LogitBlock, ensemble_predictions, logit_blocks, mixture_predictions
 from pipeline.heads import load_head
@@ -84,7 +84,7 @@ def cell_by_cell(block: LogitBlock, cells: Sequence[tuple[float, float]]) -> int
     return sum(int(np.sum(ensemble_predictions(old, new, *cell) == block.labels)) for cell in cells)
 
 
-def log_sum_exps(block: LogitBlock, grid: Grid, dtype: type[Any]) -> list[Floats]:
+def log_sum_exps(block: LogitBlock, grid: Temperatures, dtype: type[Any]) -> list[Floats]:
     """Of both heads at every temperature: one pass each, and nothing else."""
     sums = []
     for logits in block.logits:
@@ -126,7 +126,7 @@ def main(
     else:
         blocks = drawn_blocks(rows, classes, independent=independent)
     n, n_classes = sum(len(b.labels) for b in blocks), blocks[0].logits[0].shape[1]
-    grid = parse_grid(f"0.25:16:{cells}")
+    grid = parse_temperatures(f"0.25:16:{cells}")
     members = plane_members(np.array(grid), np.array(grid))
     print(f"cells, rows, classes     {cells} x {cells}, {n:,}, {n_classes:,}; {threads} threads")
     compare(blocks, grid, members, threads=threads, runs=runs)
@@ -136,7 +136,7 @@ def main(
 
 
 def compare(
-    blocks: Blocks, grid: Grid, members: tuple[Member, ...], *, threads: int, runs: int
+    blocks: Blocks, grid: Temperatures, members: tuple[Member, ...], *, threads: int, runs: int
 ) -> None:
     """Time all in turn and check the cells that the plain way looked at."""
     n, n_classes = sum(len(b.labels) for b in blocks), blocks[0].logits[0].shape[1]

@@ -24,6 +24,7 @@ class Catalogue:
     """Header, class counts and records: small, read whole when a store is opened."""
 
     header: Header
+    """What the store holds."""
     class_counts: tuple[int, ...]
     """(C) usable training samples of each class."""
     records: Mapping[str, tuple[ShardRecord, ...]] = field(hash=False)
@@ -65,7 +66,7 @@ class Catalogue:
 
     @classmethod
     def from_text(cls, text: str, path: Path) -> Catalogue:
-        """Read what :meth:`to_text` wrote.
+        """Read what `to_text` wrote.
 
         Raises:
             StoreFormatError: this is none of ours, or one of another version.

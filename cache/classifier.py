@@ -49,7 +49,7 @@ class Classifier:
         object.__setattr__(self, "scale", float(self.scale))
 
     def logits(self, features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-        """Return ``scale * (features @ weight.T) + bias``: (N, D) -> (N, C) float32."""
+        """Return `scale * (features @ weight.T) + bias`: (N, D) -> (N, C) float32."""
         rows, weight = features.astype(np.float32, copy=False), self.weight
         if self.normalized:
             rows, weight = _unit_rows(rows), _unit_rows(weight)

@@ -26,7 +26,7 @@ def convert_store(
     overwrite: bool = False,
     on_shard: Callable[[int, int], None] | None = None,
 ) -> Store:
-    """Write a store anew; the suffix of ``target`` chooses its format.
+    """Write a store anew; the suffix of `target` chooses its format.
 
     Format and size of the shards change no number, and there and back again gives equal bytes.
     The type of the features is part of a store's identity: "float16" makes the store that an
@@ -39,7 +39,7 @@ def convert_store(
         dtype: "float32" or "float16"; None: as it is.
         shard_rows: rows of a shard; None: as it is.
         resume: go on with an interrupted conversion; begin one where there is none.
-        overwrite: replace what stands at ``target``, once the new store is complete.
+        overwrite: replace what stands at `target`, once the new store is complete.
         on_shard: called with the number of shards written, and of all.
 
     Returns:
@@ -47,7 +47,7 @@ def convert_store(
 
     Raises:
         StoreError: the two are the same, the type is unknown or would lie, float16 overflows, or
-            ``target`` exists or cannot be written.
+            `target` exists or cannot be written.
         CorruptStoreError: the source is damaged.
     """
     source, target = Path(source), Path(target)

@@ -23,7 +23,7 @@ class Identity:
     """Everything that decides the numbers in a store.
 
     Raises:
-        StoreError: ``dtype`` is neither "float32" nor "float16".
+        StoreError: `dtype` is neither "float32" nor "float16".
     """
 
     model: str
@@ -33,7 +33,7 @@ class Identity:
     backbone: str
     """sha256 of the backbone's weights."""
     classifier: str
-    """sha256 of the old head, :meth:`cache.Classifier.digest`."""
+    """sha256 of the old head, `cache.Classifier.digest`."""
     preprocessing: str
     """The test-time transform, printed."""
     compute: str
@@ -45,7 +45,7 @@ class Identity:
     views: str
     """The views of `train` and of the other splits, printed; "" for none."""
     samples: Mapping[str, str] = field(hash=False)
-    """Split name -> :func:`samples_digest` over its ordered ids and labels."""
+    """Split name -> `samples_digest` over its ordered ids and labels."""
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
@@ -54,7 +54,7 @@ class Identity:
         object.__setattr__(self, "samples", MappingProxyType(in_order))
 
     def differences(self, other: Identity) -> list[str]:
-        """Name every field in which ``other`` differs, as "field: this X, that Y"."""
+        """Name every field in which `other` differs, as "field: this X, that Y"."""
         return [*self._differing_words(other, skip=()), *self._differing_samples(other)]
 
     def feature_space_differences(self, other: Identity) -> list[str]:
@@ -89,7 +89,7 @@ class Identity:
 
     @classmethod
     def from_json(cls, value: object) -> Identity:
-        """Read what :meth:`to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             StoreFormatError: a key is unknown or missing, or a value has another type.

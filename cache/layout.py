@@ -45,6 +45,7 @@ class ArrayLayout:
     path: str
     """Name from the root, as "train/features"."""
     shape: tuple[int, ...]
+    """As in the legend above."""
     dtype: str
     """A name that numpy knows, or "string"."""
     row_axis: int = 0
@@ -71,9 +72,9 @@ class ArrayLayout:
     def index(
         self, rows: slice | npt.NDArray[np.bool_], view: int | None = None
     ) -> tuple[Any, ...]:
-        """Return the index that selects ``rows``, a slice or a mask, whatever the row axis.
+        """Return the index that selects `rows`, a slice or a mask, whatever the row axis.
 
-        With ``view`` it selects them of one view of an array (V, N, D).
+        With `view` it selects them of one view of an array (V, N, D).
         """
         if view is not None:
             return (view, rows)
@@ -89,12 +90,15 @@ class SplitHeader:
     """What the header says about a split."""
 
     name: str
+    """"train", "test" or another."""
     n_samples: int
+    """N."""
     n_views: int
+    """V, 0 for none."""
     ids: str
-    """:func:`cache.identity.ids_digest`."""
+    """`cache.identity.ids_digest`."""
     labels: str
-    """:func:`cache.shards.array_digest`."""
+    """`cache.shards.array_digest`."""
 
     @classmethod
     def of(cls, split: SplitSpec) -> SplitHeader:
@@ -104,7 +108,11 @@ class SplitHeader:
 
     @classmethod
     def from_json(cls, value: object) -> SplitHeader:
-        """Read a split's part of the header, strictly."""
+        """Read a split's part of the header, strictly.
+
+        Raises:
+            StoreFormatError: it is none.
+        """
         where = "A split of the header"
         found = Fields(value, where, ("name", "n_samples", "n_views", "ids", "labels"))
         name, n_samples = found.text("name"), found.count("n_samples")
@@ -119,16 +127,25 @@ class Header:
     """All that must be known to read a store; it stands in the root's attributes."""
 
     identity: Identity
+    """What was extracted and by what."""
     class_names: tuple[str, ...]
+    """(C) names in the order of the labels."""
     feature_width: int
+    """D."""
     classifier: str
-    """:meth:`cache.Classifier.digest`."""
+    """`cache.Classifier.digest`."""
     has_bias: bool
+    """Whether the old head has a bias."""
     splits: tuple[SplitHeader, ...]
+    """In their order."""
     dtype: str
+    """Stored type of features and views: "float32" or "float16"."""
     store_logits: bool
+    """Whether the old logits are stored; otherwise they are recomputed."""
     shard_rows: int
+    """Rows of a shard; the last one of a split may be shorter."""
     provenance: Mapping[str, JSON] = field(hash=False)
+    """Whatever the maker noted."""
 
     @classmethod
     def of(cls, spec: StoreSpec) -> Header:
@@ -165,7 +182,7 @@ class Header:
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Header:
-        """Read what :meth:`to_json` wrote; ``where`` names the store in the error.
+        """Read what `to_json` wrote; `where` names the store in the error.
 
         Raises:
             StoreFormatError: this is no header of ours, or one of another version.

@@ -17,6 +17,9 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object
     Args:
         package: name of the package.
         homes: module of each public name.
+
+    Returns:
+        A function that raises AttributeError for any other name.
     """
 
     def import_name(name: str) -> object:

@@ -28,12 +28,12 @@ _held: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
 class Lock:
-    """A hold on a file; let go of by :meth:`release`, or by the end of the process.
+    """A hold on a file; let go of by `release`, or by the end of the process.
 
     Args:
         file: the file to lock; it must exist.
         store: the store that messages name.
-        invitation: what the holder's :meth:`share` returned, to hold the file beside it.
+        invitation: what the holder's `share` returned, to hold the file beside it.
 
     Raises:
         StoreLockedError: another holds it, or invites others than us.

@@ -48,8 +48,8 @@ def reopen_store(
         on_shard: called with the number of shards looked at, and of all.
 
     Raises:
-        StoreNotFoundError: no finished store stands at ``path``.
-        StoreExistsError: another extraction into ``path`` was begun and is not finished.
+        StoreNotFoundError: no finished store stands at `path`.
+        StoreExistsError: another extraction into `path` was begun and is not finished.
         StoreLockedError: another process is writing it.
         CorruptStoreError: nothing says any more what it held.
         StoreError: the disk does not take the unfinished store.
@@ -66,8 +66,8 @@ def salvage_header(path: Path | str) -> Header:
     """What a store, which may be damaged, says that it holds; a repair is not begun by that.
 
     Raises:
-        StoreNotFoundError: no finished store stands at ``path``.
-        StoreExistsError: another extraction into ``path`` was begun and is not finished.
+        StoreNotFoundError: no finished store stands at `path`.
+        StoreExistsError: another extraction into `path` was begun and is not finished.
         CorruptStoreError: nothing says any more what it held.
     """
     path = Path(path)

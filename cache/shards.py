@@ -20,12 +20,16 @@ _MAX_REASON = 500  # characters kept of why an image could not be read
 
 @dataclass(frozen=True, order=True)
 class Shard:
-    """Rows ``start`` to ``stop`` of a split, computed by one worker and committed as one."""
+    """Rows `start` to `stop` of a split, computed by one worker and committed as one."""
 
     split: str
+    """The split's name."""
     index: int
+    """Number within the split, from 0."""
     start: int
+    """First row within the split."""
     stop: int
+    """Row after the last."""
 
     @property
     def n_rows(self) -> int:
@@ -47,7 +51,7 @@ class Shard:
 
 
 def shards_of(n_rows: int, shard_rows: int, split: str) -> tuple[Shard, ...]:
-    """Cut ``n_rows`` rows into shards of ``shard_rows``; the last one takes what is left."""
+    """Cut `n_rows` rows into shards of `shard_rows`; the last one takes what is left."""
     starts = range(0, n_rows, shard_rows)
     return tuple(
         Shard(split, index, start, min(start + shard_rows, n_rows))
@@ -60,10 +64,11 @@ class ShardRecord:
     """The statement that a shard is complete, and what its bytes must be."""
 
     shard: Shard
+    """Which."""
     arrays: Mapping[str, str] = field(hash=False)
-    """Name within the split ("features", "logits", "views") -> :func:`array_digest`."""
+    """Name within the split ("features", "logits", "views") -> `array_digest`."""
     ids: str
-    """:func:`cache.identity.ids_digest` over the shard's sample ids."""
+    """`cache.identity.ids_digest` over the shard's sample ids."""
     failures: Mapping[int, str] = field(hash=False)
     """Row of the split -> why its image could not be read; such rows hold NaN."""
 
@@ -98,7 +103,7 @@ class ShardRecord:
 
     @classmethod
     def from_text(cls, text: str | bytes, where: str) -> ShardRecord:
-        """Read what :meth:`to_text` wrote; ``where`` names the record in the error.
+        """Read what `to_text` wrote; `where` names the record in the error.
 
         Raises:
             StoreFormatError: the text is no record.
@@ -122,13 +127,14 @@ class ShardRecord:
 def array_digest(array: npt.NDArray[Any]) -> str:
     """Return the sha256 over the type, the shape and the little-endian bytes of an array."""
     # The views of a shard, (V, n, D), lie in V blocks: hashed one by one, none is copied.
-    return blocks_digest(array.dtype, array.shape, array if array.ndim > 2 else (array,))  # noqa: PLR2004 - a matrix is one block
+    blocks = array if array.ndim > 2 else (array,)  # noqa: PLR2004  # a matrix is one block
+    return blocks_digest(array.dtype, array.shape, blocks)
 
 
 def blocks_digest(
     dtype: npt.DTypeLike, shape: tuple[int, ...], blocks: Iterable[npt.NDArray[Any]]
 ) -> str:
-    """Return :func:`array_digest` of the array that the blocks make one after the other."""
+    """Return `array_digest` of the array that the blocks make one after the other."""
     little = np.dtype(dtype).newbyteorder("<")
     digest = hashlib.sha256(f"{little.str}{shape}".encode("ascii"))
     for block in blocks:
@@ -144,7 +150,7 @@ def tidy_reason(reason: str) -> str:
 
 
 def finite_rows(array: npt.NDArray[np.floating[Any]], row_axis: int) -> npt.NDArray[np.bool_]:
-    """Return (n,) whether all of a row's numbers are finite; the rows lie along ``row_axis``."""
+    """Return (n,) whether all of a row's numbers are finite; the rows lie along `row_axis`."""
     others = tuple(axis for axis in range(array.ndim) if axis != row_axis)
     if array.dtype == np.float16:
         # NaN and infinity have all exponent bits set; on integers this is three times as fast.

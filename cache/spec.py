@@ -83,7 +83,7 @@ class StoreSpec:
     """
 
     identity: Identity
-    """What is extracted and by what; its ``samples`` must be those of ``splits``."""
+    """What is extracted and by what; its `samples` must be those of `splits`."""
     class_names: tuple[str, ...]
     """(C) names in the order of the labels."""
     classifier: Classifier

@@ -31,7 +31,7 @@ def open_store(path: Path | str) -> Store:
     """Open a finished store for reading.
 
     Raises:
-        StoreNotFoundError: nothing stands at ``path``.
+        StoreNotFoundError: nothing stands at `path`.
         IncompleteStoreError: only its unfinished form does; the message counts what is missing.
         StoreFormatError: what stands there is no nolb store, or of a version not known here.
         CorruptStoreError: its header or its records are damaged.
@@ -69,7 +69,7 @@ def unfinished_message(path: Path, shards: tuple[Shard, ...], missing: list[Shar
 class Store(Closable):
     """A finished store: complete, and read-only.
 
-    ``store["train"]`` is a :class:`Split`, ``"val" in store`` tells whether there is one. Close the
+    `store["train"]` is a `Split`, `"val" in store` tells whether there is one. Close the
     store, or use it as a context manager.
     """
 
@@ -188,7 +188,11 @@ class Split:
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(N,) class of each sample."""
+        """(N,) class of each sample.
+
+        Raises:
+            CorruptStoreError: the bytes are not those that were written.
+        """
         layout = self._header.small_arrays()[f"{self.name}/labels"]
         labels = self._store.sealed.read(layout, slice(0, self.n_samples))
         if array_digest(labels) != self._about.labels:
@@ -197,7 +201,11 @@ class Split:
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """(N) paths relative to the data root."""
+        """(N) paths relative to the data root.
+
+        Raises:
+            CorruptStoreError: the bytes are not those that were written.
+        """
         ids = tuple(self._store.sealed.read_texts(f"{self.name}/ids"))
         if ids_digest(ids) != self._about.ids:
             raise damaged(self._path, f"the ids of '{self.name}' are not those written")
@@ -364,7 +372,11 @@ class Split:
 
 
 def read_classifier(path: Path, sealed: Sealed, catalogue: Catalogue) -> Classifier:
-    """Read the old head and compare it with the header's digest."""
+    """Read the old head and compare it with the header's digest.
+
+    Raises:
+        CorruptStoreError: it is not the one that was written.
+    """
     layouts = catalogue.header.small_arrays()
     of_all = slice(0, len(catalogue.header.class_names))
     weight = sealed.read(layouts["classifier/weight"], of_all)

@@ -17,7 +17,7 @@ parsed takes many times the memory of its text."""
 
 
 def canonical(value: JSON) -> str:
-    """Return the one text that stands for ``value``: sorted keys, no spaces, no NaN.
+    """Return the one text that stands for `value`: sorted keys, no spaces, no NaN.
 
     Raises:
         TypeError: a value is no JSON.
@@ -29,7 +29,7 @@ def canonical(value: JSON) -> str:
 
 
 def parse(text: str | bytes, where: str) -> JSON:
-    """Return the value that ``text`` stands for; ``where`` names it in the error.
+    """Return the value that `text` stands for; `where` names it in the error.
 
     Raises:
         StoreFormatError: the text is no JSON, or too long to be ours.
@@ -46,7 +46,7 @@ class Fields:
     """A JSON object whose fields are taken by name and type.
 
     Raises:
-        StoreFormatError: ``value`` is no object, or its keys are not exactly ``keys``; the methods
+        StoreFormatError: `value` is no object, or its keys are not exactly `keys`; the methods
             raise it when a field has another type.
     """
 

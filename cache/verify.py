@@ -21,6 +21,7 @@ class Problem:
     """One thing that is not as it was written."""
 
     message: str
+    """One sentence."""
     shard: Shard | None = None
     """The shard to write again; None where the damage lies outside the shards."""
 
@@ -39,7 +40,7 @@ def verify_store(path: Path | str, *, full: bool = True) -> list[Problem]:
         What is wrong, in the order of the store; empty where all is as written.
 
     Raises:
-        StoreNotFoundError: nothing stands at ``path``.
+        StoreNotFoundError: nothing stands at `path`.
         IncompleteStoreError: only an unfinished store does.
         StoreFormatError: what stands there is no nolb store.
     """

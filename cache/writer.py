@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from cache.backends import backend_for
 from cache.backends.contract import Backend, Contents, Draft
-from cache.catalogue import Catalogue, failures_of, require_ours
+from cache.catalogue import Catalogue, failures_of, require_ours, salvage_catalogue
 from cache.closable import Closable
 from cache.errors import (
     CorruptStoreError,
@@ -39,7 +40,7 @@ _FLOATS = ("float16", "float32")
 def create_store(path: Path | str, spec: StoreSpec, *, overwrite: bool = False) -> StoreWriter:
     """Begin a store; its suffix, .zarr, .h5 or .memory, says of what kind.
 
-    Until :meth:`StoreWriter.seal` it lives beside ``path``, and nothing stands at ``path`` but what
+    Until `StoreWriter.seal` it lives beside `path`, and nothing stands at `path` but what
     stood there before.
 
     Args:
@@ -49,7 +50,7 @@ def create_store(path: Path | str, spec: StoreSpec, *, overwrite: bool = False) 
             sealed. Only stores are replaced, nothing else.
 
     Raises:
-        StoreExistsError: a store, finished or not, is there, and ``overwrite`` is not set.
+        StoreExistsError: a store, finished or not, is there, and `overwrite` is not set.
         StoreFormatError: something else is there, or the suffix is unknown.
         StoreLockedError: another process is writing it.
         StoreError: the folder does not exist or cannot be written.
@@ -75,7 +76,7 @@ def resume_store(path: Path | str, spec: StoreSpec) -> StoreWriter:
 
     Args:
         path: the store to be.
-        spec: what is to be extracted, as for :func:`create_store`.
+        spec: what is to be extracted, as for `create_store`.
 
     Raises:
         StoreNotFoundError: nothing was begun there.
@@ -103,7 +104,7 @@ def join_store(path: Path | str, spec: StoreSpec, invitation: str) -> StoreWrite
     Args:
         path: the store to be.
         spec: what is to be extracted, the same as in the process that began it.
-        invitation: what :meth:`StoreWriter.share` returned there.
+        invitation: what `StoreWriter.share` returned there.
 
     Raises:
         StoreNotFoundError: nothing is being written there.
@@ -131,6 +132,9 @@ def _require_replaceable(backend: Backend, path: Path) -> None:
         with backend.open_sealed(path) as sealed:
             require_ours(sealed.attributes(), path)
     except CorruptStoreError:
+        with suppress(CorruptStoreError):
+            salvage_catalogue(None, backend.read_spare(path), path)
+            return
         raise StoreFormatError(
             f"{path} cannot be told to be a store of nolb, so it is not replaced; move it away."
         ) from None
@@ -157,8 +161,8 @@ def _require_same(path: Path, theirs: Header, ours: Header) -> None:
 class StoreWriter(Closable):
     """Fills a store shard by shard.
 
-    A shard that :meth:`write_shard` has returned for is safe against any crash. One thread may
-    write while others read :attr:`path` and :attr:`spec`. Left without :meth:`seal`, the store
+    A shard that `write_shard` has returned for is safe against any crash. One thread may
+    write while others read `path` and `spec`. Left without `seal`, the store
     stays unfinished and can be resumed.
     """
 
@@ -212,11 +216,11 @@ class StoreWriter(Closable):
         """Write one shard of n rows and record it; durable on return.
 
         Args:
-            shard: one of :meth:`missing`; one that is complete is written anew.
+            shard: one of `missing`; one that is complete is written anew.
             features: (n, D) float32 or float16.
             logits: (n, C), or None where the store keeps none.
             views: (V, n, D), or None where the split has none.
-            failures: row of the split, ``shard.start`` to ``shard.stop - 1``, -> why its image
+            failures: row of the split, `shard.start` to `shard.stop - 1`, -> why its image
                 could not be read. Whatever the arrays hold there is stored as NaN.
 
         Raises:
@@ -290,7 +294,7 @@ class StoreWriter(Closable):
         return stored
 
     def share(self) -> str:
-        """Let other processes write shards too; :func:`join_store` needs what this returns."""
+        """Let other processes write shards too; `join_store` needs what this returns."""
         return self._draft.share()
 
     def alone(self) -> bool:

@@ -12,35 +12,45 @@ from typing import TYPE_CHECKING
 from cache.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from cache import Store, open_store
-    from pipeline.checkpoints import load_checkpoint
-    from pipeline.config import ExtractConfig, FitConfig, PretrainConfig, SweepConfig
-    from pipeline.errors import NolbError
-    from pipeline.estimator import GMLClassifier
-    from pipeline.heads import Head, average_heads, load_head, save_head
-    from pipeline.losses import gml
-    from pipeline.metrics import Scores
-    from pipeline.recipes import load_recipe
-    from pipeline.stages.balance_head import (
-        balance_head,
-        pool_of_images,
-        pool_of_store,
-        score_by_folds,
-        score_pool,
-        score_pool_by_folds,
-    )
-    from pipeline.stages.evaluate import evaluate
-    from pipeline.stages.export import export
-    from pipeline.stages.extract import extract
-    from pipeline.stages.fit_head import fit_head
-    from pipeline.stages.pretrain import pretrain
-    from pipeline.stages.repair import repair
-    from pipeline.stages.report import make_report, save_report
-    from pipeline.stages.study import study
-    from pipeline.stages.sweep_temps import save_sweep, sweep_temps
-    from pipeline.studying import grid_configs, save_study
+    from cache import Store as Store
+    from cache import open_store as open_store
+    from pipeline.checkpoints import load_checkpoint as load_checkpoint
+    from pipeline.config import BalanceConfig as BalanceConfig
+    from pipeline.config import ExtractConfig as ExtractConfig
+    from pipeline.config import FitConfig as FitConfig
+    from pipeline.config import PretrainConfig as PretrainConfig
+    from pipeline.config import SweepConfig as SweepConfig
+    from pipeline.errors import NolbError as NolbError
+    from pipeline.estimator import GMLClassifier as GMLClassifier
+    from pipeline.heads import Head as Head
+    from pipeline.heads import average_heads as average_heads
+    from pipeline.heads import load_head as load_head
+    from pipeline.heads import save_head as save_head
+    from pipeline.losses import gml as gml
+    from pipeline.metrics import Scores as Scores
+    from pipeline.pools import pool_of_images as pool_of_images
+    from pipeline.pools import pool_of_store as pool_of_store
+    from pipeline.recipes import load_recipe as load_recipe
+    from pipeline.stages.balance_head import balance_head as balance_head
+    from pipeline.stages.balance_head import score_by_folds as score_by_folds
+    from pipeline.stages.balance_head import score_pool as score_pool
+    from pipeline.stages.balance_head import score_pool_by_folds as score_pool_by_folds
+    from pipeline.stages.evaluate import evaluate as evaluate
+    from pipeline.stages.export import export as export
+    from pipeline.stages.extract import extract as extract
+    from pipeline.stages.fit_head import fit_head as fit_head
+    from pipeline.stages.pretrain import pretrain as pretrain
+    from pipeline.stages.repair import repair as repair
+    from pipeline.stages.report import make_report as make_report
+    from pipeline.stages.report import save_report as save_report
+    from pipeline.stages.study import study as study
+    from pipeline.stages.sweep_temps import sweep_temps as sweep_temps
+    from pipeline.studying import grid_configs as grid_configs
+    from pipeline.studying import save_study as save_study
+    from pipeline.sweep_files import save_sweep as save_sweep
 
 _HOMES = {
+    "BalanceConfig": "pipeline.config",
     "ExtractConfig": "pipeline.config",
     "FitConfig": "pipeline.config",
     "GMLClassifier": "pipeline.estimator",
@@ -63,14 +73,14 @@ _HOMES = {
     "load_recipe": "pipeline.recipes",
     "make_report": "pipeline.stages.report",
     "open_store": "cache",
-    "pool_of_images": "pipeline.stages.balance_head",
-    "pool_of_store": "pipeline.stages.balance_head",
+    "pool_of_images": "pipeline.pools",
+    "pool_of_store": "pipeline.pools",
     "pretrain": "pipeline.stages.pretrain",
     "repair": "pipeline.stages.repair",
     "save_head": "pipeline.heads",
     "save_report": "pipeline.stages.report",
     "save_study": "pipeline.studying",
-    "save_sweep": "pipeline.stages.sweep_temps",
+    "save_sweep": "pipeline.sweep_files",
     "score_by_folds": "pipeline.stages.balance_head",
     "score_pool": "pipeline.stages.balance_head",
     "score_pool_by_folds": "pipeline.stages.balance_head",
@@ -78,44 +88,7 @@ _HOMES = {
     "sweep_temps": "pipeline.stages.sweep_temps",
 }
 
-__all__ = [
-    "ExtractConfig",
-    "FitConfig",
-    "GMLClassifier",
-    "Head",
-    "NolbError",
-    "PretrainConfig",
-    "Scores",
-    "Store",
-    "SweepConfig",
-    "average_heads",
-    "balance_head",
-    "evaluate",
-    "export",
-    "extract",
-    "fit_head",
-    "gml",
-    "grid_configs",
-    "load_checkpoint",
-    "load_head",
-    "load_recipe",
-    "make_report",
-    "open_store",
-    "pool_of_images",
-    "pool_of_store",
-    "pretrain",
-    "repair",
-    "save_head",
-    "save_report",
-    "save_study",
-    "save_sweep",
-    "score_by_folds",
-    "score_pool",
-    "score_pool_by_folds",
-    "study",
-    "sweep_temps",
-]
-
+__all__ = list(_HOMES)
 
 __getattr__ = lazy_names(__name__, _HOMES)
 

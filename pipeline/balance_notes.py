@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.balanced import in_words, views_balanced_for, was_balanced_on
+from pipeline.balanced import views_balanced_for, was_balanced_on, what_is_classified
 from pipeline.ensemble import averaged_views
 from pipeline.errors import HeadError
 
@@ -54,8 +54,8 @@ def _views(name: str, head: Head, views: int, stored: int) -> Iterator[str]:
         return
     if bool(wanted) != bool(views):
         yield (
-            f"{name} was balanced for {in_words(wanted)}, on which it predicts; these scores are "
-            f"of {in_words(views)}."
+            f"{name} was balanced for {what_is_classified(wanted)}, on which it predicts; these "
+            f"scores are of {what_is_classified(views)}."
         )
     elif stored and not views:
         yield (

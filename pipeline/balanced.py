@@ -83,7 +83,7 @@ def was_balanced_on(head: Head, split: str) -> bool:
     )
 
 
-def in_words(test_views: int) -> str:
+def what_is_classified(test_views: int) -> str:
     """What of an image is classified."""
     return f"the mean feature of {1 + test_views} views" if test_views else "the clean image alone"
 
@@ -122,4 +122,4 @@ def _items(value: JSON) -> Sequence[JSON]:
 
 def _each(views: Iterable[int]) -> str:
     """Different numbers of test views in words, the fewest first."""
-    return "differently, " + " and ".join(f"one for {in_words(n)}" for n in sorted(views))
+    return "differently, " + " and ".join(f"one for {what_is_classified(n)}" for n in sorted(views))

@@ -13,18 +13,16 @@ Legend: N images, C classes, l logits (N, C), b and w shifts (C,), q the classes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
+from pipeline.config.balance import BalanceConfig, Mean
 from pipeline.ensemble import Logits
 from pipeline.errors import EvaluationError
 from pipeline.metrics import Floats, Ints, count_per_class
-
-Mean = Literal["harmonic", "geometric", "arithmetic"]
-"""Which mean of the recalls is lifted."""
 
 MEANS: tuple[Mean, ...] = get_args(Mean)
 
@@ -33,10 +31,9 @@ SHARPNESS = 4.0
 10 were equally good for matching, where 1, the probabilities themselves, was worse; and 2 to 8 for
 levelling (docs/recipe.md)."""
 
-TEMPERATURE = 1.5
-"""Divides the logits before they are taken as probabilities. Heads are too sure of images that they
-were not fitted on: on held-out images 1.2 to 2 gave the best likelihood, and 1 to 3 recalls that
-differ by a point (docs/recipe.md)."""
+TEMPERATURE = BalanceConfig.temperature
+"""On held-out images 1.2 to 2 gave the best likelihood, and 1 to 3 recalls that differ by a point
+(docs/recipe.md)."""
 
 CLOSE = 0.01
 """A share that is this part of the smallest wanted share away from what is wanted is reached."""
@@ -52,23 +49,6 @@ ROUNDS = 500
 
 BLOCK_BYTES = 2**25
 """Memory for one block of rows in float64 (32 MiB); a few such are held."""
-
-
-def balancing_shifts(
-    logits: Logits,
-    shares: Floats,
-    mean: Mean = "harmonic",
-    temperature: float = TEMPERATURE,
-) -> Floats:
-    """Both steps: b + w (C,) of mean 0, see `matching_shifts` and `levelling_shifts`.
-
-    Raises:
-        EvaluationError: if shapes disagree, there is no row, or a number is out of range.
-    """
-    shifts = matching_shifts(logits, shares)
-    # Of the logits' type: a pool in float32 is not doubled.
-    matched = logits + shifts.astype(logits.dtype)
-    return shifts + levelling_shifts(matched, shares, mean, temperature)
 
 
 def matching_shifts(logits: Logits, shares: Floats, sharpness: float = SHARPNESS) -> Floats:
@@ -177,8 +157,10 @@ def decided_shares(logits: Logits) -> Floats:
     return count_per_class(decisions, np.shape(logits)[1]) / len(decisions)
 
 
-def estimated_recalls(logits: Logits, shares: Floats, temperature: float, shifts: Floats) -> Floats:
-    """Recalls (C,) in percent of the decisions of logits + shifts, estimated without labels.
+def estimated_recalls(
+    logits: Logits, shares: Floats, temperature: float, decisions: Ints
+) -> Floats:
+    """Recalls (C,) in percent of decisions, estimated without labels.
 
     Of a class's probability among the images, the part that lies on those decided for it. The order
     of the classes is worth more than the figures, which are too high where a head is too sure.
@@ -187,34 +169,18 @@ def estimated_recalls(logits: Logits, shares: Floats, temperature: float, shifts
         logits: (N, C), as `matching_shifts` leaves them.
         shares: (C,) of the classes among the images.
         temperature: divides the logits of the probabilities, as in `levelling_shifts`.
-        shifts: (C,) for the decisions.
+        decisions: (N,) classes, of these logits or of others.
     """
     log_q = np.log(shares)
     hits, mass = np.zeros(len(shares)), np.zeros(len(shares))
+    done = 0
     for block in _blocks(logits):
         probabilities = softmax(block / temperature + log_q, axis=1)
-        decisions = (block + shifts).argmax(axis=1)
-        own = probabilities[np.arange(len(decisions)), decisions]
-        hits += np.bincount(decisions, own, len(shares))
+        decided = decisions[done : done + len(block)]
+        hits += np.bincount(decided, probabilities[np.arange(len(block)), decided], len(shares))
         mass += probabilities.sum(axis=0)
+        done += len(block)
     return np.asarray(100 * hits / mass)
-
-
-def decisions_by_folds(logits: Logits, folds: Ints, shifts_of: Callable[[Logits], Floats]) -> Ints:
-    """Decisions (N,), each by the shifts of the other folds' images.
-
-    So no image has had a say in the shifts that decide on it.
-
-    Args:
-        logits: (N, C).
-        folds: (N,) fold of each image, two folds at least.
-        shifts_of: logits (M, C) -> shifts (C,).
-    """
-    decisions = np.empty(len(folds), np.int64)
-    for fold in np.unique(folds):
-        own = folds == fold
-        decisions[own] = (logits[own] + shifts_of(logits[~own])).argmax(axis=1)
-    return decisions
 
 
 def _check(logits: Logits, shares: Floats) -> None:

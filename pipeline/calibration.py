@@ -5,6 +5,7 @@ Legend: N rows, B rows of a block, C classes, K heads, F folds, T temperatures, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.checked_json import Values
 from pipeline.ensemble import LogitBlock, Logits, mixture_probabilities, softmax
 from pipeline.errors import EvaluationError
 from pipeline.metrics import Floats, Ints
@@ -63,6 +65,20 @@ class Reliability:
             "accuracy": list(self.accuracy), "confidence": list(self.confidence),
         }  # fmt: skip
 
+    @classmethod
+    def from_json(cls, content: object, where: str) -> Reliability:
+        """What `to_json` wrote; `where` names it in the ValueError of what is not so."""
+        found = Values(content, where)
+        several = isinstance(found.raw("temperature"), list)
+        return cls(
+            temperature=found.temperatures("temperature") if several
+            else found.number("temperature"),
+            nll=found.number("nll") if "nll" in found else math.inf, ece=found.number("ece"),
+            counts=found.counts("counts", N_BINS),
+            accuracy=found.numbers_or_none("accuracy", N_BINS),
+            confidence=found.numbers_or_none("confidence", N_BINS),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -87,6 +103,16 @@ class Calibration:
             "before": {name: r.to_json() for name, r in self.before.items()},
             "after": {name: r.to_json() for name, r in self.after.items()},
         }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, content: object, where: str) -> Calibration:
+        """What `to_json` wrote; `where` names it in the ValueError of what is not so."""
+        found = Values(content, where)
+        before, after = (
+            {name: Reliability.from_json(of.raw(name), of.at(name)) for name in of.names()}
+            for of in (found.inner("before"), found.inner("after"))
+        )
+        return cls(found.text_or_none("fitted_on"), found.text("split"), before, after)
 
 
 class ReliabilitySums:
@@ -159,7 +185,17 @@ def fit_temperatures(
         beta = newer
         if not moving.any():
             break
-    return 1 / beta
+    return 1 / _at_bounds(blocks, beta, folds)
+
+
+def _at_bounds(blocks: Blocks, beta: Floats, folds: Ints | None) -> Floats:
+    """What halving left beside a bound is brought to it, where the likelihood leads beyond."""
+    bounds = np.where(beta < 1, 1 / HIGHEST, 1 / LOWEST)
+    beside = np.abs(np.log(beta / bounds)) < 10 * CLOSE
+    if not beside.any():
+        return beta
+    slope, _ = _likelihood_slopes(blocks, np.where(beside, bounds, beta), folds)
+    return np.where(beside & (slope * (bounds - 1) <= 0), bounds, beta)
 
 
 def measure_calibration(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,16 @@ from pipeline.config import ExtractConfig, FitConfig, SweepConfig, build_config
 from pipeline.datasets import ImageSource, ViewSpec, open_source
 from pipeline.errors import OutputExistsError
 from pipeline.figures import recall_bars
+from pipeline.files import refuse_existing_in, whole_files
 from pipeline.heads import save_head
 from pipeline.metrics import Scores
 from pipeline.recipes import load_recipe
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
-from pipeline.stages.sweep_temps import Sweep, save_sweep, sweep_temps
+from pipeline.stages.sweep_temps import sweep_temps
+from pipeline.sweep import Sweep
+from pipeline.sweep_files import save_sweep
 
 BACKBONE = BACKBONES["small-cnn"]
 DATA = "digits-lt"
@@ -30,6 +33,9 @@ SEED = 0
 EPOCHS = 40
 BATCH_SIZE = 32
 LEARNING_RATE = 0.05
+
+FILES = ("digits.pth", "digits.zarr", "head.safetensors", "sweep", "recalls.png")
+"""What the demo leaves in its folder, the last one being the figure."""
 
 
 @dataclass(frozen=True)
@@ -55,29 +61,38 @@ def run_demo(
     """Train a small CNN on long-tailed digits, then walk the path on it.
 
     Args:
-        out: folder to create.
-        overwrite: replace the folder of an earlier demo.
+        out: folder to create, once everything in it is made.
+        overwrite: replace the files of an earlier demo there.
         say: called with one line before each step.
 
     Raises:
-        OutputExistsError: if the folder exists and is not to be replaced, or is no demo's.
+        OutputExistsError: if the folder holds something and is not to be replaced, or is no demo's.
     """
-    _prepare(out, overwrite=overwrite)
+    refuse_existing_in(out, overwrite=overwrite)
+    if out.is_dir() and any(out.iterdir()) and not (out / FILES[0]).is_file():
+        raise OutputExistsError(f"{out} is not the folder of a demo: give another name.")
+    with whole_files(out, FILES, overwrite=overwrite) as made:
+        scores, sweep = _walk(made, say)
+    return DemoResult(scores, sweep, out, out / FILES[-1])
+
+
+def _walk(out: Path, say: Callable[[str], None]) -> tuple[dict[str, Scores], Sweep]:
+    """The whole path, its files in an empty folder; the scores of all heads, and the plane."""
     recipe = load_recipe(DATA)
     extract_config = build_config(ExtractConfig, recipe.extract, device="cpu")
     fit_config = build_config(FitConfig, recipe.fit_head, seed=SEED)
     sources = {split: f"{DATA}:{split}" for split in ("train", "test")}
     say("1/5  training a small CNN with cross entropy on 110 zeros, 71 ones, ... 2 nines")
-    checkpoint = out / "digits.pth"
+    checkpoint, data, new_head, plane, figure = (out / name for name in FILES)
     train_classifier(checkpoint, extract_config.view_padding)
     say(f"2/5  extract: one pass for features, {extract_config.views} views and old logits")
-    with extract(checkpoint, sources, out / "digits.zarr", extract_config).store as store:
+    with extract(checkpoint, sources, data, extract_config).store as store:
         say("3/5  fit-head: re-training the linear head with the Geometric Mean Loss")
         head = fit_head(store, fit_config).head
-        save_head(head, out / "head.safetensors")
+        save_head(head, new_head)
         say("4/5  sweep-temps: the plane of two temperatures")
         sweep = sweep_temps(store, head, SweepConfig())
-        save_sweep(sweep, out / "sweep")
+        save_sweep(sweep, plane)
         say("5/5  evaluate: every digit's recall")
         t_old, t_new = sweep.chosen
         scores = {
@@ -85,9 +100,8 @@ def run_demo(
             "new": evaluate(store, head),
             "ensemble": evaluate(store, head, t_old=t_old, t_new=t_new),
         }
-        figure = out / "recalls.png"
         recall_bars(scores, store.class_counts, figure)
-    return DemoResult(scores, sweep, out, figure)
+    return scores, sweep
 
 
 def train_classifier(path: Path, padding: int) -> None:
@@ -118,7 +132,9 @@ def train_classifier(path: Path, padding: int) -> None:
             loss.backward()
             optimizer.step()
         schedule.step()
-    torch.save({"state_dict": model.state_dict()}, path)
+    content = io.BytesIO()  # on a full disk torch's own writer ends the whole process
+    torch.save({"state_dict": model.state_dict()}, content)
+    path.write_bytes(content.getbuffer())
 
 
 def _shifted(source: ImageSource, epoch: int, padding: int) -> torch.Tensor:
@@ -129,16 +145,3 @@ def _shifted(source: ImageSource, epoch: int, padding: int) -> torch.Tensor:
         for row, name in enumerate(source.ids)
     ]
     return torch.from_numpy(np.stack(crops))
-
-
-def _prepare(out: Path, *, overwrite: bool) -> None:
-    """Make an empty folder; an earlier demo's is removed only where it was asked for."""
-    if out.exists():
-        if not overwrite:
-            raise OutputExistsError(
-                f"{out} exists: name another folder with --out, or replace it with --overwrite."
-            )
-        if not (out / "digits.pth").is_file():
-            raise OutputExistsError(f"{out} is not the folder of a demo: name another with --out.")
-        shutil.rmtree(out)
-    out.mkdir(parents=True)

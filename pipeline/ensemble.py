@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from pipeline.balanced import sees_test_views
 from pipeline.errors import EvaluationError
 from pipeline.metrics import Bools, Floats, Ints, Scores, score
-from pipeline.old_head import require_old_head
-from pipeline.weights import check_weights, weighed_heads
+from pipeline.mixture import Mixture, check_weights, head_names, require_temperature
+from pipeline.old_head import has_old_head, require_old_head
 
 if TYPE_CHECKING:
     from cache import Split, Store
@@ -51,7 +51,7 @@ def softmax(logits: Logits, temperature: float | Floats = 1.0) -> Floats:
     """
     divisor = np.asarray(temperature, np.float64)
     for value in np.unique(divisor):
-        _require_temperature(float(value))
+        require_temperature(float(value))
     # In one order of memory, a row's sum has one order of additions: the same logits give the same
     # bits, whatever array they come in.
     values = np.ascontiguousarray(logits, np.float64)
@@ -62,7 +62,7 @@ def softmax(logits: Logits, temperature: float | Floats = 1.0) -> Floats:
 def softmaxes(logits: Logits, temperatures: Sequence[float] | Floats) -> Floats:
     """Probabilities (T, N, C) of logits (N, C) at each of T temperatures; see `softmax`."""
     for temperature in temperatures:
-        _require_temperature(temperature)
+        require_temperature(temperature)
     values = np.ascontiguousarray(logits, np.float64)
     shifted = values - values.max(axis=-1, keepdims=True)
     probabilities = np.empty((len(temperatures), *values.shape))
@@ -147,6 +147,9 @@ class LogitBlock:
 
     logits: tuple[Logits, ...]
     """(B, C) of each head, in the order in which the heads were given."""
+
+    features: NDArray[np.floating[Any]] | None = None
+    """(B, D) that the heads have seen; None where the stored old logits were enough."""
 
 
 def scored_split(store: Store, name: str) -> Split:
@@ -246,16 +249,15 @@ def logit_blocks(
         stop = min(start + block_rows, rows.n_samples)
         usable = rows.usable[start:stop]
         if usable.any():
-            logits = _logits_of_heads(store, rows, heads, slice(start, stop), n_views)
-            yield LogitBlock(np.asarray(rows.labels[start:stop][usable]), logits)
+            logits, features = _logits_of_heads(store, rows, heads, slice(start, stop), n_views)
+            yield LogitBlock(np.asarray(rows.labels[start:stop][usable]), logits, features)
 
 
 def predict_split(
     store: Store,
     split: str,
     head: Head | Sequence[Head] | None = None,
-    temperatures: Sequence[float] | None = None,
-    weights: Sequence[float] | None = None,
+    mixture: Mixture | None = None,
     test_views: bool | None = None,
 ) -> tuple[NDArray[np.intp], Ints]:
     """Predictions (N,) and labels (N,) of a split's usable rows.
@@ -264,29 +266,20 @@ def predict_split(
         store: a store whose identity agrees with the head's.
         split: name of a split.
         head: the re-trained head, or several; None for the old classifier.
-        temperatures: of the old classifier and of each head, for the ensemble of all; None for
-            the one head alone.
-        weights: of the same in the ensemble, 0 to leave one out; equal where not given.
+        mixture: of the old classifier and each head; None for the one head alone.
         test_views: average test views, as in `averaged_views`.
 
     Raises:
         EvaluationError: see `logit_blocks` and `mixture_probabilities`.
         HeadError: as `averaged_views`, of the heads that have a weight.
     """
-    heads = heads_of(head)
-    if temperatures is None and len(heads) > 1:
-        raise EvaluationError(
-            f"{len(heads)} heads predict together with the old one: give temperatures."
-        )
-    members = weighed_heads(heads, temperatures, weights)
+    members, own = _members(heads_of(head), mixture)
     predictions, labels = [], []
-    for block in logit_blocks(store, split, members.heads, test_views):
-        if members.temperatures is None:  # no temperature changes the order within one head
+    for block in logit_blocks(store, split, members, test_views):
+        if own is None:  # no temperature changes the order within one head
             predictions.append(block.logits[0].argmax(axis=1))
         else:
-            predictions.append(
-                mixture_predictions(block.logits, members.temperatures, members.weights)
-            )
+            predictions.append(mixture_predictions(block.logits, own.temperatures, own.weights))
         labels.append(block.labels)
     return np.concatenate(predictions), np.concatenate(labels)
 
@@ -295,8 +288,7 @@ def score_split(
     store: Store,
     split: str,
     head: Head | Sequence[Head] | None = None,
-    temperatures: Sequence[float] | None = None,
-    weights: Sequence[float] | None = None,
+    mixture: Mixture | None = None,
     test_views: bool | None = None,
 ) -> Scores:
     """Scores of the predictions of `predict_split`; failed rows are counted and left out.
@@ -304,18 +296,31 @@ def score_split(
     Raises:
         EvaluationError: as `predict_split`.
     """
-    predictions, labels = predict_split(store, split, head, temperatures, weights, test_views)
+    predictions, labels = predict_split(store, split, head, mixture, test_views)
     scores = score(
         predictions, labels, store.class_counts, store.class_names, split,
         n_failed=store[split].n_samples - len(labels),
     )  # fmt: skip
-    predictor = "old" if head is None else "new" if temperatures is None else "ensemble"
-    used = None if temperatures is None else tuple(map(float, temperatures))
-    members = weighed_heads(heads_of(head), temperatures, weights)
-    averaged = averaged_views(store, split, test_views, members.heads)
+    members, _ = _members(heads_of(head), mixture)
     return dataclasses.replace(
-        scores, predictor=predictor, temperatures=used, test_views=averaged
-    )  # fmt: skip
+        scores,
+        predictor="old" if head is None else "new" if mixture is None else "ensemble",
+        temperatures=None if mixture is None else tuple(map(float, mixture.temperatures)),
+        test_views=averaged_views(store, split, test_views, members),
+    )
+
+
+def score_each(
+    store: Store, split: str, heads: Sequence[Head], test_views: bool | None = None
+) -> dict[str, Scores]:
+    """Scores of each head alone, by name: the old one's, where there is one, come first."""
+    old, *new = head_names(len(heads))
+    found = {}
+    if has_old_head(store):
+        found[old] = score_split(store, split, test_views=test_views)
+    for name, head in zip(new, heads, strict=True):
+        found[name] = score_split(store, split, head, test_views=test_views)
+    return found
 
 
 def heads_of(head: Head | Sequence[Head] | None) -> list[Head]:
@@ -325,10 +330,17 @@ def heads_of(head: Head | Sequence[Head] | None) -> list[Head]:
     return list(head) if isinstance(head, Sequence) else [head]
 
 
-def _require_temperature(temperature: float) -> None:
-    """Raise unless it is a number above 0."""
-    if not 0 < temperature < math.inf:
-        raise EvaluationError(f"A temperature must be a number above 0, not {temperature}.")
+def _members(
+    heads: Sequence[Head], mixture: Mixture | None
+) -> tuple[Sequence[Head | None], Mixture | None]:
+    """The heads whose logits a prediction needs, and how they are mixed."""
+    if mixture is not None:
+        return mixture.among(heads)
+    if len(heads) > 1:
+        raise EvaluationError(
+            f"{len(heads)} heads predict together with the old one: give temperatures."
+        )
+    return [*heads] or [None], None
 
 
 def _softmax_of_shifted(shifted: Floats, temperature: float | Floats, out: Floats) -> Floats:
@@ -342,8 +354,8 @@ def _softmax_of_shifted(shifted: Floats, temperature: float | Floats, out: Float
 
 def _logits_of_heads(
     store: Store, split: Split, heads: Sequence[Head | None], block: slice, n_views: int
-) -> tuple[Logits, ...]:
-    """Every head's logits (B, C) of the usable rows of a block, checked."""
+) -> tuple[tuple[Logits, ...], NDArray[np.floating[Any]] | None]:
+    """Every head's logits (B, C) of the usable rows of a block, checked, and their features."""
     usable = split.usable[block]
     rows = block.start + np.flatnonzero(usable)
     features = None
@@ -360,7 +372,7 @@ def _logits_of_heads(
         what = "old logits" if head is None else "logits"
         _require_usable(np.isfinite(logits.max(axis=1)), split, rows, what)
         found.append(logits)
-    return tuple(found)
+    return tuple(found), features
 
 
 def _features(split: Split, block: slice, n_views: int) -> NDArray[np.floating[Any]]:

@@ -14,6 +14,7 @@ __all__ = [
     "FitError",
     "HeadError",
     "NolbError",
+    "OutputError",
     "OutputExistsError",
     "TrainingError",
     "UndecidedError",
@@ -74,5 +75,9 @@ class ExportError(NolbError):
     """A classifier cannot be written in a format, or an exported file cannot be used."""
 
 
-class OutputExistsError(NolbError):
+class OutputError(NolbError):
+    """A file or folder cannot be written where it shall be; what was there is untouched."""
+
+
+class OutputExistsError(OutputError):
     """A file or folder that would be written exists already; nothing was touched."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -143,8 +144,9 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
                 f"{self.classes_.tolist()[0]!r}."
             )
         self.class_counts_ = np.bincount(labels)
+        config = self._config()
         mean, factor = self._standardisation(features, labels)
-        fit = self._fitted_head((features - mean) * factor, labels)
+        fit = self._fitted_head((features - mean) * factor, labels, config)
         weight = fit.weight.cpu().numpy().astype(np.float64)
         bias = fit.bias.cpu().numpy().astype(np.float64)
         if len(self.classes_) == 2:  # noqa: PLR2004  # their difference says it all
@@ -157,21 +159,21 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self._warn_unless_converged(fit)
         return self
 
-    def decision_function(self, X: ArrayLike) -> Floats:  # noqa: N803
+    def decision_function(self, X: ArrayLike) -> Floats:  # noqa: N803  # scikit-learn's
         """Logits (N, C) of rows X (N, D); of two classes (N,), above 0 for the second one."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=FLOATS, reset=False)
         logits: Floats = rows @ self.coef_.T + self.intercept_
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
+    def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803  # scikit-learn's
         """Label (N,) of each of the rows X (N, D)."""
         logits = self.decision_function(X)
         best = (logits > 0).astype(np.intp) if logits.ndim == 1 else logits.argmax(axis=1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
 
-    def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
+    def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803  # scikit-learn's
         """Softmax (N, C) of the logits of rows X (N, D)."""
         logits = self.decision_function(X)
         if logits.ndim == 1:
@@ -209,7 +211,9 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             found.factor.numpy().astype(features.dtype),
         )
 
-    def _fitted_head(self, features: NDArray[Any], labels: NDArray[np.intp]) -> LinearFit:
+    def _fitted_head(
+        self, features: NDArray[Any], labels: NDArray[np.intp], config: FitConfig
+    ) -> LinearFit:
         """A head (C, D) for features (N, D) and class indices (N,)."""
         import torch  # a fitted classifier predicts without it
 
@@ -217,7 +221,6 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         from pipeline.fitting import TrainingRows, fit_head_on_rows
 
         try:
-            config = self._config()
             device = choose_device(config.device)
         except ConfigError as error:
             raise ValueError(str(error)) from None
@@ -229,19 +232,27 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return fit_head_on_rows(rows, config)
 
     def _config(self) -> FitConfig:
-        """The settings of the fit."""
+        """The settings of the fit, in which standardising has been seen to.
+
+        Raises:
+            ValueError: if one cannot be used; None is no value of any.
+        """
         given = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in self.get_params(deep=False).items()
-            if name not in {"standardize", "random_state"}
+            if name != "random_state"
         }
         seed = self.random_state
         if not isinstance(seed, numbers.Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
-        config = build_config(FitConfig, None, **given, seed=int(seed))
+        try:
+            # As a recipe: of what a caller gives otherwise, None means the default.
+            config = build_config(FitConfig, given | {"seed": int(seed)})
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         if "distillation" in config.loss:
-            raise ConfigError(f"loss must be one that needs no old classifier, not {config.loss}.")
-        return config
+            raise ValueError(f"loss must be one that needs no old classifier, not {config.loss}.")
+        return replace(config, standardize=False)
 
     def _warn_unless_converged(self, fit: LinearFit) -> None:
         """Say that more iterations would change the head."""
@@ -254,7 +265,7 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             )
 
 
-def harmonic_mean_recall(estimator: Any, X: ArrayLike, y: ArrayLike) -> float:  # noqa: N803
+def harmonic_mean_recall(estimator: Any, X: ArrayLike, y: ArrayLike) -> float:  # noqa: N803  # scikit-learn's
     """Harmonic mean of the classes' recalls, eq. (5), as a fraction: a scorer for any classifier.
 
     For `scoring=` of `cross_val_score`, `GridSearchCV` and the like. A recall of zero counts as
@@ -263,12 +274,12 @@ def harmonic_mean_recall(estimator: Any, X: ArrayLike, y: ArrayLike) -> float:  
     return float(harmonic_mean(_recalls(estimator, X, y))) / 100
 
 
-def lowest_recall(estimator: Any, X: ArrayLike, y: ArrayLike) -> float:  # noqa: N803
+def lowest_recall(estimator: Any, X: ArrayLike, y: ArrayLike) -> float:  # noqa: N803  # scikit-learn's
     """The lowest recall of all classes in y, as a fraction: a scorer for any classifier."""
     return float(_recalls(estimator, X, y).min()) / 100
 
 
-def _recalls(estimator: Any, X: ArrayLike, y: ArrayLike) -> Floats:  # noqa: N803
+def _recalls(estimator: Any, X: ArrayLike, y: ArrayLike) -> Floats:  # noqa: N803  # scikit-learn's
     """Recall in percent of each class that has rows in y."""
     classes, labels = np.unique(np.asarray(y), return_inverse=True)
     hits = labels[np.asarray(estimator.predict(X)) == np.asarray(y)]

@@ -21,7 +21,7 @@ from cache.errors import StoreFormatError
 from cache.strict_json import JSON, Fields, canonical, parse
 from pipeline.balanced import require_balanced_alike
 from pipeline.errors import HeadError
-from pipeline.files import refuse_existing, write_whole
+from pipeline.files import is_store_name, refuse_existing, write_whole
 
 FORMAT = "nolb head"
 VERSION = 1
@@ -93,13 +93,17 @@ class Head:
                 f"The head takes features of width {self.weight.shape[1]}, "
                 f"not {features.shape[-1]}: use it with the store that it was fitted on."
             )
+        logits: NDArray[np.float32] = self.inputs(features) @ self.weight.T
+        logits += self.bias
+        return logits
+
+    def inputs(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """What the product takes of features (N, D): they themselves, or brought to length 1."""
         rows = features.astype(np.float32, copy=False)
         if self.normalized:
             # The bound is that of torch.nn.functional.normalize, which the fit used.
             rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
-        logits: NDArray[np.float32] = rows @ self.weight.T
-        logits += self.bias
-        return logits
+        return rows
 
 
 def average_heads(heads: Sequence[Head], weights: Sequence[float] | None = None) -> Head:
@@ -151,7 +155,7 @@ def refuse_existing_head(path: str | Path, *, overwrite: bool) -> None:
         HeadError: if it would be named as stores are, and not be found again.
     """
     refuse_existing(path, overwrite=overwrite, replaceable=is_safetensors)
-    if is_store(Path(path)):
+    if is_store_name(Path(path)):
         raise HeadError(f"{path} is the name of a store: call a head NAME.safetensors.")
 
 
@@ -161,8 +165,8 @@ def save_head(head: Head, path: str | Path, overwrite: bool = False) -> None:
     The file appears whole or not at all; equal heads give equal bytes.
 
     Raises:
-        OutputExistsError: as `refuse_existing_head`.
-        HeadError: as there, or if it cannot be written.
+        OutputError: as `refuse_existing_head`, or if it cannot be written.
+        HeadError: as there.
     """
     path = Path(path)
     refuse_existing_head(path, overwrite=overwrite)
@@ -171,10 +175,7 @@ def save_head(head: Head, path: str | Path, overwrite: bool = False) -> None:
         "bias": np.ascontiguousarray(head.bias),
     }
     content = save(tensors, {METADATA_KEY: canonical(_provenance(head))})
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise HeadError(f"The head cannot be written to {path}: {error.strerror}.") from None
+    write_whole(path, content, overwrite=overwrite, replaceable=is_safetensors)
 
 
 def load_head(path: str | Path) -> Head:
@@ -184,7 +185,7 @@ def load_head(path: str | Path) -> Head:
         HeadError: if there is no such file, or it is no whole head file of ours.
     """
     path = Path(path)
-    if is_store(path):
+    if is_store_name(path):
         raise HeadError(f"{path} is a store, not a head: give a file of nolb fit-head.")
     if path.is_dir():
         raise HeadError(f"{path} is a folder, not a head: give a file of nolb fit-head.")
@@ -210,13 +211,6 @@ def load_head(path: str | Path) -> Head:
         return _head(weight, bias, provenance)
     except (StoreFormatError, HeadError) as error:
         raise HeadError(f"{path} does not hold a head that can be used: {error}") from None
-
-
-def is_store(path: Path) -> bool:
-    """Whether a path is named as stores are, so that no head is looked for there."""
-    from cache.backends import BACKENDS  # they take as long to load as all else here
-
-    return path.suffix in BACKENDS
 
 
 def is_safetensors(path: Path) -> bool:

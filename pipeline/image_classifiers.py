@@ -55,11 +55,14 @@ class Beliefs:
     new: Floats | None
     """Of the new head, at temperature 1."""
 
+    features: NDArray[np.float32] | None = None
+    """(B, D) or (D,) that the heads have seen; None where an exported file does not give them."""
+
     def of(self, image: int) -> Beliefs:
         """Those of one image (C,) among some."""
-        old = None if self.old is None else self.old[image]
-        new = None if self.new is None else self.new[image]
-        return Beliefs(self.decisive[image], old, new)
+        others = (self.old, self.new, self.features)
+        old, new, features = (None if each is None else each[image] for each in others)
+        return Beliefs(self.decisive[image], old, new, features)
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def classifier_of_head(
         decisive = softmax(new)
         if temperatures is not None:
             decisive = ensemble_probabilities(old, new, *temperatures)
-        return Beliefs(decisive, softmax(old) if knows_old else None, softmax(new))
+        return Beliefs(decisive, softmax(old) if knows_old else None, softmax(new), features)
 
     return Classifier(description, believe, views)
 

@@ -11,11 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.checked_json import Values
 from pipeline.errors import EvaluationError
 
 Floats = NDArray[np.float64]
@@ -29,6 +31,42 @@ MANY_ABOVE = 100
 FEW_BELOW = 20
 GROUPS = ("many", "medium", "few")
 """Groups by training images, Sec. 4.3: many > 100, medium 20 to 100, few < 20."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What tables, figures and files call a metric, and how they write it."""
+
+    heading: str
+    """Over a column."""
+
+    long_name: str
+    """Where it stands alone."""
+
+    starred: bool = False
+    """Whether a recall of zero counts as 0.1 % in it, which a star says."""
+
+    unit: str = "%"
+    """Nothing for a number of classes."""
+
+    def text(self, value: float, *, zeros: bool = False, decimals: int = 1) -> str:
+        """A value, with a star where zeros were substituted in it."""
+        return f"{value:.{decimals if self.unit else 0}f}{'*' * (zeros and self.starred)}"
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "accuracy": Metric("Accuracy", "Accuracy"),
+        "geometric_mean": Metric("Geometric mean", "Geometric mean of recalls", starred=True),
+        "harmonic_mean": Metric("Harmonic mean", "Harmonic mean of recalls", starred=True),
+        "lowest_recall": Metric("Lowest recall", "Lowest recall"),
+        "substituted_zeros": Metric("At zero", "Classes of zero recall", unit=""),
+    }
+)
+"""What is measured of every classifier: fields of `Scores` and columns of files."""
+
+IN_PERCENT = tuple(name for name, metric in METRICS.items() if metric.unit)
+"""The four metrics of the paper, Sec. 4.3."""
 
 
 def count_per_class(labels: ArrayLike, n_classes: int) -> Ints:
@@ -196,7 +234,7 @@ class Scores:
     """What made the predictions: "old", "new" or "ensemble"."""
 
     temperatures: tuple[float, ...] | None = field(default=None)
-    """(t_old, t_new) of an ensemble, eq. (12)-(13); t_old and one for each of several new heads."""
+    """(t_old, t_new) of an ensemble, eq. (12)-(13), t_new for each new head; None for one head."""
 
     test_views: int = 0
     """Test views of each image whose mean feature with the clean one was classified; 0 for the
@@ -236,6 +274,24 @@ class Scores:
             "temperatures": None if self.temperatures is None else list(self.temperatures),
             "test_views": self.test_views,
         }
+
+    @classmethod
+    def from_json(cls, content: object, where: str) -> Scores:
+        """What `to_json` wrote; `where` names it in the ValueError of what is not so."""
+        found = Values(content, where)
+        names = found.texts("class_names")
+        plain: dict[str, Any] = {n: found.number(n) for n in (*IN_PERCENT, "mean_recall")}
+        plain |= {n: found.text(n) for n in ("split", "lowest_class", "predictor")}
+        counts = ("substituted_zeros", "n_samples", "n_failed", "test_views")
+        plain |= {n: found.count(n) for n in counts}
+        plain["lowest_interval"] = found.numbers("lowest_interval", 2)
+        groups = found.inner("groups")
+        return cls(
+            **plain, recalls=found.numbers_or_none("recalls", len(names)),
+            groups={name: groups.number(name) if name in groups else None for name in GROUPS},
+            class_names=names, class_samples=found.counts("class_samples", len(names)),
+            temperatures=found.temperatures("temperatures") if "temperatures" in found else None,
+        )  # fmt: skip
 
 
 def score(

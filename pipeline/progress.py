@@ -69,6 +69,49 @@ OnProgress = Callable[[Snapshot], None]
 """What long work calls to tell how far it is."""
 
 
+class Steps:
+    """Counts units of work that are all alike, and tells how far it is after each call.
+
+    Args:
+        total: units in all.
+        on_progress: who is told; nobody where not given.
+        done: units that an earlier, interrupted run finished.
+        step: what is done, where the work has several steps that count for themselves.
+    """
+
+    def __init__(
+        self, total: int, on_progress: OnProgress | None = None, *, done: int = 0, step: str = ""
+    ) -> None:
+        self._total = total
+        self._on_progress = on_progress
+        self._before = self._done = done
+        self._step = step
+        self._begun = time.perf_counter()
+
+    @property
+    def done(self) -> int:
+        """Units that are done."""
+        return self._done
+
+    def advance(self, units: int = 1) -> None:
+        """So many more units are done."""
+        self.reach(self._done + units)
+
+    def reach(self, done: int) -> None:
+        """So many units are done in all."""
+        self._done = done
+        if self._on_progress is not None:
+            seconds = time.perf_counter() - self._begun
+            fresh = done - self._before
+            self._on_progress(Snapshot(done, self._total, fresh, seconds, step=self._step))
+
+
+def counting(on_progress: OnProgress) -> Callable[[int, int], None]:
+    """The callback (done, of) of `cache`, which knows of no snapshots; its time begins now."""
+    begun = time.perf_counter()
+    return lambda done, of: on_progress(Snapshot(done, of, done, time.perf_counter() - begun))
+
+
 class Clock:
     """Adds up the time that one thread spends on each part of the work."""
 
@@ -114,13 +157,17 @@ class ProgressReport:
         label: what is going on.
         unit: what is counted, in the plural.
         console: where to write; standard error by default, so that results can be piped.
+        after: seconds before a bar is shown at all, for work that is often over at once.
     """
 
-    def __init__(self, label: str, unit: str, console: Console | None = None) -> None:
+    def __init__(
+        self, label: str, unit: str, console: Console | None = None, *, after: float = 0.0
+    ) -> None:
         self._label = label
         self._unit = unit
         self._console = console or Console(file=sys.stderr)
-        self._last_line = time.monotonic()
+        self._after = after
+        self._begun = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -128,13 +175,17 @@ class ProgressReport:
             TextColumn("{task.fields[detail]}"),
             console=self._console,
             transient=True,
+            # Else what goes to a file or a pipe meanwhile would come out beside the bar.
+            redirect_stdout=sys.stdout.isatty(),
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task(label, total=None, detail="")
 
     def __enter__(self) -> Self:
         """Start to show."""
-        self._bar.start()
+        self._begun = time.monotonic()
+        if self._after == 0:
+            self._bar.start()
         return self
 
     def __exit__(
@@ -155,6 +206,8 @@ class ProgressReport:
             description=label, completed=snapshot.done, total=snapshot.total, detail=detail,
         )  # fmt: skip
         now = time.monotonic()
+        if not self._bar.live.is_started and now - self._begun >= self._after:
+            self._bar.start()
         if not self._console.is_terminal and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             self._console.print(

@@ -26,7 +26,7 @@ from pipeline.datasets import ImageSource
 from pipeline.datasets.splitting import balanced_rows, shuffled_rows
 from pipeline.devices import autocast
 from pipeline.errors import CheckpointError, DatasetError
-from pipeline.progress import Clock, OnProgress, Snapshot
+from pipeline.progress import OnProgress, Steps
 from pipeline.reading import BatchReader, RowRange, default_workers, read_ahead
 
 SPLIT = "train"
@@ -123,8 +123,8 @@ def _pass_over(
     # As the extraction runs it: in the same arithmetic, and as fast.
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     network = network.to(memory_format=layout)
-    seen = done = 0
-    clock = Clock()
+    seen = 0
+    steps = Steps(len(work) * size, on_progress, step="BatchNorm")
     for batch in read_ahead(reader, workers, pin_memory=device.type == "cuda"):
         good = [row for row in range(size) if batch.rows.start + row not in batch.failures]
         if len(good) >= FEWEST_ROWS:
@@ -132,9 +132,7 @@ def _pass_over(
             with autocast(config.autocast, device):
                 network(x.contiguous(memory_format=layout))
             seen += len(good)
-        done += size
-        if on_progress is not None:
-            on_progress(Snapshot(done, len(work) * size, done, clock.seconds, step="BatchNorm"))
+        steps.advance(size)
     return seen
 
 

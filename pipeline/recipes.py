@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from pipeline.config import (
+    BalanceConfig,
     ExtractConfig,
     FitConfig,
     PretrainConfig,
@@ -41,6 +42,9 @@ class Recipe:
     fit_head: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `FitConfig`."""
 
+    balance_head: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `BalanceConfig`."""
+
     sweep_temps: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `SweepConfig`."""
 
@@ -49,6 +53,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "pretrain": PretrainConfig,
     "extract": ExtractConfig,
     "fit_head": FitConfig,
+    "balance_head": BalanceConfig,
     "sweep_temps": SweepConfig,
 }
 """A recipe's sections and the settings that they fill."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.checked_json import Values
 from pipeline.metrics import Bools, Floats, Ints
 
 Cell = tuple[int, int]
@@ -92,6 +93,23 @@ class NoiseRegion:
             "best": list(self.best), "share": self.share, "t_old": list(self.t_old),
             "t_new": list(self.t_new), "cells": self.mask.astype(int).tolist(),
         }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, content: object, shape: Cell, where: str) -> NoiseRegion:
+        """What `to_json` wrote of a plane (To, Tn); `where` names it in the ValueError."""
+        found = Values(content, where)
+        best, old, new = (found.temperatures(name, 2) for name in ("best", "t_old", "t_new"))
+        rows = found.items("cells")
+        fits = len(rows) == shape[0] and all(
+            isinstance(row, list) and len(row) == shape[1] and all(cell in (0, 1) for cell in row)
+            for row in rows
+        )
+        if not fits:
+            raise ValueError(f"{found.at('cells')} must be {shape[0]} lists of {shape[1]} 0 or 1")
+        return cls(
+            best=(best[0], best[1]), mask=np.array(rows, np.bool_), share=found.number("share"),
+            t_old=(old[0], old[1]), t_new=(new[0], new[1]),
+        )  # fmt: skip
 
 
 def range_in_words(ends: tuple[float, float]) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import tempfile
 from pathlib import Path
 
-from pipeline.errors import OutputExistsError
+from pipeline.errors import EvaluationError
+from pipeline.files import refuse_existing_in, whole_files
 from pipeline.sweep import Sweep
 from pipeline.tables import table7_markdown
+from pipeline.writing import csv_text
 
 FILES = ("sweep.csv", "sweep.json", "sweep.md", "sweep-heatmaps.png", "reliability.png")
 """What a sweep is saved as; the last one only where calibration was measured."""
@@ -20,16 +19,9 @@ def refuse_existing_sweep(out_dir: str | Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds a sweep already; a command asks before its work, not after it.
 
     Raises:
-        OutputExistsError: if it does and `overwrite` is false, or it is a file.
+        OutputError: as `refuse_existing_in`.
     """
-    folder = Path(out_dir)
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file: give a folder for the sweep's results.")
-    present = [name for name in FILES if (folder / name).exists()]
-    if present and not overwrite:
-        raise OutputExistsError(
-            f"{folder} holds {', '.join(present)} already: give another folder or --overwrite."
-        )
+    refuse_existing_in(out_dir, FILES, overwrite=overwrite)
 
 
 def save_sweep(sweep: Sweep, out_dir: str | Path, overwrite: bool = False) -> list[Path]:
@@ -45,33 +37,42 @@ def save_sweep(sweep: Sweep, out_dir: str | Path, overwrite: bool = False) -> li
         overwrite: whether files of those names may be replaced.
 
     Raises:
-        OutputExistsError: if one of the files exists and `overwrite` is false.
+        OutputError: as `whole_files`; what was there is untouched.
     """
     # matplotlib loads for half a second, and a sweep need not be saved
     from pipeline.figures import reliability_diagrams, temperature_heatmaps
 
-    folder = Path(out_dir)
-    refuse_existing_sweep(folder, overwrite=overwrite)
     names = list(FILES[: None if sweep.calibration is not None else -1])
-    folder.mkdir(parents=True, exist_ok=True)
-    # Everything is made first and moved last: a failure leaves what was there untouched.
-    with tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder) as temporary:
-        made = Path(temporary)
-        (made / names[0]).write_text(_csv(sweep), encoding="utf-8", newline="")
+    with whole_files(out_dir, FILES, overwrite=overwrite) as made:
+        (made / names[0]).write_text(_cells_as_csv(sweep), encoding="utf-8", newline="")
         (made / names[1]).write_text(json.dumps(sweep.to_json()) + "\n", encoding="utf-8")
         (made / names[2]).write_text(table7_markdown(sweep), encoding="utf-8")
         temperature_heatmaps(sweep, made / names[3])
         if sweep.calibration is not None:
             reliability_diagrams(sweep.calibration, made / names[4])
-        return [(made / name).replace(folder / name) for name in names]
+    return [Path(out_dir) / name for name in names]
 
 
-def _csv(sweep: Sweep) -> str:
+def load_sweep(folder: str | Path) -> Sweep:
+    """The sweep that was saved in a folder.
+
+    Raises:
+        EvaluationError: if there is none, or a value in it is not what `save_sweep` writes.
+    """
+    path = Path(folder) / "sweep.json"
+    if not path.is_file():
+        raise EvaluationError(
+            f"{folder} holds no sweep.json: make one with nolb sweep-temps STORE HEAD --out "
+            f"{folder}, or leave --sweep out."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EvaluationError(f"{path} cannot be read ({error}).") from None
+    return Sweep.from_json(content, str(path))
+
+
+def _cells_as_csv(sweep: Sweep) -> str:
     """The grid as CSV, an absent group as an empty field."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     cells = sweep.cells()
-    writer.writerow(cells[0])
-    for cell in cells:
-        writer.writerow(f"{v:.10g}" if isinstance(v, float) else v for v in cell.values())
-    return text.getvalue()
+    return csv_text([list(cells[0]), *(list(cell.values()) for cell in cells)])

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.metrics import Scores
+from pipeline.metrics import IN_PERCENT, METRICS, Scores
 from pipeline.selection import range_in_words
+from pipeline.writing import (
+    left_out,
+    markdown_table,
+    markdown_text,
+    measured_on,
+    star_note,
+    terminal_table,
+)
 
 if TYPE_CHECKING:
     from pipeline.bootstrap import Bootstrap, Estimate
     from pipeline.calibration import Calibration
     from pipeline.sweep import Sweep
 
-METRICS = ("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall")
-HEADINGS = ("Accuracy", "Geometric mean", "Harmonic mean", "Lowest recall")
+HEADINGS = tuple(METRICS[name].heading for name in IN_PERCENT)
+
+NAME_WIDTH = 16
+"""Columns that a classifier's name keeps in a narrow terminal, where it would be cut to a dot."""
 
 ALL_CELLS_UP_TO = 25
 """Cells up to which a sweep is printed whole; of more, only the cells that matter."""
@@ -27,45 +36,15 @@ PAPER_TEMPERATURES = (1.0, 2.0, 3.0)
 """Of Table 7."""
 
 
-class MeasuredGrid(Protocol):
-    """What a table needs of a sweep."""
-
-    @property
-    def split(self) -> str:
-        """Split on which the grid was measured."""
-
-    @property
-    def n_samples(self) -> int:
-        """Samples scored in each cell."""
-
-    @property
-    def n_failed(self) -> int:
-        """Samples left out."""
-
-    @property
-    def test_views(self) -> int:
-        """Test views averaged with the clean image."""
-
-    @property
-    def chosen(self) -> tuple[float, float]:
-        """(t_old, t_new) to use."""
-
-    @property
-    def chosen_on(self) -> str | None:
-        """Split that chose them, or None."""
-
-    def cells(self) -> list[dict[str, Any]]:
-        """Temperatures and metrics of every cell."""
-
-
 def scores_table(scores_by_name: Mapping[str, Scores]) -> Table:
     """Table of classifiers for the terminal, in percent, the worst class named.
 
     Args:
         scores_by_name: scores of one split, such as `{"old": ..., "new": ..., "ensemble": ...}`.
     """
-    table = _table()
-    table.add_column("")
+    table = terminal_table()
+    widths = [min(NAME_WIDTH, len(name)) for name in scores_by_name]
+    table.add_column("", min_width=max(widths, default=0))
     for heading in HEADINGS:
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     table.add_column("95 %", no_wrap=True)
@@ -86,18 +65,18 @@ def scores_table(scores_by_name: Mapping[str, Scores]) -> Table:
 def scores_markdown(scores_by_name: Mapping[str, Scores]) -> str:
     """The same in Markdown, with two decimals, as the paper's Tables 3 to 5."""
     rows = [
-        [_escaped(name), *_numbers(scores, 2), _escaped(_worst(scores))]
+        [markdown_text(name), *_numbers(scores, 2), markdown_text(_worst(scores))]
         for name, scores in scores_by_name.items()
     ]
-    table = _markdown(["Method", *HEADINGS, "Worst class"], rows)
-    return table + "".join(f"\n{_escaped(note)}\n" for note in _footnotes(scores_by_name))
+    table = _with_remark(["Method", *HEADINGS, "Worst class"], rows)
+    return table + "".join(f"\n{markdown_text(note)}\n" for note in _footnotes(scores_by_name))
 
 
-def sweep_table(sweep: MeasuredGrid) -> Table:
+def sweep_table(sweep: Sweep) -> Table:
     """Table of temperatures for the terminal, as Table 7; of a large grid the cells that matter."""
     cells = sweep.cells()
     shown = _shown(sweep, cells)
-    table = _table()
+    table = terminal_table()
     for heading in ("t_old", "t_new", *HEADINGS):
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     table.add_column("")
@@ -110,16 +89,16 @@ def sweep_table(sweep: MeasuredGrid) -> Table:
     return table
 
 
-def sweep_markdown(sweep: MeasuredGrid) -> str:
+def sweep_markdown(sweep: Sweep) -> str:
     """Every cell in Markdown, with two decimals, as the paper's Table 7."""
     cells = sweep.cells()
     rows = [[*_cell_texts(cell, 2), _remark(sweep, cell)] for cell in cells]
     notes = _grid_notes(sweep, cells)
-    table = _markdown(["t_old", "t_new", *HEADINGS, ""], rows)
-    return table + "".join(f"\n{_escaped(note)}\n" for note in notes)
+    table = _with_remark(["t_old", "t_new", *HEADINGS, ""], rows)
+    return table + "".join(f"\n{markdown_text(note)}\n" for note in notes)
 
 
-def table7_markdown(sweep: MeasuredGrid) -> str:
+def table7_markdown(sweep: Sweep) -> str:
     """The paper's Table 7 in Markdown: both means and the lowest recall, the best of each in bold.
 
     A small grid is shown whole; of a larger one the cells at the paper's temperatures 1, 2 and 3,
@@ -127,45 +106,47 @@ def table7_markdown(sweep: MeasuredGrid) -> str:
     """
     cells = sweep.cells()
     shown = cells if len(cells) <= ALL_CELLS_UP_TO else [c for c in cells if _of_paper(sweep, c)]
-    columns = METRICS[1:]
+    columns = IN_PERCENT[1:]
     best = {name: max((f"{c[name]:.2f}" for c in cells), key=float) for name in columns}
     rows = []
     for cell in shown:
         texts = _cell_texts(cell, 2)
         numbers = [
-            f"**{text}**" if text.rstrip("*") == best[name] else _escaped(text)
+            f"**{text}**" if text.rstrip("*") == best[name] else markdown_text(text)
             for name, text in zip(columns, texts[3:], strict=True)
         ]
         rows.append([*texts[:2], *numbers, _remark(sweep, cell)])
     notes = [*_grid_notes(sweep, shown), "Bold: the best of the whole grid."]
     if len(shown) < len(cells):
         notes.append(f"{len(shown)} of {len(cells)} cells; sweep.csv has them all.")
-    table = _markdown(["t_old", "t_new", *HEADINGS[1:], ""], rows)
-    return table + "".join(f"\n{_escaped(note)}\n" for note in notes)
+    table = _with_remark(["t_old", "t_new", *HEADINGS[1:], ""], rows)
+    return table + "".join(f"\n{markdown_text(note)}\n" for note in notes)
 
 
 def bootstrap_table(bootstrap: Bootstrap) -> Table:
     """Table of intervals: each classifier, and the first one's lead over the others."""
-    table = _table()
+    table = terminal_table()
     table.add_column("")
     for heading in HEADINGS:
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     first = next(iter(bootstrap.values))
     for name, estimates in bootstrap.values.items():
-        table.add_row(Text(name), *(_interval(estimates[metric], "") for metric in METRICS))
+        table.add_row(Text(name), *(_interval(estimates[metric], "") for metric in IN_PERCENT))
     for name, estimates in bootstrap.differences.items():
-        texts = (_interval(estimates[metric], "+") for metric in METRICS)
+        texts = (_interval(estimates[metric], "+") for metric in IN_PERCENT)
         table.add_row(Text(f"{first} - {name}"), *texts)
-    table.caption = Text(
+    how = (
         f"In %, on the {bootstrap.split} split: value and 95 % interval of "
-        f"{bootstrap.replicates:,} bootstrap replicates, paired and stratified by class."
+        f"{bootstrap.replicates:,} bootstrap replicates, paired and stratified by class; of the "
+        "lowest recall from exact intervals."
     )
+    table.caption = Text("\n".join(filter(None, (how, bootstrap.note))))
     return table
 
 
 def calibration_table(calibration: Calibration) -> Table:
     """Table of likelihood and calibration error before and after temperature scaling."""
-    table = _table()
+    table = terminal_table()
     for heading in ("", "t", "NLL\nbefore", "NLL\nafter", "ECE\nbefore", "ECE\nafter"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name, before in calibration.before.items():
@@ -203,7 +184,7 @@ def sweep_notes(sweep: Sweep) -> list[str]:
     return notes
 
 
-def _of_paper(sweep: MeasuredGrid, cell: Mapping[str, Any]) -> bool:
+def _of_paper(sweep: Sweep, cell: Mapping[str, Any]) -> bool:
     """Whether a cell of a large grid belongs in Table 7."""
     place = cell["t_old"], cell["t_new"]
     return place == sweep.chosen or all(t in PAPER_TEMPERATURES for t in place)
@@ -214,17 +195,9 @@ def _interval(estimate: Estimate, sign: str) -> str:
     return f"{estimate.value:{sign}.1f}\n({estimate.low:{sign}.1f}, {estimate.high:{sign}.1f})"
 
 
-def _table() -> Table:
-    """An empty table, narrow enough for three classifiers in 80 columns."""
-    return Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left",
-        caption_style="dim",
-    )  # fmt: skip
-
-
 def _numbers(scores: Scores, decimals: int) -> list[str]:
     """The four metrics; a mean with substituted zeros carries a star."""
-    values = {name: getattr(scores, name) for name in METRICS}
+    values = {name: getattr(scores, name) for name in IN_PERCENT}
     return _starred(values, scores.substituted_zeros, decimals)
 
 
@@ -236,8 +209,9 @@ def _cell_texts(cell: Mapping[str, Any], decimals: int) -> list[str]:
 
 def _starred(values: Mapping[str, Any], zeros: int, decimals: int) -> list[str]:
     """The four metrics as text."""
-    starred = {"geometric_mean", "harmonic_mean"} if zeros else set()
-    return [f"{values[name]:.{decimals}f}{'*' if name in starred else ''}" for name in METRICS]
+    return [
+        METRICS[name].text(values[name], zeros=zeros > 0, decimals=decimals) for name in IN_PERCENT
+    ]
 
 
 def _worst(scores: Scores) -> str:
@@ -250,46 +224,32 @@ def _footnotes(scores_by_name: Mapping[str, Scores]) -> list[str]:
     """Where the numbers come from and what they leave out."""
     if not scores_by_name:
         return []
-    first = next(iter(scores_by_name.values()))
     counts = {scores.test_views for scores in scores_by_name.values()}
-    shared = first.test_views if len(counts) == 1 else 0
-    notes = [_measured(first.split, first.n_samples, first.n_failed, shared)]
-    if not shared:
+    notes = []
+    for one in {scores.split: scores for scores in scores_by_name.values()}.values():
+        shared = one.test_views if len(counts) == 1 else 0
+        notes.append(f"{measured_on(one.split, one.n_samples, one.n_failed, shared)}.")
+        notes += left_out(len(one.class_names), one.classes_without_samples, one.split)
+    if len(counts) > 1:
         notes += [
             f"{name}: the mean feature of {1 + scores.test_views} views of each image."
             for name, scores in scores_by_name.items()
             if scores.test_views
         ]
-    if first.classes_without_samples:
-        notes.append(
-            f"{first.classes_without_samples} of {len(first.class_names)} classes have no images "
-            "in this split and are in no mean."
-        )
     zeros = any(scores.substituted_zeros for scores in scores_by_name.values())
-    return notes + _star_note(zeros)
+    return notes + star_note(zeros)
 
 
-def _grid_notes(sweep: MeasuredGrid, cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def _grid_notes(sweep: Sweep, cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Where the grid was measured and whether it may choose."""
-    notes = [_measured(sweep.split, sweep.n_samples, sweep.n_failed, sweep.test_views)]
+    where = measured_on(sweep.split, sweep.n_samples, sweep.n_failed, sweep.test_views)
+    notes = [f"{where}."]
     if sweep.chosen_on is None:
         notes.append("Nothing was chosen on this split; (1, 1) is kept.")
-    return notes + _star_note(any(cell["substituted_zeros"] for cell in cells))
+    return notes + star_note(any(cell["substituted_zeros"] for cell in cells))
 
 
-def _measured(split: str, n_samples: int, n_failed: int, test_views: int) -> str:
-    """The split, its size, and what was classified of each image."""
-    left_out = f"; {n_failed:,} more could not be read" if n_failed else ""
-    views = f", mean feature of {1 + test_views} views each" if test_views else ""
-    return f"In %, on the {split} split ({n_samples:,} images{views}{left_out})."
-
-
-def _star_note(zeros: bool) -> list[str]:
-    """What a star means, where there is one."""
-    return ["* Classes of zero recall count as 0.1 % in this mean."] if zeros else []
-
-
-def _shown(sweep: MeasuredGrid, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _shown(sweep: Sweep, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """All cells of a small grid; of a large one (1, 1) and the chosen one."""
     if len(cells) <= ALL_CELLS_UP_TO:
         return cells
@@ -297,19 +257,13 @@ def _shown(sweep: MeasuredGrid, cells: list[dict[str, Any]]) -> list[dict[str, A
     return [cell for cell in cells if (cell["t_old"], cell["t_new"]) in wanted]
 
 
-def _remark(sweep: MeasuredGrid, cell: Mapping[str, Any]) -> str:
+def _remark(sweep: Sweep, cell: Mapping[str, Any]) -> str:
     """Marks the cell to use."""
     if (cell["t_old"], cell["t_new"]) != sweep.chosen:
         return ""
     return "kept" if sweep.chosen_on is None else "chosen"
 
 
-def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    rule = ["---", *["---:"] * (len(headings) - 2), "---"]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (headings, rule, *rows))
-
-
-def _escaped(text: str) -> str:
-    """Text without what Markdown would read as a column or an emphasis."""
-    return "".join(f"\\{c}" if c in "\\|*_`" else c for c in text).replace("\n", " ")
+def _with_remark(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of numbers between a column of text and a remark."""
+    return markdown_table(headings, rows, ["---", *["---:"] * (len(headings) - 2), "---"])

@@ -144,9 +144,9 @@ def test_the_whole_path_from_the_command_line(
     )  # fmt: skip
     assert f"nolb adopt-head {store} old.safetensors" in said
     said = nolb("fit-head", store, "--loss", "cross-entropy", "--out", old, "--epochs", "2")
-    assert f"Next: nolb adopt-head {store} {old}" in said
+    assert f"next           nolb adopt-head {store} {old}" in said
     said = nolb("adopt-head", store, old, "--out", adopted)
-    assert f"Next: nolb fit-head {adopted}" in said
+    assert f"next           nolb fit-head {adopted}" in said
     new = tmp_path / "new.safetensors"
     nolb("fit-head", adopted, "--out", new, "--epochs", "2")
     nolb("sweep-temps", adopted, new, "--out", tmp_path / "sweep", "--t-old", "1,2", "--t-new", "1")

@@ -25,7 +25,8 @@ from pipeline.stages.evaluate import evaluate
 from pipeline.stages.predict import predict
 from pipeline.stages.report import make_report
 from pipeline.stages.study import study
-from pipeline.stages.sweep_temps import save_sweep, sweep_temps
+from pipeline.stages.sweep_temps import sweep_temps
+from pipeline.sweep_files import save_sweep
 from tests.measured_stores import planted_head, planted_store
 from tests.viewed_images import CONFIG, made_store, nolb, run, some_head
 
@@ -110,7 +111,7 @@ def test_fit_head_and_its_studies_score_as_they_are_told(
     assert content["test"] == found.test.to_json()
 
     # The next command, as it is printed, scores in the same way.
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("Next: nolb ")]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("next           nolb ")]
     assert ("--no-test-views" in line) == (not averaged)
 
 
@@ -137,10 +138,9 @@ def test_a_sweep_s_cells_are_those_of_the_mean_feature(store: Store, tmp_path: P
         assert sweep.accuracy[1, 0] == cell.accuracy
         assert sweep.test_scores is not None
         assert sweep.test_scores.test_views == n_views
-        report = make_report(store, head, sweep=sweep.to_json(), test_views=how)
+        report = make_report(store, head, sweep=sweep, test_views=how)
         assert report.to_json()["test_views"] == n_views
-        assert report.grid is not None
-        assert report.grid.hits is not None  # its own count agrees with the sweep's
+        assert report.cell_hits is not None  # its own count agrees with the sweep's
         scored = {c.key: c.scores for c in report.content.contenders}
         assert scored["new"].recalls == evaluate(store, head, test_views=how).recalls
     folded = sweep_temps(store, head, dataclasses.replace(GRID, cross_fit=2))
@@ -201,7 +201,7 @@ def told(done: Result, word: str = "scored") -> list[str]:
         (
             ("--test-views", 0),
             False,
-            "predicting with no test views, where the head's store is scored with 3",
+            "Predicting with no test views, where the head's store is scored with 3",
         ),
         (("--test-views", 3), True, None),
         (("--test-views", 3, "--test-view-shift", 1), True, None),
@@ -259,7 +259,7 @@ def test_a_head_of_a_store_without_test_views_sees_the_clean_image_unless_told(
     asked = predicted(made, tmp_path, plain, head, "--test-views", 3, "--test-view-shift", 1)
     assert asked.stdout == predicted(made, tmp_path, store, head).stdout
     (line,) = told(asked)
-    assert "predicting with 3 test views, mirror images, moves by 1, mean padding, where" in line
+    assert "Predicting with 3 test views, mirror images, moves by 1, mean padding, where" in line
     assert "is scored with no test views; leave the options of test views out" in line
 
 
@@ -275,8 +275,8 @@ def test_a_balanced_head_predicts_on_what_it_was_balanced_on(
     clean = predicted(made, tmp_path, store, alone)
     (line,) = told(clean, "balanced")
     assert line == (
-        "nolb: the clean image alone is classified, as the head was balanced for it, without the "
-        f"{views} of the head's store."
+        "note           The clean image alone is classified, as the head was balanced for it, "
+        f"without the {views} of the head's store."
     )
     asked = predicted(made, tmp_path, store, alone, "--test-views", 0)
     assert (asked.stdout, told(asked, "views")) == (clean.stdout, [])
@@ -285,14 +285,14 @@ def test_a_balanced_head_predicts_on_what_it_was_balanced_on(
     contrary = predicted(made, tmp_path, store, alone, "--test-views", 3)
     (line,) = told(contrary, "balanced")
     assert line == (
-        f"nolb: predicting with {views}, where the head was balanced with no test views; leave "
-        "the options of test views out to predict likewise."
+        f"note           Predicting with {views}, where the head was balanced with no test views; "
+        "leave the options of test views out to predict likewise."
     )
     assert contrary.stdout != clean.stdout
     (line,) = told(predicted(made, tmp_path, store, averaged), "views")
     assert "classified by the mean feature of 4 views" in line
     (line,) = told(predicted(made, tmp_path, store, averaged, "--test-views", 0), "views")
-    assert f"predicting with no test views, where the head was balanced with {views}; " in line
+    assert f"Predicting with no test views, where the head was balanced with {views}; " in line
 
 
 def test_a_mean_predicts_on_what_its_heads_were_balanced_on(
@@ -307,7 +307,8 @@ def test_a_mean_predicts_on_what_its_heads_were_balanced_on(
         assert classifier_of_head(mean, made / "m.pth").views == views
     mean = average_heads([alone, some_head(store)])
     (line,) = told(predicted(made, tmp_path, store, mean), "balanced")
-    assert line.startswith("nolb: the clean image alone is classified, as the head was balanced")
+    said = "note           The clean image alone is classified, as the head was balanced"
+    assert line.startswith(said)
 
 
 def test_an_export_tells_what_its_head_was_balanced_for(
@@ -324,7 +325,7 @@ def test_an_export_tells_what_its_head_was_balanced_for(
         assert done.exit_code == 0, done.output
         # What is balanced on the clean image alone is scored on it, so no scores differ.
         assert ("not of the mean of 4 views" in done.output) == averages
-        said = "the head was balanced for the mean feature of 4 views, and this file sees each"
+        said = "The head was balanced for the mean feature of 4 views, and this file sees each"
         assert (said in done.output) == averages
         left_out = json.loads((tmp_path / f"{averages}.json").read_text())["views_left_out"]
         assert left_out == 3 * averages

@@ -15,15 +15,17 @@ from pipeline import balance_head, evaluate, load_head, pool_of_store, score_by_
 from pipeline.balancing import (
     TEMPERATURE,
     Mean,
-    balancing_shifts,
     decided_shares,
     estimated_recalls,
     levelling_shifts,
     matching_shifts,
 )
+from pipeline.config import BalanceConfig
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.metrics import Floats, Ints
-from pipeline.stages.balance_head import Pool, score_pool, score_pool_by_folds
+from pipeline.pools import Pool
+from pipeline.refitting import refit
+from pipeline.stages.balance_head import score_pool, score_pool_by_folds
 from tests.left_behind import (
     LEFT_BEHIND,
     N_CLASSES,
@@ -80,14 +82,17 @@ def test_the_bias_takes_both_steps(
 ) -> None:
     head = load_head(path)
     pool = pool_of_store(head, store)
-    balanced = balance_head(head, pool, PARTS, mean=mean, temperature=temperature)
+    balanced = balance_head(head, pool, PARTS, BalanceConfig(mean, temperature))
     q = np.array(PARTS) / 10
     b = matching_shifts(pool.logits, q)
     w = levelling_shifts(pool.logits + b, q, mean, temperature)
     assert balanced.head.bias - head.bias == pytest.approx(b + w, abs=1e-4)
     assert balanced.shares == pytest.approx(q)
     # Both recalls are estimated where the probabilities are right, so the old head's without b.
-    before, after = (estimated_recalls(pool.logits + b, q, temperature, by) for by in (-b, w))
+    before, after = (
+        estimated_recalls(pool.logits + b, q, temperature, (pool.logits + by).argmax(axis=1))
+        for by in (0, b + w)
+    )
     assert balanced.recalls_before == pytest.approx(before)
     assert balanced.recalls_after == pytest.approx(after)
     # Decisions on these very images, of which the classes have these shares.
@@ -95,14 +100,14 @@ def test_the_bias_takes_both_steps(
         assert decided == pytest.approx(decided_shares(pool.logits + shifts + np.log(q)))
     assert balanced.head.config["pool"] == {
         "split": "test", "test_views": 0, "images": 399, "mean": mean,
-        "temperature": temperature, "shares": pytest.approx(q.tolist()),
+        "temperature": temperature, "refit": 0.0, "shares": pytest.approx(q.tolist()),
     }  # fmt: skip
 
 
 def test_every_choice_has_a_bias_of_its_own(store: Store, path: Path) -> None:
     head = load_head(path)
     pool = pool_of_store(head, store)
-    biases = [balance_head(head, pool, PARTS, mean=m, temperature=t).head.bias for m, t in CHOICES]
+    biases = [balance_head(head, pool, PARTS, BalanceConfig(*how)).head.bias for how in CHOICES]
     biases.append(balance_head(head, pool).head.bias)
     for i in range(len(biases)):
         for other in biases[:i]:
@@ -113,7 +118,7 @@ def test_what_is_chosen_where_nothing_is_said(store: Store, path: Path) -> None:
     head = load_head(path)
     pool = pool_of_store(head, store)
     plain = balance_head(head, pool)
-    said = balance_head(head, pool, [7] * N_CLASSES, mean="harmonic", temperature=TEMPERATURE)
+    said = balance_head(head, pool, [7] * N_CLASSES, BalanceConfig("harmonic", TEMPERATURE, 0.0))
     assert np.array_equal(plain.head.bias, said.head.bias)
     note = plain.head.config["pool"]
     assert isinstance(note, dict)
@@ -127,7 +132,9 @@ def by_folds(
     q = np.array(shares) / sum(shares)
     decisions = np.empty(len(logits), np.int64)
     for fold in np.unique(folds):
-        shifts = balancing_shifts(logits[folds != fold], q, mean, temperature)
+        others = logits[folds != fold]
+        shifts = matching_shifts(others, q)
+        shifts = shifts + levelling_shifts(others + shifts, q, mean, temperature)
         decisions[folds == fold] = (logits[folds == fold] + shifts).argmax(axis=1)
     return decisions
 
@@ -141,14 +148,14 @@ def recalls(decisions: Ints, labels: Ints) -> list[float]:
 def test_folds_are_told_all_that_is_chosen(store: Store, path: Path, other: str) -> None:
     head = load_head(path)
     labels = drawn_features(200, seed=1)[1]
-    how: dict[str, Any] = {"shares": PARTS, "mean": "geometric", "temperature": 5.0}
+    how: dict[str, Any] = {"mean": "geometric", "temperature": 5.0}
     where = {"split": "val", "seed": 3, "n_folds": 3}
-    scores = score_by_folds(head, store, **how, **where)
+    scores = score_by_folds(head, store, PARTS, BalanceConfig(**how), **where)
     logits = pool_of_store(head, store, "val").logits
     unlike: dict[str, Any] = {
         "shares": (1.0,) * 4, "mean": "harmonic", "temperature": 1.5, "seed": 0, "n_folds": 5,
     }  # fmt: skip
-    told = {**how, **where}
+    told = {"shares": PARTS, **how, **where}
     if other != "none":
         told[other] = unlike[other]
     folds = np.random.default_rng(told["seed"]).permutation(200) % told["n_folds"]
@@ -157,6 +164,37 @@ def test_folds_are_told_all_that_is_chosen(store: Store, path: Path, other: str)
     )
     # What is told otherwise scores otherwise, so nothing of it goes unheard.
     assert (list(scores.recalls) == pytest.approx(expected)) == (other == "none")
+
+
+def test_new_weights_are_the_mean_of_the_head_and_of_what_its_beliefs_give(
+    store: Store, path: Path
+) -> None:
+    head = load_head(path)
+    pool = pool_of_store(head, store)
+    q = np.array(PARTS) / 10
+    balanced = balance_head(head, pool, PARTS, BalanceConfig(refit=0.5))
+    found = refit(pool.features, pool.logits + matching_shifts(pool.logits, q), q, 0.5)
+    moved = found.logits(pool.features, pool.logits)
+    b = matching_shifts(moved, q)
+    w = levelling_shifts(moved + b, q)
+    assert balanced.head.weight == pytest.approx(0.5 * head.weight + found.weight, abs=1e-5)
+    assert balanced.head.bias == pytest.approx(0.5 * head.bias + found.bias + b + w, abs=1e-3)
+    decided = balanced.head.logits(pool.features) + np.log(q)
+    assert balanced.decided_after == pytest.approx(decided_shares(decided), abs=0.01)
+    # By folds: none of an image's own fold has a say.
+    folds = np.random.default_rng(0).permutation(len(pool.logits)) % 5
+    decisions = np.empty(len(folds), np.int64)
+    for fold in range(5):
+        others = folds != fold
+        part = Pool(pool.logits[others], pool.features[others], "test", 0)
+        fitted = balance_head(head, part, PARTS, BalanceConfig(refit=0.5)).head
+        decisions[~others] = fitted.logits(pool.features[~others]).argmax(axis=1)
+    scores = score_by_folds(head, store, PARTS, BalanceConfig(refit=0.5))
+    assert list(scores.recalls) == pytest.approx(recalls(decisions, usable_labels(store)), abs=1.1)
+
+
+def usable_labels(store: Store) -> Ints:
+    return np.asarray(store["test"].labels[store["test"].usable])
 
 
 def test_what_cannot_be_balanced_on(store: Store, path: Path) -> None:
@@ -186,9 +224,9 @@ def test_a_pool_is_scored_by_the_labels_of_its_split(store: Store, path: Path) -
     for split in ("test", "val"):
         pool = pool_of_store(head, store, split)
         assert score_pool(store, pool) == evaluate(store, head, split=split)
-    how: dict[str, Any] = {"shares": PARTS, "mean": "geometric", "temperature": 5.0, "seed": 3}
-    assert score_pool_by_folds(head, store, pool, n_folds=3, **how) == score_by_folds(
-        head, store, split="val", n_folds=3, **how
+    how = (PARTS, BalanceConfig("geometric", 5.0, 0.3))
+    assert score_pool_by_folds(head, store, pool, *how, n_folds=3, seed=3) == score_by_folds(
+        head, store, *how, split="val", n_folds=3, seed=3
     )
     for other, told in (
         (replace(pool, split=None), "Only images of a split of"),
@@ -235,7 +273,7 @@ def test_test_views_are_averaged_unless_they_are_declined(tmp_path: Path) -> Non
         note = balanced.head.config["pool"]
         assert isinstance(note, dict)
         assert note["test_views"] == n
-        by_hand = balance_head(head, Pool(logits[n].astype(np.float32), "test", n))
+        by_hand = balance_head(head, Pool(logits[n].astype(np.float32), pool.features, "test", n))
         assert balanced.head.bias == pytest.approx(by_hand.head.bias, abs=0.01)
         biases[n] = balanced.head.bias
         scores = score_by_folds(head, store, test_views=asked, seed=4, n_folds=3)

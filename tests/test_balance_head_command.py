@@ -17,10 +17,11 @@ from pipeline.balancing import (
     TEMPERATURE,
 )
 from pipeline.cli.balance_head import balance_head as command
+from pipeline.config import BalanceConfig
 from pipeline.errors import EvaluationError
 from pipeline.image_classifiers import find_images
 from pipeline.metrics import harmonic_mean
-from pipeline.stages.balance_head import pool_of_images
+from pipeline.pools import pool_of_images
 from tests import viewed_images
 from tests.exporting.exported import small_extraction
 from tests.left_behind import (
@@ -47,9 +48,9 @@ def path(store: Store, tmp_path: Path) -> Path:
 def test_the_command(store: Store, path: Path, tmp_path: Path) -> None:
     out, told = tmp_path / "balanced.safetensors", tmp_path / "told.json"
     said = nolb("balance-head", path, store.path, "--folds", 5, "--out", out, "--json", told).output
-    assert "balanced  399 images, 4 classes -> " in said
+    assert "balanced       399 images, 4 classes\n" in said
     assert "Balanced by folds: each of 5 parts" in said
-    assert "Note:" not in said
+    assert "note  " not in said
     content = json.loads(told.read_text())
     assert content["images"] == 399
     assert list(content["estimated_classes"]) == ["c0", "c1", "c2", "c3"]
@@ -68,19 +69,32 @@ def test_the_command_passes_on_all_that_is_chosen(store: Store, path: Path, tmp_
     prior.write_text("\n".join(map(str, PARTS)))
     nolb(
         "balance-head", path, store.path, "--out", out, "--json", told, "--mean", "geometric",
-        "--temperature", 3, "--split", "val", "--seed", 2, "--folds", 3, "--prior", prior,
+        "--temperature", 3, "--refit", 0.25, "--split", "val", "--seed", 2, "--folds", 3,
+        "--prior", prior,
     )  # fmt: skip
     head, written = load_head(path), load_head(out)
-    how: dict[str, Any] = {"mean": "geometric", "temperature": 3.0, "shares": PARTS}
-    expected = balance_head(head, pool_of_store(head, store, "val"), **how)
+    how = (PARTS, BalanceConfig("geometric", 3.0, 0.25))
+    expected = balance_head(head, pool_of_store(head, store, "val"), *how)
     assert np.array_equal(written.bias, expected.head.bias)
     assert written.config == expected.head.config
     content = json.loads(told.read_text())
-    scores = score_by_folds(head, store, split="val", seed=2, n_folds=3, **how)
+    scores = score_by_folds(head, store, *how, split="val", seed=2, n_folds=3)
     assert content["scores"]["balanced"] == json.loads(json.dumps(scores.to_json()))
     before = evaluate(store, head, split="val")
     assert content["scores"]["before"] == json.loads(json.dumps(before.to_json()))
     assert expected.to_json().items() <= content.items()
+
+
+def test_new_weights_where_they_did_not_help(store: Store, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    few, of_few = store_of_few(tmp_path / "few", 39)
+    told = nolb("balance-head", of_few, few.path, "--out", tmp_path / "a", "--refit", 0.5)
+    assert "are few for --refit: on held-out images 20 or more gained" in told.output
+    (tmp_path / "prior.txt").write_text("\n".join(map(str, PARTS)))
+    words = ("--out", tmp_path / "b", "--prior", tmp_path / "prior.txt")
+    assert "did harm" in nolb("balance-head", path, store.path, *words, "--refit", 0.5).output
+    plain = nolb("balance-head", path, store.path, *words, "--overwrite").output
+    assert "refit" not in plain
 
 
 @pytest.mark.parametrize("flags", [(), ("--no-test-views",)])
@@ -115,7 +129,6 @@ def test_the_command_has_the_choices_of_the_library() -> None:
     mean, temperature = options["mean"], options["temperature"]
     assert isinstance(mean.type, click.Choice)
     assert tuple(mean.type.choices) == MEANS
-    assert mean.default == MEANS[0]
     assert isinstance(temperature, click.Option)
     assert f"[default: {TEMPERATURE:g}]" in str(temperature.help)
 
@@ -205,14 +218,15 @@ def store_of_few(folder: Path, n: int) -> tuple[Store, Path]:
 @pytest.mark.parametrize(
     ("n", "begins"),
     [
-        (4, "Warning: 1.0 images a class."), (19, "Warning: 4.8 images a class."),
-        (20, "Note: 5.0 images a class"), (39, "Note: 9.8 images a class"), (40, None),
+        (4, "warning        1.0 images a class."), (19, "warning        4.8 images a class."),
+        (20, "note           5.0 images a class"), (39, "note           9.8 images a class"),
+        (40, None),
     ],
 )  # fmt: skip
 def test_few_images_are_told(tmp_path: Path, n: int, begins: str | None) -> None:
     few, path = store_of_few(tmp_path, n)
     said = nolb("balance-head", path, few.path, "--out", tmp_path / "out.safetensors").output
-    told = [line for line in said.splitlines() if line.startswith(("Warning", "Note"))]
+    told = [line for line in said.splitlines() if line.startswith(("warning", "note"))]
     assert len(told) == (begins is not None)
     assert begins is None or told[0].startswith(begins)
 
@@ -237,7 +251,7 @@ def test_images_in_no_store_are_the_stores(tmp_path: Path) -> None:
         "--out", out,
     ).output  # fmt: skip
     assert "torn.png" in said
-    assert "balanced  12 images, 3 classes" in said
+    assert "balanced       12 images, 3 classes" in said
     balanced = load_head(out)
     assert balanced.bias == pytest.approx(cached.head.bias, abs=1e-3)
     pool = balanced.config["pool"]

@@ -80,7 +80,7 @@ def test_a_balanced_head_is_scored_on_what_it_was_balanced_on(
         swept = sweep_temps(store, of, GRID)
         assert swept.test_views == n
         assert swept.test_scores == evaluate(store, of, t_old=1, t_new=1, test_views=averages)
-        content = make_report(store, of, sweep=swept.to_json()).content
+        content = make_report(store, of, sweep=swept).content
         assert {each.scores.test_views for each in content.contenders} == {n}
         assert content.new.scores.recalls == scores.recalls
         assert content.old.scores == evaluate(store, test_views=averages)
@@ -187,7 +187,7 @@ def test_every_command_says_that_a_head_has_seen_the_images(
     for name, path in paths.items():
         tells = name != "new"
         scored = nolb("evaluate", store.path, path).output
-        assert (f"Note: {path} {SEEN};" in scored) == tells
+        assert (f"note           {path} {SEEN};" in scored) == tells
         sweep, page = tmp_path / f"{name}-sweep", tmp_path / f"{name}.html"
         swept = nolb(
             "sweep-temps", store.path, path, "--out", sweep, "--t-old", "1,2", "--t-new", "1,2",
@@ -249,7 +249,7 @@ def test_a_mean_that_is_balanced_in_part_is_told(paths: dict[str, Path], tmp_pat
     out = tmp_path / "out.safetensors"
     said = nolb("average-heads", paths["alone"], paths["new"], "--out", out).output
     assert "Balanced for the clean image alone: on that it predicts and is scored." in said
-    assert f"not all of it is balanced, as {paths['new']} was not" in said
+    assert f"Not all of it is balanced, as {paths['new']} was not" in said
     said = nolb("average-heads", paths["alone"], paths["alone"], "--out", out, "--overwrite").output
     assert "Balanced for the clean image alone" in said
     assert "not all" not in said
@@ -258,8 +258,10 @@ def test_a_mean_that_is_balanced_in_part_is_told(paths: dict[str, Path], tmp_pat
     assert "not all" not in said
 
 
-@pytest.mark.parametrize("weights", ["0,0", "1", "1,2,3"])
+@pytest.mark.parametrize("weights", ["1", "1,2,3"])
 def test_weights_that_no_ensemble_has(store: Store, paths: dict[str, Path], weights: str) -> None:
     said = nolb("evaluate", store.path, paths["new"], "--weights", weights, code=1).output
     assert "needs 2 weights, each 0 or more and at least one above 0" in said
+    said = nolb("evaluate", store.path, paths["new"], "--weights", "0,0", code=2).output
+    assert "'0,0' is no list of weights" in said
     assert nolb("evaluate", store.path, paths["new"], "--weights", "0,1")

@@ -63,8 +63,25 @@ def test_logits_that_say_too_little_or_nothing_end_at_the_bounds() -> None:
     sure = 1e-5 * np.eye(5)[labels]
     ((cold,),) = fit_temperatures(blocks_of(labels, sure), 1)
     ((hot,),) = fit_temperatures(blocks_of(labels, -logits * 1e4), 1)
-    assert cold == pytest.approx(LOWEST, rel=1e-3)
-    assert hot == pytest.approx(HIGHEST, rel=1e-3)
+    assert (cold, hot) == (LOWEST, HIGHEST)
+
+
+@pytest.mark.parametrize("temperature", [LOWEST, HIGHEST])
+@pytest.mark.parametrize("beyond", [0.5, 1.0, 2.0])
+def test_a_bound_is_taken_where_the_likelihood_leads_beyond_it(
+    temperature: float, beyond: float
+) -> None:
+    logits, labels = drawn(500, 1.0)
+    ((inside,),) = fit_temperatures(blocks_of(labels, logits), 1)
+    # The scale of the logits moves the best temperature to the bound times `beyond`.
+    ((found,),) = fit_temperatures(blocks_of(labels, logits * temperature / inside * beyond), 1)
+    expected = min(max(temperature * beyond, LOWEST), HIGHEST)
+    if beyond == 1.0:
+        assert found == pytest.approx(expected, rel=1e-5)
+    elif expected == temperature:
+        assert found == expected
+    else:
+        assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_fold_is_fitted_on_the_other_folds_rows() -> None:

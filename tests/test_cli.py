@@ -260,7 +260,8 @@ def test_an_unreadable_image_is_told_and_strict_stops(made: Path, tmp_path: Path
     arguments = [*extract_options(made), "--train", train, "--out", tmp_path / "u.zarr"]
     result = nolb(*arguments)
     assert result.exit_code == 0, result.output
-    assert "1 of 9 images of train that cannot be read, first bee/1.png" in result.output
+    told = "1 of 9 images of train cannot be read and are left out, first bee/1.png"
+    assert told in result.output
     strict = nolb(*arguments, "--strict", "--overwrite")
     assert "--strict" in refused(strict)
 
@@ -299,6 +300,6 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "sweep.csv")
 
-    monkeypatch.setattr("pipeline.stages.sweep_temps.save_sweep", full)
+    monkeypatch.setattr("pipeline.sweep_files.save_sweep", full)
     result = nolb("sweep-temps", made / "s.zarr", made / "h.safetensors", "--out", tmp_path / "o")
     assert "No space left on device" in refused(result)

@@ -83,8 +83,10 @@ def test_calibration_of_several_heads_with_weights(store: Store, tmp_path: Path)
     ("option", "value", "message"),
     [
         ("--cross-fit", "1", "cross_fit must be 2 folds or more"),
-        ("--weights", "1,0", "no list of weights"),
-        ("--memory", "1", "memory must be 256 MiB or more"),
+        ("--weights", "1:4:3", "no list of weights"),
+        ("--weights", "0,0", "no list of weights"),
+        ("--memory", "1MiB", "memory must be 256MiB or more"),
+        ("--memory", "1024", "'1024' is no size: give a number and a unit"),
     ],
 )
 def test_settings_that_no_sweep_could_use_are_wrong_usage(
@@ -96,11 +98,37 @@ def test_settings_that_no_sweep_could_use_are_wrong_usage(
     assert message in result.output
 
 
+def test_the_help_names_what_options_take() -> None:
+    said = " ".join(nolb("sweep-temps", "--help").output.split())
+    for option in ("--weights W,W[,W...]", "--memory SIZE", "--t-old GRID"):
+        assert option in said
+    assert "[default: 1GiB]" in said
+    for command in ("fit-head", "pretrain"):
+        assert "--memory SIZE" in nolb(command, "--help").output
+
+
+def test_a_head_of_weight_0_is_left_out_of_a_sweep(store: Store, tmp_path: Path) -> None:
+    heads = [tmp_path / f"seed{k}.safetensors" for k in range(2)]
+    common = ["--t-old", "1,2", "--t-new", "1,2", "--replicates", 20]
+    nolb(
+        "sweep-temps", store.path, *heads, "--out", tmp_path / "a", "--weights", "2,0,1", *common
+    )  # fmt: skip
+    nolb("sweep-temps", store.path, heads[1], "--out", tmp_path / "b", "--weights", "2,1", *common)
+    pair = [json.loads((tmp_path / name / "sweep.json").read_text()) for name in "ab"]
+    assert pair[0]["cells"] == pair[1]["cells"]
+    assert pair[0]["weights"] == [2, 1]
+    assert list(pair[0]["bootstrap"]["differences"]) == ["old", "new 2"]
+    arguments = ["sweep-temps", store.path, *heads, "--out", tmp_path / "c", "--weights", "0,1,1"]
+    refused = CliRunner().invoke(main, list(map(str, arguments)))
+    assert refused.exit_code == 1
+    assert "scored with nolb evaluate, as --weights 0,1,1" in " ".join(refused.output.split())
+
+
 def test_the_mean_of_two_heads_is_scored_as_their_mean_logits(store: Store, tmp_path: Path) -> None:
     heads = [tmp_path / f"seed{k}.safetensors" for k in range(2)]
     out = tmp_path / "mean.safetensors"
     result = nolb("average-heads", *heads, "--out", out, "--weights", "3,1")
-    assert "averaged  2 heads -> " in result.output
+    assert "averaged 2 heads" in " ".join(result.output.split())
     features = store["test"].features()
     logits = [load_head(head).logits(features) for head in heads]
     expected = (0.75 * logits[0] + 0.25 * logits[1]).argmax(axis=1) == store["test"].labels
@@ -110,7 +138,11 @@ def test_the_mean_of_two_heads_is_scored_as_their_mean_logits(store: Store, tmp_
     refused = CliRunner().invoke(main, ["average-heads", str(heads[0]), "--out", str(out)])
     assert refused.exit_code == 1
     assert "exists already" in str(refused.output)
-    nolb("average-heads", *heads, "--out", out, "--overwrite")
+    again = nolb("average-heads", *heads, "--out", out, "--overwrite", "--json", "-")
+    assert json.loads(again.stdout) == {
+        "head": str(out), "average_of": list(map(str, heads)), "weights": None,
+        "balanced_for_test_views": None,
+    }  # fmt: skip
 
 
 def test_a_range_of_one_temperature_is_one_temperature(store: Store, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from pipeline.config import (
     SweepConfig,
     build_config,
     field_help,
-    parse_grid,
+    parse_size,
+    parse_temperatures,
     parse_weights,
 )
 from pipeline.errors import ConfigError
@@ -66,6 +67,8 @@ def test_yaml_reads_1e_4_as_text_but_it_is_a_number() -> None:
         ("sweep_temps", {"test_views": 7}, "test_views must be true or false"),
         ("sweep_temps", {"t_old": "0,1"}, "no temperature grid"),
         ("sweep_temps", {"t_old": []}, "t_old must be one or more temperatures"),
+        ("sweep_temps", {"t_old": 2}, "t_old must be a list of numbers, not 2"),
+        ("sweep_temps", {"memory": "255MiB"}, "memory must be 256MiB or more, not 255MiB"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(section: str, values: dict, message: str) -> None:
@@ -75,9 +78,9 @@ def test_a_wrong_value_is_one_sentence(section: str, values: dict, message: str)
 
 
 def test_grids() -> None:
-    assert parse_grid("1,2,3") == (1.0, 2.0, 3.0)
+    assert parse_temperatures("1,2,3") == (1.0, 2.0, 3.0)
     # 1 to 16 in 5 geometric steps: every step doubles.
-    assert parse_grid("1:16:5") == (1.0, 2.0, 4.0, 8.0, 16.0)
+    assert parse_temperatures("1:16:5") == (1.0, 2.0, 4.0, 8.0, 16.0)
     assert SweepConfig().t_old == DEFAULT_GRID
     assert {1.0, 2.0, 4.0, 8.0} <= set(DEFAULT_GRID)
 
@@ -87,23 +90,47 @@ def test_grids() -> None:
 )
 def test_a_wrong_grid_names_both_forms(text: str) -> None:
     with pytest.raises(ConfigError, match="as 1,2,3 or as start:stop:count"):
-        parse_grid(text)
+        parse_temperatures(text)
 
 
-def test_weights_may_leave_heads_out() -> None:
+def test_weights_may_leave_heads_out_of_every_command() -> None:
     assert parse_weights("0,1,2.5") == (0.0, 1.0, 2.5)
+    for typed in ("0,1,2.5", [0, 1, 2.5]):
+        assert build_config(SweepConfig, {"weights": typed}).weights == (0.0, 1.0, 2.5)
 
 
-@pytest.mark.parametrize("text", ["", "1,,2", "1:2:3", "nan,1", "inf", "-1,2", "one"])
+@pytest.mark.parametrize("text", ["", "1,,2", "1:4:3", "nan,1", "inf", "-1,2", "one", "0", "0,0"])
 def test_wrong_weights_name_their_form(text: str) -> None:
-    with pytest.raises(ConfigError, match="give one number for each head, as 1,2,1"):
-        parse_weights(text)
+    for attempt in (parse_weights, lambda text: build_config(SweepConfig, {"weights": text})):
+        with pytest.raises(ConfigError, match="give one number for each head, as 1,2,1; 0 leaves"):
+            attempt(text)
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (-1.0, 2.0), ()])
+def test_wrong_weights_from_python_are_refused(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="weights must be numbers of 0 or more"):
+        SweepConfig(weights=weights)
+
+
+@pytest.mark.parametrize("section", ["pretrain", "fit_head", "sweep_temps"])
+def test_memory_is_a_size_in_every_command(section: str) -> None:
+    assert build_config(SECTIONS[section], {"memory": "2GiB"}).memory == "2GiB"
+    for typed in ("1024", 1024, "much", True):
+        with pytest.raises(ConfigError, match="is no size: give a number and a unit, as 2GiB"):
+            build_config(SECTIONS[section], {"memory": typed})
+
+
+def test_sizes() -> None:
+    assert parse_size(SweepConfig().memory) == 2**30
+    assert parse_size("1.5 kb") == 1500
+    with pytest.raises(ConfigError, match="no size"):
+        SweepConfig(memory=1024)  # type: ignore[arg-type]  # as it was in MiB
 
 
 @given(st.text(alphabet=string.printable))
 def test_a_grid_parses_or_is_refused(text: str) -> None:
     try:
-        grid = parse_grid(text)
+        grid = parse_temperatures(text)
     except ConfigError:
         return
     assert all(t > 0 for t in grid)

@@ -52,8 +52,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def on_cpu(config: ExtractConfig, device: torch.device) -> Decoder | None:
         return None if config.decode == "cpu" else decoder
 
-    monkeypatch.setattr("pipeline.stages.extract.choose_device", lambda _: CPU)
-    monkeypatch.setattr("pipeline.stages.extract.jpeg_decoder", on_cpu)
+    monkeypatch.setattr("pipeline.extraction.choose_device", lambda _: CPU)
+    monkeypatch.setattr("pipeline.extraction.jpeg_decoder", on_cpu)
     small_checkpoint(tmp_path / "m.pth")
     jpeg_folder(tmp_path / "train")
     jpeg_folder(tmp_path / "test")

@@ -26,6 +26,7 @@ from pipeline.ensemble import (
     softmaxes,
 )
 from pipeline.errors import EvaluationError
+from pipeline.mixture import Mixture
 from tests.measured_stores import planted_head, planted_store
 
 logit_rows = st.integers(1, 6).flatmap(
@@ -214,9 +215,9 @@ def test_block_size_changes_no_prediction(tmp_path: Path, monkeypatch: pytest.Mo
     features, labels = rng.normal(size=(40, 4)), rng.integers(0, 4, 40)
     store = planted_store(tmp_path, {"train": (features, labels)})
     head = planted_head(store, rng.normal(size=(4, 4)))
-    whole, _ = predict_split(store, "train", head, (2.0, 0.5))
+    whole, _ = predict_split(store, "train", head, Mixture((2.0, 0.5)))
     monkeypatch.setattr(ensemble, "READ_BYTES", 1)
-    parts, _ = predict_split(store, "train", head, (2.0, 0.5))
+    parts, _ = predict_split(store, "train", head, Mixture((2.0, 0.5)))
     assert np.array_equal(whole, parts)
     direct = ensemble_predictions(
         store["train"].logits(), head.logits(store["train"].features()), 2.0, 0.5

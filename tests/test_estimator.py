@@ -79,9 +79,10 @@ def test_it_is_the_head_of_fit_head() -> None:
 
 
 @pytest.mark.parametrize("solver", ["l-bfgs", "sgd"])
-def test_the_scale_of_a_feature_does_not_matter(solver: Any) -> None:
+@pytest.mark.parametrize("exponent", [0, -200, -300, 200])
+def test_the_scale_of_a_feature_does_not_matter(solver: Any, exponent: int) -> None:
     rows, y = long_tail()
-    scaled = rows * [1e-6, 3e4] + [2.0, -5e4]
+    scaled = rows * [1e-6, 3e4] + [2.0, -5e4] if exponent == 0 else rows * 10.0**exponent
     one, other = (GMLClassifier(solver=solver, random_state=0) for _ in range(2))
     probabilities = one.fit(rows, y).predict_proba(rows), other.fit(scaled, y).predict_proba(scaled)
     assert np.allclose(*probabilities, atol=1e-4)
@@ -231,6 +232,11 @@ def test_names_of_columns_are_kept() -> None:
         ({"solver": "newton"}, "solver must be one of"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"random_state": -1}, "seed"),
+        ({"lr": None}, "lr must be a number, not None"),
+        ({"loss": None}, "loss must be one of gml"),
+        ({"device": None}, "device must be text, not None"),
+        ({"standardize": "x"}, "standardize must be true or false, not 'x'"),
+        ({"standardize": None}, "standardize must be true or false, not None"),
     ],
 )
 def test_settings_that_cannot_be_used_are_told(settings: dict[str, Any], words: str) -> None:
@@ -242,8 +248,11 @@ def test_data_that_cannot_be_used_are_told() -> None:
     rows, y = long_tail()
     with pytest.raises(ValueError, match="two classes or more, but y has one class: 'only'"):
         GMLClassifier().fit(rows, ["only"] * len(rows))
+    far = np.where(np.arange(len(rows)) == 1, -1.7e308, 1.7e308)[:, None]  # twice that apart
     with pytest.raises(ValueError, match="Feature 1 is too large"):
-        GMLClassifier().fit(rows * [1, 1e300], y)
+        GMLClassifier().fit(np.where([[0, 1]] * len(rows), far, rows), y)
+    with pytest.raises(ValueError, match="Every one of the 2 features is constant"):
+        GMLClassifier().fit(rows + 1e17, y)
     with pytest.raises(FitError, match="lr below"):
         GMLClassifier(solver="sgd", lr=1e30, standardize=False).fit(rows, y)
 

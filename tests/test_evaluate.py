@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cache import Store
+from pipeline.ensemble import score_each
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.stages.evaluate import evaluate
 from tests.measured_stores import planted_head, planted_store
@@ -51,6 +52,15 @@ def test_a_temperature_asks_for_the_ensemble_and_the_other_is_one(store: Store) 
     assert (both.predictor, both.temperatures) == ("ensemble", (3.0, 1.0))
     assert evaluate(store, head, t_new=2.0).temperatures == (1.0, 2.0)
     assert both == evaluate(store, head, t_old=3.0, t_new=1.0)
+
+
+def test_each_head_is_scored_alone_by_its_name(store: Store) -> None:
+    heads = [planted_head(store, NEW_WEIGHT), planted_head(store, np.eye(3))]
+    found = score_each(store, "test", heads)
+    assert list(found) == ["old", "new 1", "new 2"]
+    assert found["old"] == evaluate(store)
+    assert found["new 1"] == evaluate(store, heads[0])
+    assert list(score_each(store, "test", heads[:1])) == ["old", "new"]
 
 
 def test_an_almost_deaf_old_head_leaves_the_new_ones_word(store: Store) -> None:

@@ -12,14 +12,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from pipeline import export_formats, progress
 from pipeline.backbones import BACKBONES
 from pipeline.checkpoints import load_checkpoint
 from pipeline.cli import main
 from pipeline.ensemble import ensemble_probabilities, predict_split, softmax
 from pipeline.errors import ExportError, HeadError, OutputExistsError
-from pipeline.exporting import Agreement, as_input, open_export
+from pipeline.exporting import FORMATS, Agreement, as_input, checking, open_export
 from pipeline.heads import save_head
 from pipeline.lookup import ImageLookup
+from pipeline.mixture import Mixture
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.export import export
 from tests.exporting.exported import TEMPERATURES, Small, small_extraction
@@ -107,7 +109,7 @@ def test_normalisation_can_be_left_to_the_caller(small: Small, tmp_path: Path, n
 
 def test_a_mistaken_file_would_be_seen(small: Small, tmp_path: Path) -> None:
     # The same images in another order: most predictions must differ, or the check checks nothing.
-    predictions, _ = predict_split(small.store, "test", small.head, (1.0, 1.0))
+    predictions, _ = predict_split(small.store, "test", small.head, Mixture((1.0, 1.0)))
     assert len(set(predictions.tolist())) > 1
     shuffled = tmp_path / "images"
     for name, other in (("ant", "bee"), ("bee", "cat"), ("cat", "ant")):
@@ -227,6 +229,36 @@ def test_the_command_says_what_goes_in_and_what_comes_out(small: Small, tmp_path
         ("--format", "onnx", "--check", "some"),
     ):
         assert invoke(*common, "--out", tmp_path / "no", *wrong).exit_code == 2
+
+
+def test_long_checking_tells_how_far_it_is(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "BATCH", 5)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    save_head(small.head, tmp_path / "head.safetensors")
+    done = invoke(
+        "export", small.store.path, tmp_path / "head.safetensors", "--checkpoint", small.checkpoint,
+        "--format", "safetensors", "--out", tmp_path / "m.safetensors", "--images", small.images,
+        "--check", "all",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    told = [line.split(" images, ")[0] for line in done.stderr.splitlines()]
+    assert told == [f"export, checking: {k} of 12" for k in (5, 10, 12)]
+    assert "images/s" in done.stderr
+
+
+def test_the_own_file_is_never_patched_in_place(small: Small, tmp_path: Path) -> None:
+    own = tmp_path / "model.pth"
+    own.write_bytes(small.checkpoint.read_bytes())
+    with pytest.raises(ExportError, match="is the checkpoint itself"):
+        export(small.store, small.head, own, own, format="checkpoint", overwrite=True)
+    assert own.read_bytes() == small.checkpoint.read_bytes()
+
+
+def test_the_formats_have_one_source() -> None:
+    assert {name: each.suffix for name, each in FORMATS.items()} == dict(export_formats.SUFFIXES)
+    assert "|".join(export_formats.FORMATS) in invoke("export", "--help").output
 
 
 def test_a_head_of_another_store_is_refused(small: Small, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib as mpl
@@ -22,6 +21,8 @@ from pipeline.figures import (
     temperatures,
 )
 from pipeline.metrics import Scores, score_hits
+from pipeline.sweep import Sweep
+from tests.made_sweeps import made_sweep
 
 
 def scores(hits: np.ndarray, samples: int = 20, **more: Any) -> Scores:
@@ -35,13 +36,10 @@ def counts(n: int) -> np.ndarray:
     return (500 * 0.01 ** (np.arange(n) / max(n - 1, 1))).astype(np.int64)
 
 
-def plane(t_old: list[float], t_new: list[float], **more: Any) -> Any:
+def plane(t_old: list[float], t_new: list[float], **more: Any) -> Sweep:
     values = np.add.outer(np.arange(len(t_old), dtype=float), np.arange(len(t_new), dtype=float))
     named = dict.fromkeys(("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall"), values)
-    settings = {"split": "val", "n_samples": 50, "chosen": (1.0, 1.0), "chosen_on": None}
-    return SimpleNamespace(
-        t_old=np.array(t_old), t_new=np.array(t_new), **(named | settings | more)
-    )
+    return made_sweep(t_old, t_new, **(named | more))
 
 
 def texts(path: Path) -> str:
@@ -147,6 +145,12 @@ def test_a_chosen_plane_says_where(tmp_path: Path) -> None:
     sweep = plane([1, 2], [0.5, 1], chosen=(2.0, 0.5), chosen_on="val")
     text = texts(temperature_heatmaps(sweep, tmp_path / "heat.svg"))
     assert "best harmonic mean at t_old = 2, t_new = 0.5" in text
+
+
+def test_a_plane_chosen_by_likelihood_says_so(tmp_path: Path) -> None:
+    sweep = plane([1, 2], [0.5, 1], chosen=(2.0, 0.5), chosen_on="val", chosen_by="nll")
+    text = texts(temperature_heatmaps(sweep, tmp_path / "heat.svg"))
+    assert "best likelihood of each head at t_old = 2, t_new = 0.5" in text
 
 
 def test_marks_lie_on_their_cells_as_x_new_and_y_old() -> None:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from cache import Identity
-from pipeline.errors import HeadError, OutputExistsError
+from pipeline.errors import HeadError, OutputError, OutputExistsError
 from pipeline.heads import (
     METADATA_KEY,
     Head,
@@ -172,14 +172,14 @@ def test_a_failed_write_leaves_the_old_head(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(HeadError, match="No space left on device"):
+    with pytest.raises(OutputError, match="No space left on device"):
         save_head(make_head(class_counts=(1, 1, 1)), path, overwrite=True)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(OutputExistsError, match=r"There is no folder .*missing"):
+    with pytest.raises(OutputError, match=r"There is no folder .*missing"):
         save_head(make_head(), tmp_path / "missing" / "head.safetensors")
 
 

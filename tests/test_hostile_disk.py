@@ -22,8 +22,11 @@ from cache import (
     verify_store,
 )
 from pipeline.config import ExtractConfig
+from pipeline.errors import OutputError
+from pipeline.stages.export import export
 from pipeline.stages.extract import Extraction, extract
 from tests.cache.store_making import make_spec, make_store, tree
+from tests.exporting.exported import small_extraction
 from tests.small_data import image_folder, small_checkpoint
 
 CONFIG = ExtractConfig(device="cpu", workers=0, views=2, batch_size=3, shard_rows=5)
@@ -116,6 +119,20 @@ def test_an_unfinished_store_on_a_read_only_file_system(inputs, disk, suffix):
     disk.mount("remount,rw,size=4m")
     run(inputs, out, resume=True).store.close()
     assert verify_store(out) == []
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pt2", "m.pth"])
+def test_an_export_to_a_full_disk_is_one_sentence(disk, tmp_path, name):
+    small = small_extraction(tmp_path)
+    disk.mount("remount,size=8k")
+    formats = {".safetensors": "safetensors", ".pt2": "torch-export", ".pth": "checkpoint"}
+    format_name = formats[Path(name).suffix]
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\): make"):
+        export(
+            small.store, small.head, small.checkpoint, disk.folder / name, format=format_name,
+            temperatures=None, side=small.side,
+        )  # fmt: skip
+    assert list(disk.folder.iterdir()) == []
 
 
 @pytest.fixture

@@ -229,6 +229,21 @@ def test_likelihood_and_calibration_error_are_those_of_the_probabilities() -> No
             assert found.ece[i, j] == pytest.approx(one.ece, abs=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e30, 1e33, 1e38, 1e200, 1e305])
+def test_logits_of_any_size_are_told_apart_without_a_warning(scale: float) -> None:
+    """Over a temperature they leave float32, and their exponentials are 0."""
+    logits: list[Logits] = [scale * np.array([[3.0, 1, 0], [0, 1, 2]]) for _ in range(2)]
+    logits[1] = logits[1][:, [1, 0, 2]] / 2
+    members = plane_members(np.array([1e-6, 0.5, 9.0]), np.array([1.0, 2e6]))
+    found = plane_predictions(logits, members)
+    for i, t_old in enumerate((1e-6, 0.5, 9.0)):
+        for j, t_new in enumerate((1.0, 2e6)):
+            expected = mixture_probabilities(logits, (t_old, t_new)).argmax(axis=1)
+            assert found[:, i, j].tolist() == expected.tolist()
+    sums = NumpyChunk(logits).partitions(0, np.arange(2), np.array([1e-6, 1.0, 9.0]))
+    assert sums.tolist() == [[1.0] * 3] * 2
+
+
 def test_each_new_head_has_its_own_multiple_of_the_temperature() -> None:
     members = plane_members(np.array([1.0]), np.array([1.0, 2.0]), 2, factors=(1.0, 1.5))
     assert members[2].temperatures.tolist() == [1.5, 3.0]

@@ -14,12 +14,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from pipeline import image_classifiers, progress
 from pipeline.cli import main
 from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import DatasetError
 from pipeline.exporting import open_export
 from pipeline.heads import save_head
 from pipeline.image_classifiers import classifier_of_export, classifier_of_head, find_images
+from pipeline.progress import Snapshot
 from pipeline.stages.export import export
 from pipeline.stages.predict import predict
 from tests.exporting.exported import TEMPERATURES, Small, small_extraction
@@ -137,3 +139,55 @@ def test_wrong_usage_is_told(small: Small, tmp_path: Path) -> None:
     assert "are fixed" in fixed.output
     assert invoke("predict", result.path, small.images).exit_code == 0
     assert invoke("predict", tmp_path / "none.onnx", small.images).exit_code == 1
+
+
+def test_a_file_of_predictions_is_whole_or_not_there(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "p.csv"
+    common = (
+        "predict", small.folder / "head.safetensors", small.images, "--checkpoint",
+        small.checkpoint, "--format", "csv", "--out", out,
+    )  # fmt: skip
+    assert invoke(*common).exit_code == 0
+    before = out.read_bytes()
+    again = invoke(*common)
+    assert again.exit_code == 1
+    assert again.stderr == f"nolb: {out} exists already: give another name or --overwrite.\n"
+    whole = image_classifiers._features
+    calls: list[int] = []
+
+    def fails_later(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 2:
+            raise DatasetError("the disk is gone")
+        return whole(*arguments)
+
+    monkeypatch.setattr(image_classifiers, "BATCH", 4)
+    monkeypatch.setattr(image_classifiers, "_features", fails_later)
+    failed = invoke(*common, "--overwrite")
+    assert failed.exit_code == 1
+    assert "the disk is gone" in failed.stderr
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
+    monkeypatch.undo()
+    shutil.copy(small.checkpoint, tmp_path / "model.pth")
+    other = invoke(*common[:-1], tmp_path / "model.pth", "--overwrite")
+    assert "model.pth is something else than what would replace it" in other.stderr
+    assert invoke(*common, "--overwrite").exit_code == 0
+
+
+def test_long_predicting_tells_how_far_it_is(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_classifiers, "BATCH", 4)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    seen: list[Snapshot] = []
+    classifier = classifier_of_head(small.head, small.checkpoint, TEMPERATURES)
+    list(predict(classifier, find_images([small.images]), on_progress=seen.append))
+    assert [(one.done, one.total) for one in seen] == [(k, 12) for k in range(1, 13)]
+    done = invoke(
+        "predict", small.folder / "head.safetensors", small.images, "--checkpoint",
+        small.checkpoint, "--format", "jsonl",
+    )  # fmt: skip
+    assert len(done.stdout.splitlines()) == 12
+    assert "predict: 4 of 12 images, " in done.stderr
+    assert " images/s, 0:00:0" in done.stderr

@@ -276,7 +276,7 @@ def test_the_command_trains_and_says_how(run: Run) -> None:
     assert (result["computed"], len(result["history"])) == (2, 2)
     assert set(result["scores"]) == {"test"}
     assert "epoch 2/2  loss" in told
-    assert f"Next: nolb extract --checkpoint {out}" in told
+    assert f"next           nolb extract --checkpoint {out}" in told
     code, _, told = invoke(*arguments)
     assert (code, "exists already" in told) == (1, True)
     code, _, told = invoke(*arguments, "--resume")

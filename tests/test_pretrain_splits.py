@@ -14,10 +14,13 @@ from pipeline.cli import main
 from pipeline.config import ExtractConfig
 from pipeline.datasets import open_sources
 from pipeline.errors import DatasetError
-from pipeline.stages.extract import extract, with_notes_on
+from pipeline.extraction import plan_extraction
+from pipeline.stages.extract import extract
 from pipeline.stages.pretrain import Callbacks
 from tests.small_data import CLASSES, image_folder, small_checkpoint
 from tests.small_trainings import SMALL, Run, run_in
+
+PLAIN = ExtractConfig(device="cpu", features_only=True)
 
 QUICK = ("--batch-size", 4, "--workers", 0)
 
@@ -35,7 +38,9 @@ def pretrained(*options: object) -> str:
     """The command that a training says comes next."""
     result = invoke("pretrain", "--model", "small-cnn", "--epochs", 1, *QUICK, *options)
     assert result.exit_code == 0, result.output
-    return next(line for line in result.stdout.splitlines() if line.startswith("Next: "))[6:]
+    label = "next           "
+    lines = result.stdout.splitlines()
+    return next(line for line in lines if line.startswith(label)).removeprefix(label)
 
 
 def extracted(command: str) -> Result:
@@ -118,13 +123,13 @@ def test_a_file_that_does_not_know_its_images_has_no_note(run: Run) -> None:
     images = open_sources({"train": run.folder / "train", "test": run.folder / "test"})
     model = load_checkpoint(small_checkpoint(run.folder / "plain.pth"))
     assert model.training_images == ""
-    assert with_notes_on(model, images).notes == model.notes
+    assert plan_extraction(model, images, PLAIN).model.notes == model.notes
     own = load_checkpoint(run().checkpoint)
     assert own.training_images
-    assert with_notes_on(own, images).notes == ()
+    assert plan_extraction(own, images, PLAIN).model.notes == ()
     # Other classes: a backbone that is taken elsewhere.
     other = open_sources({"train": "digits-lt:train", "test": "digits-lt:test"})
-    assert with_notes_on(own, other).notes == ()
+    assert plan_extraction(own, other, PLAIN).model.notes == ()
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import progress
-from pipeline.progress import Clock, ProgressReport, Snapshot
+from pipeline.progress import Clock, ProgressReport, Snapshot, Steps, counting
 
 HALF_WAY = Snapshot(
     done=500, total=1000, fresh=100, seconds=20.0, shares={"reading": 0.05, "forward": 0.95}
@@ -61,3 +61,60 @@ def test_the_clock_splits_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock.stop()  # 8
     assert clock.seconds == 8
     assert clock.shares() == {"reading": 0.75, "forward": 0.25, "writing": 0.0}
+
+
+def test_steps_count_what_this_run_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 4.0, 5.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(ticks))
+    seen: list[Snapshot] = []
+    steps = Steps(100, seen.append, done=40, step="BatchNorm")  # 0
+    steps.advance(20)  # 4
+    steps.reach(100)  # 5
+    assert steps.done == 100
+    assert seen == [
+        Snapshot(60, 100, 20, 4.0, step="BatchNorm"),
+        Snapshot(100, 100, 60, 5.0, step="BatchNorm"),
+    ]
+    # 20 in 4 s are 5 a second, and 40 are left. The 40 of before count for neither.
+    assert (seen[0].rate, seen[0].seconds_left) == (5, 8)
+
+
+def test_steps_need_nobody_to_tell() -> None:
+    steps = Steps(3)
+    steps.advance()
+    assert steps.done == 1
+
+
+def test_the_counts_of_the_store_become_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 2.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(ticks))
+    seen: list[Snapshot] = []
+    counting(seen.append)(6, 18)
+    assert seen == [Snapshot(6, 18, 6, 2.0)]
+    assert (seen[0].rate, seen[0].seconds_left) == (3, 4)
+
+
+def test_work_that_is_over_at_once_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120)
+    with ProgressReport("predict", "images", console, after=1.0) as report:
+        report.update(HALF_WAY)
+        assert text.getvalue() == ""
+        now = 1.5
+        report.update(HALF_WAY)
+    assert "500/1000" in text.getvalue()
+
+
+@pytest.mark.parametrize("after", [0.0, 1.0])
+def test_results_in_a_pipe_do_not_come_out_beside_the_bar(
+    capsys: pytest.CaptureFixture[str], after: float
+) -> None:
+    text = io.StringIO()  # the terminal of the bar; standard output is a pipe
+    console = Console(file=text, force_terminal=True, width=120)
+    with ProgressReport("pretrain", "images", console, after=after) as report:
+        report.update(HALF_WAY)
+        print("epoch 1")  # noqa: T201
+    assert capsys.readouterr().out == "epoch 1\n"
+    assert "epoch" not in text.getvalue()

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from markupsafe import escape
 
 from pipeline.cli import main
 from pipeline.config import SweepConfig
 from pipeline.errors import EvaluationError, OutputExistsError
 from pipeline.heads import save_head
 from pipeline.stages.report import make_report, save_report
-from pipeline.stages.sweep_temps import save_sweep, sweep_temps
-from tests.reporting.reported import reported_head, reported_store
+from pipeline.stages.sweep_temps import sweep_temps
+from pipeline.sweep_files import save_sweep
+from tests.reporting.reported import page_of, reported_head, reported_store
 
 GRID = SweepConfig(t_old=(0.5, 1, 2), t_new=(0.5, 1, 2))
 
@@ -24,22 +26,37 @@ def test_temperatures_chosen_on_val_make_the_ensemble_the_one_to_show(tmp_path: 
     store = reported_store(tmp_path, val=True)
     head = reported_head(store)
     sweep = sweep_temps(store, head, GRID)
-    report = make_report(store, head, sweep=sweep.to_json())
+    report = make_report(store, head, sweep=sweep)
     assert sweep.chosen_on == "val"
     assert report.content.temperatures == sweep.chosen
     assert report.content.after.key == "ensemble"
     assert "chosen on the val split" in report.content.temperatures_from
 
 
+def test_temperatures_that_the_likelihood_chose_are_said_to_be_its(tmp_path: Path) -> None:
+    store = reported_store(tmp_path, val=True)
+    head = reported_head(store)
+    config = SweepConfig(GRID.t_old, GRID.t_new, choose="nll", replicates=20)
+    sweep = sweep_temps(store, head, config)
+    report = make_report(store, head, sweep=sweep)
+    assert report.content.temperatures_from == "chosen on the val split by the likelihood"
+    page = page_of(report)
+    assert "The best likelihood of each head on val is at" in page
+    assert "What the ensemble gains, with 95 % intervals" in page
+    assert sweep.bootstrap is not None
+    assert sweep.bootstrap.note
+    assert str(escape(sweep.bootstrap.note)) in page
+
+
 def test_nothing_is_chosen_on_the_split_that_is_reported(tmp_path: Path) -> None:
     store = reported_store(tmp_path, val=True)
     head = reported_head(store)
     on_test = sweep_temps(store, head, SweepConfig(GRID.t_old, GRID.t_new, "test"))
-    report = make_report(store, head, sweep=on_test.to_json())
+    report = make_report(store, head, sweep=on_test)
     assert report.content.temperatures == (1.0, 1.0)
     assert report.content.after.key == "new"
     with pytest.raises(EvaluationError, match="flatter"):
-        make_report(store, head, sweep=sweep_temps(store, head, GRID).to_json(), split="val")
+        make_report(store, head, sweep=sweep_temps(store, head, GRID), split="val")
 
 
 def test_given_temperatures_come_first(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bootstrap import paired_bootstrap
+from pipeline.config import FitConfig
 from pipeline.metrics import Floats
 from pipeline.reproduction import evidence as evidence_module
 from pipeline.reproduction.claims import Finding, Relation, difference, gain, judge, verdict_on
@@ -21,6 +22,8 @@ from pipeline.reproduction.evidence import (
     in_paper,
     over_seeds,
 )
+from pipeline.reproduction.experiments import EXPERIMENTS
+from pipeline.reproduction.notes import Views, notes_on
 from pipeline.reproduction.paper import TABLE_3, TABLE_6, TABLE_8
 
 N_CLASSES, PER_CLASS = 5, 40
@@ -81,6 +84,38 @@ def test_intervals_over_images_are_those_of_the_paired_bootstrap() -> None:
         # Two draws of 4,000 replicates: the ends of an interval of some 20 points agree to one.
         assert found.images.low == pytest.approx(expected.low, abs=1.0)
         assert found.images.high == pytest.approx(expected.high, abs=1.0)
+
+
+def test_a_range_of_equal_numbers_is_not_told_from_none() -> None:
+    # Three classifiers of the same chances: the largest lowest recall less the smallest one is
+    # above zero whatever the truth is, and so in every replicate; turned over it is not.
+    hits = {name: random_hits(2, 0.5, seed) for name, seed in (("a", 1), ("b", 2), ("c", 3))}
+    for name in ("lowest_recall", "harmonic_mean"):
+
+        def spread(numbers: evidence_module.Numbers, name: str = name) -> Floats:
+            return np.ptp(np.stack([numbers.metric(label, name) for label in "abc"]), axis=0)
+
+        found = made(hits).estimate([spread], [(0.0, 100.0)], replicates=300)[0]
+        assert found.value > 0
+        assert found.images.low == 0
+
+
+def test_classes_of_few_hits_lie_at_either_end() -> None:
+    # 2 of 40 in one class and none in another: of 40, none is up to 8.81 %, 2 up to 16.92 %.
+    right = np.tile(np.arange(PER_CLASS) < 30, (1, N_CLASSES))
+    right[:, :PER_CLASS] = False
+    right[:, PER_CLASS : 2 * PER_CLASS] = np.arange(PER_CLASS) < 2
+    evidence = made({"a": right, "b": random_hits(1, 0.6)})
+    assert evidence.few_hits() == {"a": 2}
+    found = one(evidence, metric("a", "harmonic_mean"))
+    assert found.value == pytest.approx(100 * 5 / (1000 + 20 + 4))
+    assert found.images.high == pytest.approx(100 * 5 / (1 / 0.0881 + 1 / 0.1692 + 4), rel=0.05)
+    assert one(evidence, metric("a", "accuracy")).images.high < 55
+    # One of two classes without a hit once in 40 times: 1 - (1 - q) ** 2 = 0.025 with q the chance
+    # of none of 40, (1 - t) ** 40, so that t is 10.36 %.
+    assert one(evidence, metric("a", "lowest_recall")).images == Interval(
+        0, pytest.approx(10.36, abs=0.3)
+    )
 
 
 def test_what_classifiers_share_cancels() -> None:
@@ -192,3 +227,14 @@ def test_estimates_do_not_depend_on_what_else_is_asked() -> None:
         [third, metric("a", "accuracy")], [ANYWHERE, ANYWHERE], replicates=300
     )
     assert together[1] == alone
+
+
+def test_few_hits_are_named_in_a_note() -> None:
+    evidence = made({"CE": random_hits(1, 0.02), "CE + GML": random_hits(2, 0.6)})
+    notes = notes_on(EXPERIMENTS["table6"], evidence, FitConfig(), 2, {"CE": Views(0, 0)})
+    (note,) = [note for note in notes if "fewer than 5 hits" in note]
+    assert "fewer than 5 hits: CE (5)." in note
+    sure = made({"CE": random_hits(1, 0.5)})
+    assert not any(
+        "hits" in note for note in notes_on(EXPERIMENTS["table6"], sure, FitConfig(), 1, {})
+    )

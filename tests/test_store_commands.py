@@ -97,7 +97,7 @@ def test_a_repair_from_end_to_end(inputs: Path, tmp_path: Path, at_once: bool) -
     else:
         begun = nolb("store", "repair", path)
         assert "1 are computed again" in begun.output
-        assert f"Finish with: nolb extract ... --out {path} --resume" in begun.output
+        assert f"next           nolb extract ... --out {path} --resume" in begun.output
         assert extract(inputs, path, "--resume").exit_code == 0
     assert tree(path) == before
 
@@ -330,13 +330,39 @@ def test_convert(tmp_path: Path) -> None:
     done = nolb("store", "convert", tmp_path / "x.zarr", tmp_path / "y.h5", "--dtype", "float16",
                 "--shard-rows", 5)  # fmt: skip
     assert done.exit_code == 0
-    assert done.output == f"wrote {tmp_path / 'y.h5'}\n"
+    assert done.output == f"wrote          {tmp_path / 'y.h5'}\n"
     assert verify_store(tmp_path / "y.h5") == []
     with open_store(tmp_path / "y.h5") as store:
         assert (store.dtype, store.header.shard_rows) == ("float16", 5)
     again = nolb("store", "convert", tmp_path / "x.zarr", tmp_path / "y.h5")
     assert again.exit_code == 1
     assert "--overwrite" in again.output
+
+
+def test_convert_as_json_goes_on_from_where_it_stopped(tmp_path: Path) -> None:
+    make_store(tmp_path / "x.zarr").close()
+    both = ("store", "convert", tmp_path / "x.zarr", tmp_path / "y.h5")
+    assert nolb(*both, "--resume", "--overwrite").exit_code == 2
+    done = nolb(*both, "--json", "-")
+    assert done.exit_code == 0
+    content = json.loads(done.stdout)
+    assert (content["path"], content["complete"]) == (str(tmp_path / "y.h5"), True)
+
+
+def test_a_card_replaces_nothing_unasked_and_never_a_store(tmp_path: Path) -> None:
+    make_store(tmp_path / "x.h5").close()
+    before = (tmp_path / "x.h5").read_bytes()
+    card = tmp_path / "README.md"
+    card.write_text("my thesis")
+    command = ("store", "info", tmp_path / "x.h5", "--card")
+    refused = nolb(*command, card)
+    assert (refused.exit_code, card.read_text()) == (1, "my thesis")
+    assert refused.output == f"nolb: {card} exists already: give another name or --overwrite.\n"
+    assert "something else" in nolb(*command, tmp_path / "x.h5", "--overwrite").output
+    assert (tmp_path / "x.h5").read_bytes() == before
+    done = nolb(*command, card, "--overwrite")
+    assert done.output == f"wrote          {card}\n"
+    assert "features" in card.read_text()
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "repair", "convert"])

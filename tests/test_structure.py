@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,69 @@ def test_nothing_heavy_is_imported_before_it_is_needed(statement: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_type_checkers_find_each_public_name_where_python_does(package: str) -> None:
+    tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if is_for_type_checkers(node))
+    assert isinstance(block, ast.If)
+    found = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            assert alias.name == alias.asname  # which says that it is meant to be public
+            found[alias.name] = node.module
+    assert found == importlib.import_module(package)._HOMES
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """Of a module, its classes and functions, and those that stand under fields and constants."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():  # a lambda's is no list
+            if (
+                isinstance(statement, ast.Expr)
+                and isinstance(statement.value, ast.Constant)
+                and isinstance(statement.value.value, str)
+            ):
+                yield statement.value.value
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_docstrings_put_names_in_single_backticks(package: str) -> None:
+    read = 0
+    for module, path in modules(package):
+        for text in docstrings(path):
+            read += 1
+            assert not re.search(r":\w+:`|``", text), f"{module}: {text}"
+    assert read > 100
+
+
+def test_what_the_store_s_code_ignores_has_its_reason() -> None:
+    for module, path in modules("cache"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if "noqa" in line:
+                assert re.search(r"  # noqa: [A-Z]+[0-9]+  # \S", line), f"{module}: {line}"
+
+
+def test_fields_of_the_store_s_dataclasses_say_what_they_are() -> None:
+    read = 0
+    for module, path in modules("cache"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and "dataclass" in map(called, node.decorator_list):
+                for field, below in pairwise([*node.body, ast.Pass()]):
+                    if isinstance(field, ast.AnnAssign):
+                        read += 1
+                        told = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+                        assert told, f"{module}: {ast.unparse(field)}"
+    assert read > 30
+
+
+def called(decorator: ast.expr) -> str:
+    """The name of a decorator, with or without arguments."""
+    name = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return name.id if isinstance(name, ast.Name) else ""
 
 
 @pytest.mark.parametrize("package", OURS)

@@ -54,9 +54,10 @@ def test_seeds_write_heads_that_the_next_command_takes(store_path: Path, tmp_pat
     assert content["heads"] == [str(path) for path in heads]
     assert content["configurations"][0]["seeds"] == [7, 8, 9]
     assert content["test"] is not None
-    assert "fitted  3 seeds, over 12 rows" in result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Next: nolb ")]
-    words = shlex.split(line.removeprefix("Next: nolb "))
+    assert "fitted         3 seeds, over 12 rows" in result.stderr
+    label = "next           nolb "
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith(label)]
+    words = shlex.split(line.removeprefix(label))
     globbed = [
         str(each)
         for word in words
@@ -78,12 +79,12 @@ def test_a_sweep_is_chosen_on_validation_and_shown_on_test(
     assert content["chosen_on"] == "val"
     assert len(content["configurations"]) == 4
     assert len(content["heads"]) == 5
-    assert "fitted  4 configurations with 5 seeds each" in result.stdout
+    assert "fitted         4 configurations with 5 seeds each" in result.stdout
     assert "on the val split" in result.stdout
     assert "on the test split (12 images), which had no part in the choice" in result.stdout
     again = nolb("fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2)
     assert again.exit_code == 1
-    assert "holds study.csv" in again.stderr
+    assert "study.csv exists already" in again.stderr
     assert nolb(
         "fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2, "--overwrite"
     ).exit_code == 0  # fmt: skip
@@ -104,7 +105,7 @@ def test_a_sweep_names_a_head_by_what_decides_it(store_path: Path, tmp_path: Pat
         {"head": "linear", "solver": "sgd", "momentum": 0.9},
         {"head": "linear", "solver": "adamw"},
     ]
-    assert "fitted  4 configurations with 2 seeds each (one head where" in result.stderr
+    assert "fitted         4 configurations with 2 seeds each (one head where" in result.stderr
     assert "linear, solver=adamw\n" in result.stderr
 
 
@@ -113,7 +114,7 @@ def test_seeds_of_a_head_that_has_none_are_one_head(store_path: Path, tmp_path: 
         "fit-head", store_path, "--out", tmp_path / "means", "--head", "nearest-mean", "--seeds", 3
     )
     assert result.exit_code == 0, result.output
-    assert "fitted  one head, over 12 rows" in result.stdout
+    assert "fitted         one head, over 12 rows" in result.stdout
     assert "No seed decides this head: it was fitted once" in result.stdout
     assert "±" not in result.stdout
     assert [path.name for path in (tmp_path / "means").glob("*.safetensors")] == [
@@ -172,9 +173,9 @@ def test_one_fit_says_how_it_ended(store_path: Path, tmp_path: Path) -> None:
     )
     text, how = fit("means", "--head", "nearest-mean")
     assert how is None
-    assert "fitted  nearest-mean head over" in text
+    assert "fitted         nearest-mean head over" in text
     text, _ = fit("adjusted", "--head", "logit-adjusted")
-    assert "made  logit-adjusted head from the old one in" in text
+    assert "made           logit-adjusted head from the old one in" in text
 
 
 def test_fits_that_stop_too_early_are_told(store_path: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import grid_configs, load_head, save_study, study
-from pipeline.errors import EvaluationError, OutputExistsError
+from pipeline.errors import EvaluationError, OutputError, OutputExistsError
 from pipeline.figures import studies
 from pipeline.figures.studies import study_dots
 from pipeline.studying import (
@@ -65,7 +65,7 @@ def test_an_earlier_study_is_replaced_whole_or_not_at_all(tmp_path: Path) -> Non
     (folder / "notes.txt").write_text("mine")
     (folder / "seedling.safetensors").write_text("mine")
     two = study(store, CONFIG, seeds=2)
-    with pytest.raises(OutputExistsError, match=r"holds study\.csv, .* already"):
+    with pytest.raises(OutputExistsError, match=r"study/\S+ exists already"):
         save_study(two, folder)
     assert len(save_study(two, folder, overwrite=True)) == 2
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -74,7 +74,7 @@ def test_an_earlier_study_is_replaced_whole_or_not_at_all(tmp_path: Path) -> Non
     ]  # fmt: skip
     with pytest.raises(OutputExistsError, match="is a file"):
         save_study(two, folder / "notes.txt")
-    with pytest.raises(OutputExistsError, match="no folder"):
+    with pytest.raises(OutputError, match="no folder"):
         save_study(two, tmp_path / "missing" / "study")
 
 

@@ -16,7 +16,10 @@ from pipeline.metrics import score
 from pipeline.progress import Snapshot
 from pipeline.selection import stratified_folds
 from pipeline.stages.evaluate import evaluate
-from pipeline.stages.sweep_temps import COLUMNS, Sweep, choose, save_sweep, sweep_temps
+from pipeline.stages.sweep_temps import sweep_temps
+from pipeline.sweep import COLUMNS, Sweep, choose
+from pipeline.sweep_files import save_sweep
+from tests.made_sweeps import made_sweep
 from tests.measured_stores import planted_head, planted_store
 
 GRID = SweepConfig(t_old=(0.5, 1.0, 2.0, 4.0), t_new=(0.25, 1.0, 3.0), replicates=40, threads=1)
@@ -56,15 +59,7 @@ def validated(tmp_path: Path) -> Store:
 
 def flat_sweep(**planes: object) -> Sweep:
     """A sweep of 3 x 3 cells whose planes are flat unless given."""
-    flat = np.full((3, 3), 10.0)
-    sweep = Sweep(
-        split="val", t_old=np.array([0.5, 1, 2]), t_new=np.array([0.5, 1, 2]), accuracy=flat,
-        geometric_mean=flat, harmonic_mean=flat, lowest_recall=flat,
-        lowest_class=np.zeros((3, 3), np.int64), substituted_zeros=np.zeros((3, 3), np.int64),
-        groups={"many": flat, "medium": flat, "few": np.full((3, 3), np.nan)},
-        class_names=("ant", "bee"), n_samples=20, n_failed=1,
-    )  # fmt: skip
-    return dataclasses.replace(sweep, **planes)  # type: ignore[arg-type]  # planes by name
+    return made_sweep([0.5, 1, 2], [0.5, 1, 2], **planes)
 
 
 def test_every_cell_equals_evaluating_it_on_its_own(
@@ -150,7 +145,7 @@ def test_a_choice_on_the_edge_of_the_grid_is_reported() -> None:
 
 def test_a_grid_of_one_value_has_no_edge() -> None:
     one = np.full((1, 3), 10.0)
-    sweep = flat_sweep(t_old=np.array([2.0]), harmonic_mean=one, lowest_recall=one)
+    sweep = made_sweep([2.0], [0.5, 1, 2], harmonic_mean=one, lowest_recall=one)
     assert choose(sweep).warnings == ()
 
 
@@ -198,7 +193,7 @@ def test_json_is_plain_and_carries_where_it_comes_from(tested: Store, tmp_path: 
 
 def test_existing_results_are_left_alone_without_overwrite(tmp_path: Path) -> None:
     (tmp_path / "sweep.csv").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"sweep\.csv already"):
+    with pytest.raises(OutputExistsError, match=r"sweep\.csv exists already"):
         save_sweep(flat_sweep(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["sweep.csv"]
     assert (tmp_path / "sweep.csv").read_text() == "mine"
@@ -372,5 +367,5 @@ def test_table_seven_is_one_of_the_files(tested: Store, tmp_path: Path) -> None:
 def test_one_thread_and_several_little_memory_and_much_give_the_same(tested: Store) -> None:
     head = planted_head(tested, noisy_weight())
     one = sweep_temps(tested, head, GRID)
-    other = sweep_temps(tested, head, dataclasses.replace(GRID, threads=3, memory=256))
+    other = sweep_temps(tested, head, dataclasses.replace(GRID, threads=3, memory="256MiB"))
     assert one.to_json() == other.to_json()

@@ -4,10 +4,12 @@ import io
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.metrics import Scores, score_hits
+from pipeline.sweep import Sweep
 from pipeline.tables import (
     scores_markdown,
     scores_table,
@@ -15,6 +17,7 @@ from pipeline.tables import (
     sweep_table,
     table7_markdown,
 )
+from tests.made_sweeps import made_sweep
 
 
 def scores(hits: list[int], **more: Any) -> Scores:
@@ -22,22 +25,15 @@ def scores(hits: list[int], **more: Any) -> Scores:
     return score_hits(hits, [10, 10, 10], [200, 50, 5], names, **more)
 
 
-class Grid:
-    """A sweep over temperatures 1..n, as a table sees it."""
-
-    split, n_samples, n_failed, test_views = "test", 30, 0, 0
-
-    def __init__(self, n: int, chosen_on: str | None = None, zeros: int = 0) -> None:
-        self.n, self.zeros = n, zeros
-        self.chosen_on = chosen_on
-        self.chosen = (2.0, 1.0) if chosen_on else (1.0, 1.0)
-
-    def cells(self) -> list[dict[str, Any]]:
-        return [
-            {"t_old": float(i), "t_new": float(j), "accuracy": 50.0, "geometric_mean": 40.0 + i,
-             "harmonic_mean": 30.0 + j, "lowest_recall": 5.0, "substituted_zeros": self.zeros}
-            for i in range(1, self.n + 1) for j in range(1, self.n + 1)
-        ]  # fmt: skip
+def plane(n: int, zeros: int = 0, **more: Any) -> Sweep:
+    """A sweep over temperatures 1..n on `test`, whose means grow with them; on `val` it chose."""
+    steps, flat = np.arange(1.0, n + 1), np.ones((n, n))
+    chosen = {"chosen": (2.0, 1.0), "chosen_on": "val"} if more.pop("chose", False) else {}
+    return made_sweep(
+        steps, steps, split="test", n_samples=30, accuracy=50 * flat,
+        geometric_mean=40 + steps[:, None] * flat, harmonic_mean=30 + steps * flat,
+        lowest_recall=5 * flat, substituted_zeros=np.full((n, n), zeros), **chosen | more,
+    )  # fmt: skip
 
 
 def printed(table: Table) -> str:
@@ -79,7 +75,25 @@ def test_failed_images_and_classes_without_images_are_told() -> None:
     missing = score_hits([5, 0, 5], [10, 0, 10], [5, 5, 5], ["ant", "bee", "eel"], n_failed=3)
     text = printed(scores_table({"old": missing}))
     assert "(20 images; 3 more could not be read)" in text
-    assert "1 of 3 classes have no images in this split and are in no mean." in text
+    assert "1 of 3 classes have no images in the test split and are in no mean." in text
+
+
+def test_every_split_of_a_table_is_told() -> None:
+    val = replace(scores([8, 6, 4]), split="val")
+    test = score_hits([5, 0, 5], [10, 0, 10], [5, 5, 5], ["ant", "bee", "eel"])
+    text = printed(scores_table({"val": val, "test": test}))
+    assert "In %, on the val split (30 images)." in text
+    assert "In %, on the test split (20 images)." in text
+    assert text.count("have no images in the test split") == 1
+    assert "have no images in the val split" not in text
+
+
+def test_a_name_is_not_cut_away_in_a_narrow_terminal() -> None:
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(scores_table({"old, test views": scores([8, 6, 4]), "new": scores([8, 6, 4])}))
+    text = console.export_text()
+    assert "old, test views" in text
+    assert "new" in text
 
 
 def test_averaged_views_are_told_once_or_by_name() -> None:
@@ -89,9 +103,7 @@ def test_averaged_views_are_told_once_or_by_name() -> None:
     mixed = printed(scores_table({"old": scores([8, 6, 4]), "old, test views": averaged}))
     assert "(30 images)." in mixed
     assert "old, test views: the mean feature of 8 views of each image." in mixed
-    grid = Grid(2)
-    grid.test_views = 7
-    assert "mean feature of 8 views each" in sweep_markdown(grid)
+    assert "mean feature of 8 views each" in sweep_markdown(plane(2, test_views=7))
 
 
 def test_shared_last_places_are_counted() -> None:
@@ -113,27 +125,27 @@ def test_markdown_has_two_decimals_as_the_paper_and_escapes_pipes() -> None:
 
 
 def test_a_small_sweep_is_shown_whole_and_marks_the_chosen_cell() -> None:
-    text = printed(sweep_table(Grid(3, chosen_on="val")))
+    text = printed(sweep_table(plane(3, chose=True)))
     assert len([line for line in text.splitlines() if line.strip()[:1].isdigit()]) == 9
     (chosen,) = [line.split() for line in text.splitlines() if line.strip().endswith("chosen")]
     assert chosen == ["2", "1", "50.0", "42.0", "31.0", "5.0", "chosen"]
 
 
 def test_a_large_sweep_shows_one_one_and_the_chosen_cell_and_points_to_the_file() -> None:
-    text = printed(sweep_table(Grid(6, chosen_on="val")))
+    text = printed(sweep_table(plane(6, chose=True)))
     assert row_of(text, "1")[:2] == ["1", "1"]
     assert row_of(text, "2")[-1] == "chosen"
     assert "2 of 36 cells; sweep.csv has them all." in text
 
 
 def test_a_sweep_of_test_says_that_nothing_was_chosen() -> None:
-    text = printed(sweep_table(Grid(2)))
+    text = printed(sweep_table(plane(2)))
     assert "Nothing was chosen on this split; (1, 1) is kept." in text
     assert row_of(text, "1")[-1] == "kept"
 
 
 def test_sweep_markdown_has_every_cell() -> None:
-    lines = sweep_markdown(Grid(6, zeros=1)).splitlines()
+    lines = sweep_markdown(plane(6, zeros=1)).splitlines()
     assert len([line for line in lines if line.startswith("|")]) == 2 + 36
     assert lines[2] == "| 1 | 1 | 50.00 | 41.00* | 31.00* | 5.00 | kept |"
 
@@ -149,15 +161,14 @@ def test_the_table_fits_a_terminal_of_eighty_columns_whole() -> None:
 
 
 def test_table_seven_has_both_means_and_the_lowest_recall_with_the_best_in_bold() -> None:
-    lines = table7_markdown(Grid(3)).splitlines()
+    lines = table7_markdown(plane(3)).splitlines()
     assert lines[0] == "| t_old | t_new | Geometric mean | Harmonic mean | Lowest recall |  |"
     assert lines[2] == "| 1 | 1 | 41.00 | 31.00 | **5.00** | kept |"
     assert lines[10] == "| 3 | 3 | **43.00** | **33.00** | **5.00** |  |"
 
 
 def test_table_seven_of_a_large_grid_has_the_papers_temperatures_and_the_chosen() -> None:
-    grid = Grid(6, chosen_on="val", zeros=1)
-    grid.chosen = (5.0, 4.0)
+    grid = plane(6, zeros=1, chosen_on="val", chosen=(5.0, 4.0))
     lines = [line for line in table7_markdown(grid).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 9 + 1
     assert lines[-1] == "| 5 | 4 | 45.00\\* | 34.00\\* | **5.00** | chosen |"

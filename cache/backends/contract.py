@@ -92,7 +92,7 @@ class Draft(Closable):
     def __init__(self, header: Header, *, replaces: bool) -> None:
         self.header = header
         self.replaces = replaces
-        """Whether :meth:`publish` may take the place of an older store."""
+        """Whether `publish` may take the place of an older store."""
 
     @abstractmethod
     def write(self, shard: Shard, arrays: Mapping[str, Array]) -> None:
@@ -116,13 +116,13 @@ class Draft(Closable):
 
     @abstractmethod
     def hold(self, invitation: str | None = None) -> None:
-        """Keep others from writing the store, until :meth:`close` or the end of the process.
+        """Keep others from writing the store, until `close` or the end of the process.
 
         Where the place has no locks (object stores), only the throwing away of the draft by
         another process is noticed, when the next record is put.
 
         Args:
-            invitation: what :meth:`share` returned to the process that holds it already.
+            invitation: what `share` returned to the process that holds it already.
 
         Raises:
             StoreLockedError: another process writes it.
@@ -146,7 +146,7 @@ class Draft(Closable):
 
     @abstractmethod
     def assemble(self, contents: Contents) -> Sealed:
-        """Join shards and ``contents`` under a working name; durable on return.
+        """Join shards and `contents` under a working name; durable on return.
 
         After a crash it is called again.
         """
@@ -178,13 +178,13 @@ class Backend(ABC):
     def create_draft(self, path: Path, header: Header, *, replaces: bool) -> Draft:
         """Make an unfinished store, atomically, and hold it.
 
-        With ``replaces`` an older draft is thrown away, and an older store will be replaced by
-        :meth:`Draft.publish`.
+        With `replaces` an older draft is thrown away, and an older store will be replaced by
+        `Draft.publish`.
         """
 
     @abstractmethod
     def open_draft(self, path: Path) -> Draft:
-        """Open an unfinished store, to look at it or, after :meth:`Draft.hold`, to go on."""
+        """Open an unfinished store, to look at it or, after `Draft.hold`, to go on."""
 
     @abstractmethod
     def discard_draft(self, path: Path) -> None:
@@ -213,7 +213,13 @@ class Backend(ABC):
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a library raises on damaged data into a CorruptStoreError."""
+    """Turn whatever a library raises on damaged data into one sentence.
+
+    Raises:
+        CorruptStoreError: the data cannot be read.
+        StoreError: they must not be read.
+        MemoryError: they do not fit the memory, which is no damage.
+    """
     try:
         yield
     except (NolbError, MemoryError):

@@ -14,7 +14,11 @@ from cache.errors import NolbError, StoreError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system raises while the store ``path`` is written into one sentence."""
+    """Turn what the system raises while the store `path` is written into one sentence.
+
+    Raises:
+        StoreError: the system refused something.
+    """
     try:
         yield
     except NolbError:

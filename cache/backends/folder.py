@@ -35,7 +35,7 @@ from cache.strict_json import Fields, canonical, parse
 
 
 def draft_folder(path: Path) -> Path:
-    """Return the folder in which the unfinished store ``path`` lives."""
+    """Return the folder in which the unfinished store `path` lives."""
     return path.with_name(f"{path.name}.partial")
 
 
@@ -59,7 +59,7 @@ class FolderDraft(Draft):
         self._lock = lock
 
     def hold(self, invitation: str | None = None) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         file = self.folder / "lock"
         with writing(self.path):
             # A draft gets its name with its lock in it, and loses draft.json before its lock.
@@ -79,11 +79,11 @@ class FolderDraft(Draft):
         self._lock = lock
 
     def share(self) -> str:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         return self._held().share()
 
     def alone(self) -> bool:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         return self._held().alone()
 
     def _held(self) -> Lock:
@@ -92,7 +92,7 @@ class FolderDraft(Draft):
         return self._lock
 
     def close(self) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -101,12 +101,12 @@ class FolderDraft(Draft):
         return self.folder / "records" / f"{shard.name}.json"
 
     def put_record(self, record: ShardRecord) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         with writing(self.path):
             write_durably(self._record_file(record.shard), record.to_text().encode("utf-8"))
 
     def drop_record(self, shard: Shard) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         with writing(self.path):
             file = self._record_file(shard)
             if file.exists():
@@ -114,7 +114,7 @@ class FolderDraft(Draft):
                 fsync(file.parent)
 
     def records(self) -> dict[Shard, ShardRecord]:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         found: dict[Shard, ShardRecord] = {}
         for file in (self.folder / "records").glob("[!.]*.json"):
             try:
@@ -128,10 +128,10 @@ class FolderDraft(Draft):
     @property
     @abstractmethod
     def assembled(self) -> Path:
-        """What :meth:`assemble` makes, a file or a folder, durable already."""
+        """What `assemble` makes, a file or a folder, durable already."""
 
     def publish(self) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         with writing(self.path):
             if self.path.exists() and not self.replaces:
                 raise StoreExistsError(
@@ -155,19 +155,19 @@ class FolderBackend(Backend):
     draft_type: ClassVar[type[FolderDraft]]
 
     def has_sealed(self, path: Path) -> bool:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         with reading(path, "its folder"):
             return path.exists() or path.is_symlink()
 
     def has_draft(self, path: Path) -> bool:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         folder = draft_folder(path)
         with reading(path, "its folder"):
             # Without one of the two it is the rest of a draft that was published or thrown away.
             return (folder / "draft.json").is_file() and (folder / self.data).is_dir()
 
     def n_bytes(self, path: Path) -> int:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         place = path if self.has_sealed(path) else draft_folder(path)
         files = place.rglob("*") if place.is_dir() else (place,)
         return sum(file.stat().st_size for file in files if file.is_file())
@@ -177,7 +177,7 @@ class FolderBackend(Backend):
         """Make the folder that holds the shards, without any shard."""
 
     def create_draft(self, path: Path, header: Header, *, replaces: bool) -> FolderDraft:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         if not path.parent.is_dir():
             raise StoreError(f"{path}: the folder {path.parent} does not exist; create it first.")
         with writing(path):
@@ -202,7 +202,7 @@ class FolderBackend(Backend):
             return self.draft_type(path, header, replaces=replaces, lock=lock)
 
     def open_draft(self, path: Path) -> FolderDraft:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         file = draft_folder(path) / "draft.json"
         try:
             text = file.read_bytes()
@@ -217,7 +217,7 @@ class FolderBackend(Backend):
         return self.draft_type(path, header, replaces=replaces)
 
     def discard_draft(self, path: Path) -> None:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         folder = draft_folder(path)
         if not folder.exists() and not folder.is_symlink():
             return

@@ -5,13 +5,13 @@ A file that grows is unreadable after a kill, so none does.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import h5py
 import numpy as np
@@ -19,7 +19,16 @@ import numpy as np
 from cache.backends.contract import Array, Contents, Sealed, damaged, numpy_name, reading
 from cache.backends.files import fsync, writing
 from cache.backends.folder import FolderBackend, FolderDraft
-from cache.errors import CorruptStoreError, StoreFormatError
+from cache.backends.hdf5_frame import (
+    OURS,
+    Frame,
+    head_bytes,
+    is_head_as_written,
+    read_frame,
+    write_frame,
+)
+from cache.backends.hdf5_salvage import REFERENCE, do_heaps_end, frame_of
+from cache.errors import CorruptStoreError, StoreError, StoreFormatError
 from cache.layout import SPARE, STRING, ArrayLayout, Header
 from cache.shards import Shard
 from cache.strict_json import JSON, canonical, parse
@@ -29,7 +38,6 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_FRAME = 512  # the smallest user block that HDF5 knows
 _TEXTS_AT_ONCE = 1 << 12
 _TEXT = h5py.string_dtype("utf-8")
 
@@ -98,19 +106,6 @@ def _creating(path: Path, **settings: Any) -> Iterator[h5py.File]:
             raise raw.error
 
 
-def _frame(file: BinaryIO) -> bytes:
-    """Return the first block of a store's file, with the sha256 of what follows it in ``file``.
-
-    HDF5 leaves this block to its users. Its own checksums cover the chunks, and neither the texts
-    nor the tables that say where chunks lie.
-    """
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    text = f"nolb store, HDF5 from byte {_FRAME} on\nsha256 {digest.hexdigest()}\n"
-    return text.encode("ascii").ljust(_FRAME, b"\0")
-
-
 def _open(file: Path) -> h5py.File:
     # Our files never change once they have their name, so a reader needs no lock; taking one
     # would fail on read-only and on some network file systems.
@@ -132,14 +127,14 @@ class Hdf5Draft(FolderDraft):
 
     @property
     def assembled(self) -> Path:
-        """See :class:`FolderDraft`."""
+        """See `FolderDraft`."""
         return self.folder / "assembled.h5"
 
     def _file(self, shard: Shard) -> Path:
         return self.folder / Hdf5Backend.data / f"{shard.name}.h5"
 
     def write(self, shard: Shard, arrays: Mapping[str, Array]) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         target = self._file(shard)
         working = target.with_suffix(".working")
         with writing(self.path):
@@ -151,39 +146,61 @@ class Hdf5Draft(FolderDraft):
             fsync(target.parent)
 
     def read(self, shard: Shard, name: str) -> Array:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         with reading(self.path, str(shard)), _open(self._file(shard)) as file:
             return np.asarray(file[name][...])
 
     def adopt(self, sealed: Sealed | None, shard: Shard) -> None:
-        """See :class:`Draft`."""
-        if sealed is None:
-            raise damaged(self.path, "the file cannot be opened")
+        """See `Draft`."""
         layouts = self.header.shard_arrays(shard.split)
-        self.write(shard, {name: sealed.read(array, shard.rows) for name, array in layouts.items()})
+        if sealed is not None:
+            arrays = {name: sealed.read(array, shard.rows) for name, array in layouts.items()}
+        else:
+            arrays = {name: self._without_hdf5(array, shard) for name, array in layouts.items()}
+        self.write(shard, arrays)
+
+    @cached_property
+    def _old_frame(self) -> Frame | None:
+        """Where the shards of the finished store lie."""
+        with reading(self.path, "the file"):
+            return frame_of(self.path)
+
+    def _without_hdf5(self, array: ArrayLayout, shard: Shard) -> Array:
+        """Read a shard of a finished store that HDF5 cannot open."""
+        if self._old_frame is None:
+            raise damaged(self.path, "the file cannot be opened")
+        with reading(self.path, str(shard)), self.path.open("rb") as raw:
+            return self._old_frame.read_shard(raw, array, shard)
 
     def assemble(self, contents: Contents) -> Sealed:
-        """See :class:`Draft`."""
-        with writing(self.path), _creating(self.assembled, userblock_size=_FRAME) as file:
-            for path, array in self.header.small_arrays().items():
-                _create(file, array)[...] = contents.arrays[path]
-            for split in self.header.splits:
-                for name, array in self.header.shard_arrays(split.name).items():
-                    dataset = _create(file, array)
-                    for shard in self.header.shards(split.name):
-                        dataset[array.index(shard.rows)] = self.read(shard, name)
-            for group, attributes in contents.attributes.items():
-                target = file[group] if group else file
-                for key, value in attributes.items():
-                    target.attrs[key] = _to_attribute(value)
+        """See `Draft`."""
+        catalogue = "".join(map(str, contents.arrays[SPARE]))
+        sharded = [
+            array
+            for split in self.header.splits
+            for array in self.header.shard_arrays(split.name).values()
+        ]
+        start = head_bytes(catalogue, sharded)
         with writing(self.path):
-            with self.assembled.open("r+b") as file:
-                file.seek(_FRAME)
-                frame = _frame(file)
-                file.seek(0)
-                file.write(frame)
+            with _creating(self.assembled, userblock_size=start) as file:
+                self._fill(file, contents)
+            write_frame(self.assembled, start, catalogue, sharded)
             fsync(self.assembled)
         return Hdf5Sealed(self.assembled, self.path)
+
+    def _fill(self, file: h5py.File, contents: Contents) -> None:
+        """Write everything that plain readers of HDF5 find."""
+        for path, array in self.header.small_arrays().items():
+            _create(file, array)[...] = contents.arrays[path]
+        for split in self.header.splits:
+            for name, array in self.header.shard_arrays(split.name).items():
+                dataset = _create(file, array)
+                for shard in self.header.shards(split.name):
+                    dataset[array.index(shard.rows)] = self.read(shard, name)
+        for group, attributes in contents.attributes.items():
+            target = file[group] if group else file
+            for key, value in attributes.items():
+                target.attrs[key] = _to_attribute(value)
 
 
 def _to_attribute(value: JSON) -> Any:
@@ -211,16 +228,44 @@ class Hdf5Sealed(Sealed):
     def __init__(self, file: Path, path: Path) -> None:
         self._path = path
         self._place = file
-        if file.is_dir():
-            raise StoreFormatError(f"{path} is a folder; an HDF5 store is a file.")
-        with reading(path, "the file"), file.open("rb") as raw:
-            head = raw.read(_FRAME + len(_SIGNATURE))
-        if not (head.startswith(_SIGNATURE) or head[_FRAME:] == _SIGNATURE):
-            raise StoreFormatError(f"{path} is no HDF5 file, whatever its suffix says.")
+        if not file.is_file():
+            what = "a folder" if file.is_dir() else "no plain file"
+            raise StoreFormatError(f"{path} is {what}; an HDF5 store is a file.")
+        with reading(path, "the file"):
+            self._size = file.stat().st_size
+            self._frame = read_frame(file)
+            trusted = self._is_as_written()
+        if not trusted:
+            raise self._mistrust()
         with reading(path, "the HDF5 file"):
             self._file = _open(file)
-            self._size = file.stat().st_size
         self._opened: dict[str, h5py.Dataset] = {}
+
+    def _is_as_written(self) -> bool:
+        """Compare what libhdf5 will read; of a file of frame 1 that is the whole file.
+
+        A file that begins with HDF5 is one from before frame 1, or nobody's store.
+        """
+        with self._place.open("rb") as raw:
+            if self._frame is not None:
+                return self._frame.is_outside_as_written(raw)
+            if not h5py.is_hdf5(self._place):
+                raise StoreFormatError(f"{self._path} is no HDF5 file, whatever its suffix says.")
+            if raw.read(len(_SIGNATURE)) == _SIGNATURE:
+                return do_heaps_end(raw)
+            return is_head_as_written(raw, None)
+
+    def _mistrust(self) -> StoreError:
+        """Why libhdf5 is not let near the file, whose bytes it might loop or fall over."""
+        if self._frame is not None:
+            return damaged(self._path, "its names, texts or tables are not as written")
+        with self._place.open("rb") as raw:
+            begins = raw.read(len(OURS))
+        if begins.startswith(_SIGNATURE):
+            return damaged(self._path, "its texts do not end")
+        if begins != OURS:
+            return StoreFormatError(f"{self._path}: this is no nolb store (by its first bytes).")
+        return damaged(self._path, "the file's bytes are not those of its sha256")
 
     def _node(self, path: str) -> Any:
         """Return what goes by a name, which must lie in this file: a link could lead out of it."""
@@ -240,28 +285,27 @@ class Hdf5Sealed(Sealed):
         return self._opened[path]
 
     def attributes(self, group: str = "") -> dict[str, JSON]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, f"the attributes of '{group}'"):
             found = (self._node(group) if group else self._file).attrs
             return {str(key): _from_attribute(found[key], f"'{key}'") for key in found}
 
     def shape_and_dtype(self, path: str) -> tuple[tuple[int, ...], str]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, f"'{path}'"):
             dataset = self._dataset(path)
             is_text = h5py.check_string_dtype(dataset.dtype) is not None
             return tuple(dataset.shape), STRING if is_text else numpy_name(dataset.dtype)
 
     def frame_problems(self) -> list[str]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, "the file"), self._place.open("rb") as raw:
-            head = raw.read(_FRAME)
-            if head != _frame(raw):
+            if not is_head_as_written(raw, self._frame):
                 return ["the file's bytes are not those of the sha256 in its first lines"]
         return []
 
     def require_layout(self, array: ArrayLayout) -> None:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, f"'{array.path}'"):
             dataset = self._dataset(array.path)
             filters = (dataset.compression, dataset.scaleoffset, dataset.shuffle)
@@ -270,7 +314,7 @@ class Hdf5Sealed(Sealed):
             raise damaged(self._path, f"'{array.path}' is not stored as nolb stores it")
 
     def lost(self, array: ArrayLayout, shard: Shard) -> str | None:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, f"'{array.path}'"):
             chunks = self._dataset(array.path).id
             ranges = [
@@ -284,16 +328,18 @@ class Hdf5Sealed(Sealed):
         return None
 
     def read(self, array: ArrayLayout, rows: slice, view: int | None = None) -> Array:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, f"rows {rows.start} to {rows.stop - 1} of '{array.path}'"):
             return np.asarray(self._dataset(array.path)[array.index(rows, view)])
 
     def read_texts(self, path: str) -> list[str]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, f"'{path}'"):
             texts: list[str] = []
             left = self._size
             dataset = self._dataset(path)
+            if dataset.shape[0] * REFERENCE.size > self._size:
+                raise ValueError("there are more texts than the file can hold")
             for start in range(0, dataset.shape[0], _TEXTS_AT_ONCE):
                 some = dataset.asstr()[start : start + _TEXTS_AT_ONCE].tolist()
                 # Many rows may refer to one long text, so that together they exceed the file.
@@ -304,7 +350,7 @@ class Hdf5Sealed(Sealed):
             return texts
 
     def close(self) -> None:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         self._opened.clear()
         self._file.close()
 
@@ -315,18 +361,19 @@ class Hdf5Backend(FolderBackend):
     data: ClassVar[str] = "shards"
     draft_type: ClassVar[type[FolderDraft]] = Hdf5Draft
 
-    def make_data(self, folder: Path, header: Header) -> None:  # noqa: ARG002 - shards come alone
-        """See :class:`FolderBackend`."""
+    def make_data(self, folder: Path, header: Header) -> None:  # noqa: ARG002  # shards come alone
+        """See `FolderBackend`."""
         folder.mkdir()
 
     def open_sealed(self, path: Path) -> Sealed:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         return Hdf5Sealed(path, path)
 
     def read_spare(self, path: Path) -> str | None:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         try:
-            with Hdf5Sealed(path, path) as sealed:
-                return "".join(sealed.read_texts(SPARE))
+            with reading(path, "its frame"):
+                frame = frame_of(path)
         except (CorruptStoreError, StoreFormatError):
             return None
+        return None if frame is None else frame.catalogue

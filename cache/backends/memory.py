@@ -18,7 +18,9 @@ from cache.strict_json import JSON
 @dataclass(frozen=True)
 class _Finished:
     contents: Contents
+    """What joins the shards."""
     arrays: Mapping[str, Array]
+    """Path -> all rows."""
 
 
 class MemoryDraft(Draft):
@@ -34,48 +36,48 @@ class MemoryDraft(Draft):
         self._held = True
 
     def hold(self, invitation: str | None = None) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         if self._held and invitation is None:
             raise StoreLockedError(f"{self._path} is being written in this process.")
         self._held = True
 
     def share(self) -> str:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         return "this process"
 
     def alone(self) -> bool:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         return False
 
     def write(self, shard: Shard, arrays: Mapping[str, Array]) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         self._shards[shard] = {name: values.copy() for name, values in arrays.items()}
 
     def read(self, shard: Shard, name: str) -> Array:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         with reading(self._path, str(shard)):
             return self._shards[shard][name].copy()
 
     def put_record(self, record: ShardRecord) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         self._records[record.shard] = record
 
     def drop_record(self, shard: Shard) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         self._records.pop(shard, None)
 
     def records(self) -> dict[Shard, ShardRecord]:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         return dict(self._records)
 
     def adopt(self, sealed: Sealed | None, shard: Shard) -> None:
-        """See :class:`Draft`."""
-        assert sealed is not None, "memory is never beyond opening"  # noqa: S101
+        """See `Draft`."""
+        assert sealed is not None, "memory is never beyond opening"  # noqa: S101  # for mypy
         layouts = self.header.shard_arrays(shard.split)
         self.write(shard, {name: sealed.read(array, shard.rows) for name, array in layouts.items()})
 
     def assemble(self, contents: Contents) -> Sealed:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         arrays = {
             array.path: np.concatenate(
                 [self._shards[shard][name] for shard in self.header.shards(split.name)],
@@ -91,15 +93,15 @@ class MemoryDraft(Draft):
         return MemorySealed(self._path, self._assembled)
 
     def publish(self) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         if self._path in self._backend.sealed and not self.replaces:
             raise StoreExistsError(f"{self._path} came up while its store was being written.")
-        assert self._assembled is not None, "assemble comes before publish"  # noqa: S101
+        assert self._assembled is not None, "assemble comes before publish"  # noqa: S101  # for mypy
         self._backend.sealed[self._path] = self._assembled
         self._backend.drafts.pop(self._path, None)
 
     def close(self) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         self._held = False
 
 
@@ -111,34 +113,34 @@ class MemorySealed(Sealed):
         self._finished = finished
 
     def attributes(self, group: str = "") -> dict[str, JSON]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         return dict(self._finished.contents.attributes[group])
 
     def shape_and_dtype(self, path: str) -> tuple[tuple[int, ...], str]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         array = self._finished.arrays[path]
         return array.shape, STRING if array.dtype == object else numpy_name(array.dtype)
 
     def frame_problems(self) -> list[str]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         return []
 
     def require_layout(self, array: ArrayLayout) -> None:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
 
     def lost(self, array: ArrayLayout, shard: Shard) -> None:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
 
     def read(self, array: ArrayLayout, rows: slice, view: int | None = None) -> Array:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         return np.array(self._finished.arrays[array.path][array.index(rows, view)])
 
     def read_texts(self, path: str) -> list[str]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         return [str(text) for text in self._finished.arrays[path].tolist()]
 
     def close(self) -> None:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
 
 
 class MemoryBackend(Backend):
@@ -149,37 +151,37 @@ class MemoryBackend(Backend):
         self.drafts: dict[Path, MemoryDraft] = {}
 
     def has_sealed(self, path: Path) -> bool:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         return path in self.sealed
 
     def has_draft(self, path: Path) -> bool:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         return path in self.drafts
 
     def create_draft(self, path: Path, header: Header, *, replaces: bool) -> Draft:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         self.discard_draft(path)
         self.drafts[path] = MemoryDraft(self, path, header, replaces)
         return self.drafts[path]
 
     def open_draft(self, path: Path) -> Draft:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         return self.drafts[path]
 
     def discard_draft(self, path: Path) -> None:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         if path in self.drafts:
             self.drafts[path].hold()
             del self.drafts[path]
 
     def open_sealed(self, path: Path) -> Sealed:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         return MemorySealed(path, self.sealed[path])
 
     def read_spare(self, path: Path) -> str | None:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         return str(self.sealed[path].arrays[SPARE][0])
 
     def n_bytes(self, path: Path) -> int:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         return sum(array.nbytes for array in self.sealed[path].arrays.values())

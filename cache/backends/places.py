@@ -25,8 +25,8 @@ class Place(ABC):
         """Return the bytes of an object, None where there is none; ValueError for no plain file."""
 
     @abstractmethod
-    def read(self, name: str) -> bytes:
-        """Return an object."""
+    def read(self, name: str, n_bytes: int | None = None) -> bytes:
+        """Return an object, or its first bytes."""
 
     @abstractmethod
     def metadata(self) -> dict[str, bytes]:
@@ -40,11 +40,11 @@ class Folder(Place):
         self.folder = folder
 
     def store(self, *, read_only: bool) -> ZarrStore:
-        """See :class:`Place`."""
+        """See `Place`."""
         return LocalStore(self.folder, read_only=read_only)
 
     def size(self, name: str) -> int | None:
-        """See :class:`Place`."""
+        """See `Place`."""
         try:
             found = (self.folder / name).stat()
         except FileNotFoundError:
@@ -53,11 +53,12 @@ class Folder(Place):
             raise ValueError(f"{name} is no plain file")
         return found.st_size
 
-    def read(self, name: str) -> bytes:
-        """See :class:`Place`."""
-        return (self.folder / name).read_bytes()
+    def read(self, name: str, n_bytes: int | None = None) -> bytes:
+        """See `Place`."""
+        with (self.folder / name).open("rb") as file:
+            return file.read(n_bytes)
 
     def metadata(self) -> dict[str, bytes]:
-        """See :class:`Place`."""
+        """See `Place`."""
         files = self.folder.glob("*/**/zarr.json")
         return {file.relative_to(self.folder).as_posix(): file.read_bytes() for file in files}

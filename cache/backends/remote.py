@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import numpy as np
-
-from cache.backends.contract import Array, Backend, Contents, Draft, Sealed, one_line, reading
+from cache.backends.contract import Array, Backend, Contents, Draft, Sealed, one_line
 from cache.backends.places import Place
 from cache.backends.zarr_format import (
     make_arrays,
     object_names,
     open_group,
+    read_shard,
     read_spare,
     shard_arrays,
     write_small_parts,
@@ -100,14 +99,14 @@ class Remote(Place):
         return Remote(f"{self.url}/{name}")
 
     def store(self, *, read_only: bool) -> ZarrStore:
-        """See :class:`Place`."""
+        """See `Place`."""
         from zarr.storage import FsspecStore
 
         options = {"auto_mkdir": True} if self.url.partition(":")[0] in _LOCAL else {}
         return FsspecStore.from_url(self.url, storage_options=options, read_only=read_only)
 
     def size(self, name: str) -> int | None:
-        """See :class:`Place`; a folder is listed once, when it is first asked for."""
+        """See `Place`; a folder is listed once, when it is first asked for."""
         folder, _, key = name.rpartition("/")
         if folder not in self._sizes:
             try:
@@ -121,13 +120,13 @@ class Remote(Place):
             }
         return self._sizes[folder].get(key)
 
-    def read(self, name: str) -> bytes:
-        """See :class:`Place`."""
-        content: bytes = self.files.cat_file(self._at(name))
+    def read(self, name: str, n_bytes: int | None = None) -> bytes:
+        """See `Place`."""
+        content: bytes = self.files.cat_file(self._at(name), start=0, end=n_bytes)
         return content
 
     def metadata(self) -> dict[str, bytes]:
-        """See :class:`Place`."""
+        """See `Place`."""
         names = [name for name in self.names() if name.endswith("/zarr.json")]
         return {name: self.read(name) for name in names}
 
@@ -193,16 +192,16 @@ class RemoteDraft(Draft):
             self._arrays = shard_arrays(self._group, header)
 
     def hold(self, invitation: str | None = None) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         if invitation not in (None, self._token):
             raise StoreLockedError(f"{url_of(self.path)} is being written by others.")
 
     def share(self) -> str:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         return self._token
 
     def alone(self) -> bool:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         return False
 
     def _require_own(self) -> None:
@@ -217,7 +216,7 @@ class RemoteDraft(Draft):
             )
 
     def write(self, shard: Shard, arrays: Mapping[str, Array]) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         layouts = self.header.shard_arrays(shard.split)
         with _calling(self.path):
             for name, values in arrays.items():
@@ -227,24 +226,22 @@ class RemoteDraft(Draft):
                 self._arrays[array.path][array.index(shard.rows)] = values
 
     def read(self, shard: Shard, name: str) -> Array:
-        """See :class:`Draft`."""
-        array = self.header.shard_arrays(shard.split)[name]
-        with reading(self.path, str(shard)):
-            return np.asarray(self._arrays[array.path][array.index(shard.rows)])
+        """See `Draft`."""
+        return read_shard(self._arrays, self.header, shard, name, self.path)
 
     def put_record(self, record: ShardRecord) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         with _calling(self.path):
             self._require_own()
             self._draft.write(_record_name(record.shard), record.to_text().encode("utf-8"))
 
     def drop_record(self, shard: Shard) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         with _calling(self.path):
             self._draft.remove(_record_name(shard))
 
     def records(self) -> dict[Shard, ShardRecord]:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         found: dict[Shard, ShardRecord] = {}
         with _calling(self.path):
             for name in set(self._draft.names()) & set(self._shards):
@@ -256,8 +253,8 @@ class RemoteDraft(Draft):
                     found[record.shard] = record
         return found
 
-    def adopt(self, sealed: Sealed | None, shard: Shard) -> None:  # noqa: ARG002 - objects suffice
-        """See :class:`Draft`."""
+    def adopt(self, sealed: Sealed | None, shard: Shard) -> None:  # noqa: ARG002  # objects suffice
+        """See `Draft`."""
         with _calling(self.path):
             old = Remote(str(url_of(self.path)))
             arrays = self.header.shard_arrays(shard.split).values()
@@ -265,13 +262,13 @@ class RemoteDraft(Draft):
             self._place.copy_from(old, [name for name in names if old.size(name) is not None])
 
     def assemble(self, contents: Contents) -> Sealed:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         with _calling(self.path):
             write_small_parts(self._group, self._place, self.header, contents)
         return ZarrSealed(self._draft / "store", self.path)
 
     def publish(self) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         with _calling(self.path):
             self._require_own()
             target = Remote(str(url_of(self.path)))
@@ -288,24 +285,24 @@ class RemoteDraft(Draft):
             self._draft.clear()
 
     def close(self) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
 
 
 class RemoteBackend(Backend):
     """Zarr stores behind URLs."""
 
     def has_sealed(self, path: Path) -> bool:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         with _calling(path):
             return Remote(str(url_of(path))).exists("zarr.json")
 
     def has_draft(self, path: Path) -> bool:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         with _calling(path):
             return draft_of(path).exists("draft.json")
 
     def create_draft(self, path: Path, header: Header, *, replaces: bool) -> Draft:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         token = uuid4().hex
         with _calling(path):
             draft = draft_of(path)
@@ -317,7 +314,7 @@ class RemoteBackend(Backend):
         return RemoteDraft(path, header, replaces=replaces, token=token)
 
     def open_draft(self, path: Path) -> Draft:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         with _calling(path):
             try:
                 header, replaces, token = _read_draft(path, draft_of(path))
@@ -326,24 +323,24 @@ class RemoteBackend(Backend):
         return RemoteDraft(path, header, replaces=replaces, token=token)
 
     def discard_draft(self, path: Path) -> None:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         with _calling(path):
             draft = draft_of(path)
             draft.remove("draft.json")
             draft.clear()
 
     def open_sealed(self, path: Path) -> Sealed:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         with _calling(path):
             return ZarrSealed(Remote(str(url_of(path))), path)
 
     def read_spare(self, path: Path) -> str | None:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         with _calling(path):
             return read_spare(Remote(str(url_of(path))), path)
 
     def n_bytes(self, path: Path) -> int:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         with _calling(path):
             return (
                 Remote(str(url_of(path))) if self.has_sealed(path) else draft_of(path)

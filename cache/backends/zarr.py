@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from cache.backends.contract import Array, Contents, Sealed, reading
 from cache.backends.files import fsync, fsync_tree, writing
 from cache.backends.folder import FolderBackend, FolderDraft
@@ -17,6 +15,7 @@ from cache.backends.zarr_format import (
     make_arrays,
     object_names,
     open_group,
+    read_shard,
     read_spare,
     shard_arrays,
     write_small_parts,
@@ -42,11 +41,11 @@ class ZarrDraft(FolderDraft):
 
     @property
     def assembled(self) -> Path:
-        """See :class:`FolderDraft`."""
+        """See `FolderDraft`."""
         return self.folder / ZarrBackend.data
 
     def write(self, shard: Shard, arrays: Mapping[str, Array]) -> None:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         layouts = self.header.shard_arrays(shard.split)
         with writing(self.path):
             for name, values in arrays.items():
@@ -63,13 +62,11 @@ class ZarrDraft(FolderDraft):
                 fsync(self.assembled / array.path)
 
     def read(self, shard: Shard, name: str) -> Array:
-        """See :class:`Draft`."""
-        array = self.header.shard_arrays(shard.split)[name]
-        with reading(self.path, str(shard)):
-            return np.asarray(self._arrays[array.path][array.index(shard.rows)])
+        """See `Draft`."""
+        return read_shard(self._arrays, self.header, shard, name, self.path)
 
-    def adopt(self, sealed: Sealed | None, shard: Shard) -> None:  # noqa: ARG002 - files suffice
-        """See :class:`Draft`."""
+    def adopt(self, sealed: Sealed | None, shard: Shard) -> None:  # noqa: ARG002  # files suffice
+        """See `Draft`."""
         with writing(self.path):
             for array in self.header.shard_arrays(shard.split).values():
                 for name in object_names(array, shard):
@@ -82,7 +79,7 @@ class ZarrDraft(FolderDraft):
                 fsync(self.assembled / array.path)
 
     def assemble(self, contents: Contents) -> Sealed:
-        """See :class:`Draft`."""
+        """See `Draft`."""
         with writing(self.path):
             write_small_parts(self._group, Folder(self.assembled), self.header, contents)
             # What a killed process left of an object; zarr gives such files this suffix.
@@ -107,11 +104,11 @@ class ZarrBackend(FolderBackend):
     draft_type: ClassVar[type[FolderDraft]] = ZarrDraft
 
     def make_data(self, folder: Path, header: Header) -> None:
-        """See :class:`FolderBackend`."""
+        """See `FolderBackend`."""
         make_arrays(Folder(folder), header)
 
     def open_sealed(self, path: Path) -> Sealed:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         if not path.is_dir():
             raise StoreFormatError(f"{path} is a file; a Zarr store is a folder.")
         if not (path / "zarr.json").exists():
@@ -121,7 +118,7 @@ class ZarrBackend(FolderBackend):
         return ZarrSealed(Folder(path), path)
 
     def read_spare(self, path: Path) -> str | None:
-        """See :class:`Backend`."""
+        """See `Backend`."""
         return read_spare(Folder(path), path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,12 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from cache.backends.contract import Contents, reading
+from cache.backends.contract import Array, Contents, reading
 from cache.backends.places import Place
 from cache.errors import CorruptStoreError
 from cache.layout import SPARE, STRING, ArrayLayout, Header
 from cache.shards import Shard
+from cache.strict_json import MOST_BYTES
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArrayConfigParams  # its only place; nothing at run time
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 _FILL: dict[str, Any] = {STRING: "", "int64": -1}  # of numbers NaN: what is lost looks like nothing
 
 METADATA = "metadata"
-"""Attribute of the root with :func:`metadata_digest`; no part of what the store says."""
+"""Attribute of the root with `metadata_digest`; no part of what the store says."""
 
 _CRC, _INDEX_ENTRY = 4, 16  # bytes of a crc32c, and of a chunk's place within its shard
+_COUNT = 4  # bytes of a number of texts, and of the length of one
 
 # Without this an all-zero chunk would not be stored, and could not be told from a lost one.
 _WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
@@ -40,7 +43,12 @@ def open_group(place: Place, *, read_only: bool) -> zarr.Group:
 
 
 def open_array(group: zarr.Group, path: str) -> zarr.Array[Any]:
-    """Open an array that is there."""
+    """Open an array that is there.
+
+    Raises:
+        KeyError: it is not.
+        TypeError: a group goes by its name.
+    """
     with zarr.config.set({"array.write_empty_chunks": True}):
         found = group[path]
     if not isinstance(found, zarr.Array):
@@ -95,6 +103,66 @@ def shard_arrays(group: zarr.Group, header: Header) -> dict[str, zarr.Array[Any]
     }
 
 
+def read_rows(
+    found: zarr.Array[Any], layout: ArrayLayout, rows: slice, view: int | None = None
+) -> Array:
+    """Return rows of a numeric array, of one view where there are views."""
+    return np.asarray(found[layout.index(rows, view)])
+
+
+def read_shard(
+    arrays: Mapping[str, zarr.Array[Any]], header: Header, shard: Shard, name: str, path: Path
+) -> Array:
+    """Return one array of a shard of the unfinished store `path`.
+
+    Raises:
+        CorruptStoreError: it cannot be read.
+    """
+    layout = header.shard_arrays(shard.split)[name]
+    with reading(path, str(shard)):
+        return read_rows(arrays[layout.path], layout, shard.rows)
+
+
+def read_all_texts(place: Place, found: zarr.Array[Any], path: str) -> list[str]:
+    """Return a whole array of texts.
+
+    A chunk begins with the number of its texts, and the codec makes room for as many as it says: of
+    any other object that came into its place, for billions. So the number is looked at first.
+
+    Raises:
+        ValueError: an object is missing, or no chunk of this array.
+    """
+    layout = ArrayLayout(path, tuple(found.shape), STRING, chunk=tuple(found.chunks))
+    if not is_ours(metadata(place, path), layout):
+        raise ValueError(f"'{path}' is not stored as nolb stores it")
+    (n_texts,), (rows,) = layout.shape, layout.chunk
+    for index in range(-(-n_texts // rows)):
+        name = f"{path}/c.{index}"
+        size = place.size(name)
+        # Each text takes the bytes of its length at least.
+        if size is None or size < _COUNT * (1 + rows) + _CRC:
+            raise ValueError(f"{name} is missing or cut short")
+        if int.from_bytes(place.read(name, _COUNT), "little") != rows:
+            raise ValueError(f"{name} is no chunk of {rows} texts")
+    return [str(text) for text in np.asarray(found[...]).tolist()]
+
+
+def metadata(place: Place, path: str) -> dict[str, Any]:
+    """Return what a zarr.json holds, "." being the root's.
+
+    Raises:
+        ValueError: it is missing, larger than ours, no plain file, or no JSON object.
+    """
+    name = "zarr.json" if path == "." else f"{path}/zarr.json"
+    size = place.size(name)
+    if size is None or size > MOST_BYTES:
+        raise ValueError(f"{name} is missing or larger than ours")
+    found = json.loads(place.read(name))
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is no object")
+    return found
+
+
 def metadata_digest(place: Place) -> str:
     """Return the sha256 over the zarr.json files of all groups and arrays below the root."""
     digest = hashlib.sha256()
@@ -107,8 +175,9 @@ def read_spare(place: Place, path: Path) -> str | None:
     """Return the second copy of the catalogue, which needs nothing else of the store."""
     try:
         with reading(path, "the spare catalogue"):
+            metadata(place, SPARE)
             array = zarr.open_array(place.store(read_only=True), path=SPARE, mode="r")
-            return "".join(map(str, np.asarray(array[...]).tolist()))
+            return "".join(read_all_texts(place, array, SPARE))
     except CorruptStoreError:
         return None
 
@@ -155,7 +224,7 @@ def _nested(settings: dict[str, Any]) -> dict[str, Any]:
 
 def object_bytes(array: ArrayLayout, shard: Shard) -> int:
     """Return the size of a shard's object: its chunks and their index, each with a crc32c."""
-    assert array.shard is not None, "only sharded arrays have shards"  # noqa: S101
+    assert array.shard is not None, "only sharded arrays have shards"  # noqa: S101  # for mypy
     rows = array.chunk[array.row_axis]
     chunk_bytes = int(np.prod(array.chunk)) * np.dtype(array.dtype).itemsize
     n_chunks = array.shard[array.row_axis] // rows

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zarr
 
 from cache.backends.contract import Array, Sealed, damaged, numpy_name, reading
@@ -14,15 +12,18 @@ from cache.backends.places import Place
 from cache.backends.zarr_format import (
     METADATA,
     is_ours,
+    metadata,
     metadata_digest,
     object_bytes,
     object_names,
     open_array,
     open_group,
+    read_all_texts,
+    read_rows,
 )
 from cache.layout import STRING, ArrayLayout
 from cache.shards import Shard
-from cache.strict_json import JSON, MOST_BYTES
+from cache.strict_json import JSON
 
 
 class ZarrSealed(Sealed):
@@ -37,29 +38,21 @@ class ZarrSealed(Sealed):
         self._path = path
         self._place = place
         with reading(path, "zarr.json"):
-            self._metadata(".")
+            metadata(place, ".")
             self._group = open_group(place, read_only=True)
         self._opened: dict[str, zarr.Array[Any]] = {}
 
     def _array(self, path: str) -> zarr.Array[Any]:
         if path not in self._opened:
             with reading(self._path, f"'{path}'"):
-                self._metadata(path)
+                metadata(self._place, path)
                 self._opened[path] = open_array(self._group, path)
         return self._opened[path]
 
-    def _metadata(self, path: str) -> bytes:
-        """Return a zarr.json, if it is a file of a size that ours can have."""
-        name = "zarr.json" if path == "." else f"{path}/zarr.json"
-        size = self._place.size(name)
-        if size is None or size > MOST_BYTES:
-            raise ValueError(f"{name} is missing or larger than ours")
-        return self._place.read(name)
-
     def attributes(self, group: str = "") -> dict[str, JSON]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, f"the attributes of '{group}'"):
-            self._metadata(group or ".")
+            metadata(self._place, group or ".")
             found = self._group[group] if group else self._group
             attributes = dict(found.attrs.asdict())
             if not group:
@@ -67,15 +60,15 @@ class ZarrSealed(Sealed):
             return attributes
 
     def shape_and_dtype(self, path: str) -> tuple[tuple[int, ...], str]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         array = self._array(path)
         is_text = array.dtype.kind in "OTU"
         return tuple(array.shape), STRING if is_text else numpy_name(array.dtype)
 
     def frame_problems(self) -> list[str]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, "its zarr.json files"):
-            root = json.loads(self._metadata("."))
+            root = metadata(self._place, ".")
             digest = root["attributes"].get(METADATA)
             plain = {key: value for key, value in root.items() if key != "attributes"}
             # Some versions of zarr say that nothing is consolidated, others do not mention it.
@@ -87,14 +80,14 @@ class ZarrSealed(Sealed):
         return []
 
     def require_layout(self, array: ArrayLayout) -> None:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, f"'{array.path}'"):
-            ours = is_ours(json.loads(self._metadata(array.path)), array)
+            ours = is_ours(metadata(self._place, array.path), array)
         if not ours:
             raise damaged(self._path, f"'{array.path}' is not stored as nolb stores it")
 
     def lost(self, array: ArrayLayout, shard: Shard) -> str | None:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         wanted = object_bytes(array, shard)
         for name in object_names(array, shard):
             try:
@@ -108,15 +101,15 @@ class ZarrSealed(Sealed):
         return None
 
     def read(self, array: ArrayLayout, rows: slice, view: int | None = None) -> Array:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, f"rows {rows.start} to {rows.stop - 1} of '{array.path}'"):
-            return np.asarray(self._array(array.path)[array.index(rows, view)])
+            return read_rows(self._array(array.path), array, rows, view)
 
     def read_texts(self, path: str) -> list[str]:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         with reading(self._path, f"'{path}'"):
-            return [str(text) for text in np.asarray(self._array(path)[...]).tolist()]
+            return read_all_texts(self._place, self._array(path), path)
 
     def close(self) -> None:
-        """See :class:`Sealed`."""
+        """See `Sealed`."""
         self._opened.clear()

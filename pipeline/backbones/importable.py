@@ -25,6 +25,9 @@ from pipeline.errors import ConfigError
 DEFAULT_PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """ImageNet's constants and no resizing, where the network says nothing."""
 
+TRIAL_CLASSES = 2
+"""Classes of the network that is looked at, where the factory must be told a number."""
+
 TRIAL_SIDES = (224, 32, 64, 299, 384)
 """Sides in pixels that a trial pass tries where the network names none."""
 
@@ -36,15 +39,22 @@ def backbone(name: str) -> Backbone:
         ConfigError: if module or factory is missing or fails, or its network does not end in one
             linear layer.
     """
-    return _described(name, _call(name, None))
+    trial = TRIAL_CLASSES if _must_be_told(name) else None
+    return _described(name, _call(name, trial))
 
 
 def pretrained(name: str) -> tuple[nn.Module, Backbone]:
     """The network as the factory gives it, with whatever weights it loads itself.
 
     Raises:
-        ConfigError: as `backbone`.
+        ConfigError: as `backbone`, and if the factory has to be told how many classes its own
+            weights are for.
     """
+    if _must_be_told(name):
+        raise ConfigError(
+            f"{name}: without a checkpoint the factory is called with no arguments, and its "
+            "num_classes has no default: give it the number of classes that its weights are for."
+        )
     network = _call(name, None)
     return network, _described(name, network)
 
@@ -88,6 +98,12 @@ def _call(name: str, n_classes: int | None) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{name} gave a {type(network).__name__}; it must give a torch Module.")
     return network
+
+
+def _must_be_told(name: str) -> bool:
+    """Whether the factory cannot be called without `num_classes`."""
+    said = inspect.signature(_factory(name)).parameters.get("num_classes")
+    return said is not None and said.default is inspect.Parameter.empty
 
 
 def _factory(name: str) -> Callable[..., object]:

@@ -91,14 +91,14 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
 
 
 def write_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Put a file in place at once: under a temporary name, made durable, renamed.
+    """Put a file in place at once, and in that of an earlier one.
 
     Raises:
-        OSError: if it cannot be written; what was there before is untouched.
+        OutputError: if it cannot be written; what was there before is untouched.
     """
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    write_whole(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue(), overwrite=True)
 
 
 def is_of_extract(path: Path) -> bool:

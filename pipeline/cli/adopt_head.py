@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli.arguments import no_head, no_store
 from pipeline.cli.options import PATH, json_option, overwrite_option
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
 
 
 @click.command("adopt-head")
-@click.argument("store", type=PATH)
-@click.argument("head", type=PATH)
+@click.argument("store", type=PATH, callback=no_head)
+@click.argument("head", type=PATH, callback=no_store)
 @click.option("--out", type=PATH, required=True, help="Store to create, NAME.zarr or NAME.h5.")
 @overwrite_option
 @json_option
@@ -29,7 +30,7 @@ def adopt_head(store: Path, head: Path, out: Path, overwrite: bool, json_path: s
       nolb adopt-head f.zarr old.safetensors --out data.zarr
       nolb fit-head data.zarr --out new.safetensors
     """
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from cache import open_store
     from pipeline.heads import load_head
@@ -44,6 +45,7 @@ def adopt_head(store: Path, head: Path, out: Path, overwrite: bool, json_path: s
         )
     with adopted:
         scores = evaluate(adopted)
-    console.print(scores_table({"old": scores}))
-    console.print(f"Next: nolb fit-head {out} --out {out.with_suffix('.safetensors')}")
+    speaker.show(scores_table({"old": scores}))
+    speaker.wrote(out)
+    speaker.next(f"nolb fit-head {out} --out {out.with_suffix('.safetensors')}")
     write_json({"store": str(out), "old": scores.to_json()}, json_path)

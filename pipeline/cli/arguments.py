@@ -20,10 +20,10 @@ def no_head(ctx: click.Context, _argument: click.Parameter, given: Any) -> Any:
 
 def no_store(ctx: click.Context, _argument: click.Parameter, given: Any) -> Any:
     """What stands in the place of a head, or an error if that is a store; a click callback."""
-    from pipeline.heads import is_store
+    from pipeline.files import is_store_name
 
     for path in _paths(given):
-        if is_store(path):
+        if is_store_name(path):
             raise _misplaced(ctx, path, "a store, not a head")
         if path.is_dir():
             raise _misplaced(ctx, path, "a folder, not a head")

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from pipeline.cli.arguments import no_store
-from pipeline.cli.options import PATH, overwrite_option
-from pipeline.cli.output import console_for
+from pipeline.cli.options import PATH, json_option, overwrite_option
+from pipeline.cli.output import Speaker, write_json
 from pipeline.config import parse_weights
 
 
@@ -17,7 +17,14 @@ from pipeline.config import parse_weights
 @click.option("--out", type=PATH, required=True, help="Head to write, NAME.safetensors.")
 @click.option("--weights", metavar="W,W[,W...]", help="Weights of the heads.  [default: equal]")
 @overwrite_option
-def average_heads(heads: tuple[Path, ...], out: Path, weights: str | None, overwrite: bool) -> None:
+@json_option
+def average_heads(
+    heads: tuple[Path, ...],
+    out: Path,
+    weights: str | None,
+    overwrite: bool,
+    json_path: str | None,
+) -> None:
     """Write one head whose logits are the mean of several heads' logits.
 
     An ensemble of linear heads that costs no more than one: of other seeds, losses and solvers, or
@@ -35,7 +42,7 @@ def average_heads(heads: tuple[Path, ...], out: Path, weights: str | None, overw
     """
     shares = None if weights is None else parse_weights(weights)
 
-    from pipeline.balanced import in_words, views_balanced_for
+    from pipeline.balanced import views_balanced_for, what_is_classified
     from pipeline.exporting import views_of_identity
     from pipeline.heads import average_heads, load_head, refuse_existing_head, save_head
 
@@ -44,22 +51,26 @@ def average_heads(heads: tuple[Path, ...], out: Path, weights: str | None, overw
     mean = average_heads(loaded, shares)
     views = [views_of_identity(head.identity) for head in loaded]
     save_head(mean, out, overwrite=overwrite)
-    console = console_for(None)
-    console.print(f"averaged  {len(heads)} heads -> {out}")
+    speaker = Speaker(json_path)
+    speaker.tell("averaged", f"{len(heads)} heads")
     balanced_for = views_balanced_for(mean)
     if balanced_for is not None:
-        console.print(f"Balanced for {in_words(balanced_for)}: on that it predicts and is scored.")
+        classified = what_is_classified(balanced_for)
+        speaker.note(f"Balanced for {classified}: on that it predicts and is scored.")
         both = zip(heads, loaded, strict=True)
         plain = [str(path) for path, one in both if views_balanced_for(one) is None]
         if plain:
-            console.print(
-                f"Note: not all of it is balanced, as {', '.join(plain)} was not: average heads "
-                "before any is balanced, and balance the mean."
+            speaker.note(
+                f"Not all of it is balanced, as {', '.join(plain)} was not: average heads before "
+                "any is balanced, and balance the mean."
             )
     if balanced_for != 0 and any(view != views[0] for view in views):
-        console.print(
-            f"Note: their stores differ in test views; `nolb predict` takes those of {heads[0]}: "
+        speaker.note(
+            f"Their stores differ in test views; `nolb predict` takes those of {heads[0]}: "
             f"{views[0].describe() or 'none'}."
         )
-    console.print(f"Next: nolb evaluate STORE {out}")
-    console.print(f"Then: nolb predict {out} IMAGES --checkpoint FILE --classifier new")
+    speaker.wrote(out)
+    speaker.next(f"nolb evaluate STORE {out}")
+    speaker.next(f"nolb predict {out} IMAGES --checkpoint FILE --classifier new")
+    content = {"head": str(out), "average_of": list(map(str, heads)), "weights": shares}
+    write_json(content | {"balanced_for_test_views": balanced_for}, json_path)

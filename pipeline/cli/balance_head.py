@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.arguments import no_head, no_store
-from pipeline.cli.options import PATH, json_option, overwrite_option, test_views_option
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.options import (
+    PATH,
+    json_option,
+    overwrite_option,
+    settings_from,
+    settings_options,
+    test_views_option,
+)
+from pipeline.cli.output import Speaker, write_json
+from pipeline.config import BalanceConfig
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from pipeline.heads import Head
     from pipeline.metrics import Scores
     from pipeline.stages.balance_head import Balanced
@@ -26,6 +33,9 @@ TOO_FEW, FEW = 5, 10
 """Images a class, on average, below which heads became worse, and below which half of the gain was
 lost (docs/recipe.md)."""
 
+FEW_FOR_WEIGHTS = 20
+"""Likewise for new weights: ten gained nothing."""
+
 
 @click.command("balance-head")
 @click.argument("head", type=PATH, callback=no_store)
@@ -36,11 +46,10 @@ lost (docs/recipe.md)."""
 @click.option("--out", type=PATH, required=True, help="Head to write, NAME.safetensors.")
 @click.option("--split", help="With STORE: the images to balance on.  [default: test]")
 @click.option("--prior", metavar="equal|train|FILE", default="equal", show_default=True, help="Class frequencies among these images: all equal, as in training, or a file with one number for each class in the head's order. The new head is for equally frequent classes, whatever these are.")  # fmt: skip  # noqa: E501
-@click.option("--mean", type=click.Choice(("harmonic", "geometric", "arithmetic")), default="harmonic", show_default=True, help="Which mean of the estimated recalls to raise: the harmonic one cares most for the lowest, the arithmetic one keeps the accuracy.")  # fmt: skip  # noqa: E501
-@click.option("--temperature", type=float, help="Divides the logits before they are taken as probabilities.  [default: 1.5]")  # fmt: skip  # noqa: E501
 @click.option("--folds", type=int, help="With STORE: also score it, with the labels, each image decided by what the other folds' images gave. Takes as many fits.")  # fmt: skip  # noqa: E501
 @click.option("--seed", type=click.IntRange(0), help="Seed that draws the folds.  [default: 0]")
 @test_views_option
+@settings_options("balance_head")
 @json_option
 @overwrite_option
 def balance_head(
@@ -57,40 +66,40 @@ def balance_head(
     test_views: bool | None,
     json_path: str | None,
     overwrite: bool,
-    **how: Any,
+    recipe: str | None,
+    **given: Any,
 ) -> None:
-    """Shift HEAD's biases, on images without labels, for the classes it leaves behind.
+    """Change HEAD, on images without labels, for the classes it leaves behind.
 
     Provided it is known how frequent the classes are among some images, in the simplest case
     equally, no label is needed to see for which of them HEAD decides too seldom, and to estimate
     which recalls are lowest. The biases are shifted until the estimated harmonic mean of the
-    recalls is highest. The images are --images, or a split of STORE, of which only --folds looks
-    at the labels. Ten images a class or more make a good pool.
+    recalls is highest; --refit changes the weights too. The images are --images, or a split of
+    STORE, of which only --folds looks at the labels. Ten images a class or more make a good pool,
+    twenty for --refit.
 
     For `predict` and `export` use --classifier new with the new head; without it the old head is
     mixed in, unbalanced.
 
     \b
     Examples:
-      nolb balance-head new.safetensors data.zarr --folds 5 --out balanced.safetensors
+      nolb balance-head new.safetensors data.zarr --refit 0.5 --folds 5 --out balanced.safetensors
       nolb balance-head new.safetensors --images photos/ --checkpoint model.pth \\
         --out balanced.safetensors
       nolb predict balanced.safetensors more/ --checkpoint model.pth --classifier new
     """
+    config = settings_from("balance_head", BalanceConfig, recipe, given)
     _require_one_source(
         store, images, json_path == str(out),
         of_store={"--split": split, "--folds": folds, "--seed": seed},
         of_images={"--checkpoint": checkpoint, "--model": None if model == "auto" else model},
     )  # fmt: skip
 
-    from pipeline.balanced import was_balanced_on
-    from pipeline.balancing import TEMPERATURE
     from pipeline.heads import load_head, refuse_existing_head, save_head
 
     refuse_existing_head(out, overwrite=overwrite)
     loaded = load_head(head)
-    how["shares"] = _shares(prior, loaded)
-    how["temperature"] = TEMPERATURE if how["temperature"] is None else how["temperature"]
+    how = {"shares": _shares(prior, loaded), "config": config}
     scores: Mapping[str, Scores] | None = None
     if store is None:
         balanced = _on_images(loaded, images, checkpoint, model, test_views, how)
@@ -98,15 +107,13 @@ def balance_head(
         where = {"split": split or "test", "test_views": test_views}
         balanced, scores = _on_store(loaded, store, where, how, folds, seed or 0)
     save_head(balanced.head, out, overwrite=overwrite)
-    console = console_for(json_path)
-    _tell(balanced, scores, folds, out, console)
-    if scores is not None and was_balanced_on(loaded, split or "test"):
-        console.print(
-            f"Note: {head} itself was balanced on these images before: Before is no score of new "
-            "images. Give the head as it was fitted to compare the two."
-        )
+    speaker = Speaker(json_path)
+    _tell(balanced, scores, folds, out, speaker)
+    _warn(balanced, config, prior, speaker)
+    if scores is not None:
+        _warn_of_before(head, loaded, split or "test", speaker)
     content = {
-        "head": str(out), "prior": prior, "mean": how["mean"], "temperature": how["temperature"],
+        "head": str(out), "prior": prior, **asdict(config),
         **balanced.to_json(), "folds": folds,
         "scores": None if scores is None else {n: each.to_json() for n, each in scores.items()},
     }  # fmt: skip
@@ -146,12 +153,8 @@ def _on_store(
 ) -> tuple[Balanced, Mapping[str, Scores] | None]:
     """The balanced head, and where folds are asked for the scores before and by folds."""
     from cache import open_store
-    from pipeline.stages.balance_head import (
-        balance_head,
-        pool_of_store,
-        score_pool,
-        score_pool_by_folds,
-    )
+    from pipeline.pools import pool_of_store
+    from pipeline.stages.balance_head import balance_head, score_pool, score_pool_by_folds
 
     with open_store(store) as opened:
         pool = pool_of_store(head, opened, **where)
@@ -172,11 +175,12 @@ def _on_images(
 ) -> Balanced:
     """The balanced head; images go through its network, and unreadable ones are told."""
     from pipeline.image_classifiers import find_images
+    from pipeline.pools import pool_of_images
     from pipeline.progress import ProgressReport
-    from pipeline.stages.balance_head import balance_head, pool_of_images
+    from pipeline.stages.balance_head import balance_head
 
     def tell(path: str, reason: str) -> None:
-        click.echo(f"nolb: {path}: {reason}", err=True)
+        Speaker(stderr=True).warn(f"{path}: {reason}")
 
     with ProgressReport("balance-head", "images") as progress:
         pool = pool_of_images(
@@ -211,41 +215,65 @@ def _tell(
     scores: Mapping[str, Scores] | None,
     folds: int | None,
     out: Path,
-    console: Console,
+    speaker: Speaker,
 ) -> None:
     """What the labels say, where they were looked at; what is known without; and what is next."""
     from pipeline.exporting import views_of_identity
     from pipeline.tables import scores_table
 
     if scores is not None:
-        console.print(scores_table(scores))
-        console.print(
+        speaker.show(scores_table(scores))
+        speaker.line(
             f"Balanced by folds: each of {folds} parts is decided by what the others gave.\n"
         )
-    _tell_recalls(balanced, console)
-    console.print(
-        f"balanced  {balanced.n_images:,} images, {len(balanced.shares):,} classes -> {out}"
-    )
-    per_class = balanced.n_images / len(balanced.shares)
-    if per_class < TOO_FEW:
-        console.print(
-            f"Warning: {per_class:.1f} images a class. On held-out images such pools made heads "
-            f"worse, not better; take {FEW} a class or more."
-        )
-    elif per_class < FEW:
-        console.print(
-            f"Note: {per_class:.1f} images a class give a part of the gain at best; {FEW} or more "
-            "are better."
-        )
+    _tell_recalls(balanced, speaker)
+    speaker.tell("balanced", f"{balanced.n_images:,} images, {len(balanced.shares):,} classes")
     if views_of_identity(balanced.head.identity).count > balanced.test_views:
-        console.print(
+        speaker.note(
             "Balanced for the clean image alone: on that it predicts, and is scored, unless "
             "--test-views is said."
         )
-    console.print(f"Next: nolb predict {out} IMAGES --checkpoint FILE --classifier new")
+    speaker.wrote(out)
+    speaker.next(f"nolb predict {out} IMAGES --checkpoint FILE --classifier new")
 
 
-def _tell_recalls(balanced: Balanced, console: Console) -> None:
+def _warn(balanced: Balanced, config: BalanceConfig, prior: str, speaker: Speaker) -> None:
+    """What on held-out images did not go well with pools such as this one."""
+    per_class = balanced.n_images / len(balanced.shares)
+    if per_class < TOO_FEW:
+        speaker.warn(
+            f"{per_class:.1f} images a class. On held-out images such pools made heads "
+            f"worse, not better; take {FEW} a class or more."
+        )
+    elif per_class < FEW:
+        speaker.note(
+            f"{per_class:.1f} images a class give a part of the gain at best; {FEW} or more "
+            "are better."
+        )
+    if config.refit and per_class < FEW_FOR_WEIGHTS:
+        speaker.note(
+            f"{per_class:.1f} images a class are few for --refit: on held-out images "
+            f"{FEW_FOR_WEIGHTS} or more gained, fewer did not."
+        )
+    if config.refit and prior != "equal":
+        speaker.note(
+            "On held-out images --refit helped where all classes were equally frequent, and "
+            "did harm where one was 20 times as frequent as another: compare with --refit 0."
+        )
+
+
+def _warn_of_before(head: Path, loaded: Head, split: str, speaker: Speaker) -> None:
+    """Say where the score before is no honest one."""
+    from pipeline.balanced import was_balanced_on
+
+    if was_balanced_on(loaded, split):
+        speaker.note(
+            f"{head} itself was balanced on these images before: Before is no score of new images. "
+            "Give the head as it was fitted to compare the two."
+        )
+
+
+def _tell_recalls(balanced: Balanced, speaker: Speaker) -> None:
     """What is known without a label of the classes that were left behind most."""
     from rich import box
     from rich.table import Table
@@ -270,4 +298,4 @@ def _tell_recalls(balanced: Balanced, console: Console) -> None:
         "Estimated without labels: good for the order of the classes, not as figures.\n"
         "Decided for: how often, in % of how often the class occurs."
     )
-    console.print(table)
+    speaker.show(table)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import PATH, json_option, overwrite_option
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
 
 NEXT_STEPS = """\
 The same on your own data (a folder with one folder of images for each class, and a checkpoint):
@@ -25,15 +25,16 @@ The same on your own data (a folder with one folder of images for each class, an
 @json_option
 def demo(out: Path, overwrite: bool, json_path: str | None) -> None:
     """Walk the whole path on real handwritten digits; no download, under two minutes."""
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from pipeline.demo import run_demo
     from pipeline.tables import scores_table
 
-    result = run_demo(out, overwrite=overwrite, say=console.print)
-    console.print()
-    console.print(scores_table(result.scores))
-    console.print(f"\nEvery digit's recall before and after: {result.figure}")
-    console.print(f"The temperature plane:                 {out / 'sweep'}\n")
-    console.print(NEXT_STEPS)
+    result = run_demo(out, overwrite=overwrite, say=speaker.line)
+    speaker.line()
+    speaker.show(scores_table(result.scores))
+    speaker.wrote(f"{result.figure}: every digit's recall before and after")
+    speaker.wrote(f"{out / 'sweep'}: the temperature plane")
+    speaker.line()
+    speaker.line(NEXT_STEPS)
     write_json({name: scores.to_json() for name, scores in result.scores.items()}, json_path)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.arguments import no_head, no_store
 from pipeline.cli.options import PATH, file_option, json_option, overwrite_option, test_views_option
-from pipeline.cli.output import console_for, write_json
-from pipeline.config import parse_grid, parse_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cache import Store
-    from pipeline.heads import Head
-    from pipeline.metrics import Scores
+from pipeline.cli.output import Speaker, write_json
+from pipeline.config import parse_temperatures, parse_weights
 
 
 @click.command()
@@ -65,52 +56,44 @@ def evaluate(
       nolb evaluate data.zarr seed0.safetensors seed1.safetensors --weights 2,1,1
       nolb evaluate data.zarr adjusted.safetensors head.safetensors --weights 0,1,1
     """
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
     if figure is not None:
-        from pipeline.figures import require_figure_format  # matplotlib loads for half a second
-
-        require_figure_format(figure)
+        _require_drawable(figure)
 
     from cache import open_store
     from pipeline.balance_notes import balance_notes
+    from pipeline.ensemble import score_each
     from pipeline.heads import load_head
     from pipeline.stages.evaluate import evaluate
     from pipeline.tables import scores_table
 
     heads = [load_head(path) for path in head]
-    temperatures = None if t_new is None else parse_grid(t_new)
+    temperatures = None if t_new is None else parse_temperatures(t_new)
     shares = None if weights is None else parse_weights(weights)
-    together = t_old is not None or t_new is not None or shares is not None or len(heads) > 1
     with open_store(store) as opened:
         asked = evaluate(
             opened, heads, t_old=t_old, t_new=temperatures, weights=shares, split=split,
             test_views=test_views,
         )  # fmt: skip
-        scores = _one_by_one(opened, heads, split, test_views=asked.test_views > 0)
-        if together:
+        scores = score_each(opened, split, heads, asked.test_views > 0)
+        if asked.predictor == "ensemble":
             scores["ensemble"] = asked
         class_counts = opened.class_counts
         named = dict(zip(map(str, head), heads, strict=True))
         notes = balance_notes(opened, named, {split: asked.test_views})
-    console.print(scores_table(scores))
+    speaker.show(scores_table(scores))
     for note in notes:
-        console.print(f"Note: {note}")
+        speaker.note(note)
     if figure is not None:
         from pipeline.figures import recall_bars
 
         recall_bars(scores, class_counts, figure)
-        console.print(f"wrote {figure}")
+        speaker.wrote(figure)
     write_json(asked.to_json(), json_path)
 
 
-def _one_by_one(
-    store: Store, heads: Sequence[Head], split: str, *, test_views: bool
-) -> dict[str, Scores]:
-    """Scores of the old head, where there is one, and of each new one, by their names."""
-    from pipeline.old_head import has_old_head
-    from pipeline.stages.evaluate import evaluate
+def _require_drawable(figure: Path) -> None:
+    """Refuse a file that no figure is written to, before the work."""
+    from pipeline.figures import require_figure_format  # matplotlib loads for half a second
 
-    score = partial(evaluate, store, split=split, test_views=test_views)
-    names = ["new"] if len(heads) == 1 else [f"new {k + 1}" for k in range(len(heads))]
-    old = {"old": score()} if has_old_head(store) else {}
-    return old | {name: score(head) for name, head in zip(names, heads, strict=True)}
+    require_figure_format(figure)

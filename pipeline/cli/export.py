@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.arguments import no_head, no_store
 from pipeline.cli.options import PATH, json_option, overwrite_option
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
+from pipeline.cli.temperatures import chosen_temperatures, classifier_options
+from pipeline.export_formats import CHECKPOINT, FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from pipeline.exporting import Agreement
     from pipeline.stages.export import Export
-
-FORMATS = ("safetensors", "torch-export", "onnx", "checkpoint")
 
 
 @click.command()
@@ -32,9 +31,7 @@ FORMATS = ("safetensors", "torch-export", "onnx", "checkpoint")
     help="safetensors: weights. torch-export and onnx: programs that need no nolb. checkpoint: a "
     "copy of your file with the new head in the old one's place.",
 )
-@click.option("--classifier", type=click.Choice(("ensemble", "new")), help="Both heads, or the new one alone.  [default: ensemble; a checkpoint can hold only new]")  # fmt: skip  # noqa: E501
-@click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
-@click.option("--t-new", type=float, help="Temperature of the new head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
+@classifier_options("Both heads, or the new one alone.  [default: ensemble; a checkpoint can hold only new]")  # fmt: skip  # noqa: E501
 @click.option("--normalize", type=click.Choice(("inside", "outside")), default="inside", show_default=True, help="inside: the input is RGB in 0..1. outside: the caller normalises it.")  # fmt: skip  # noqa: E501
 @click.option("--size", type=click.IntRange(min=1), help="Side of the images in pixels, where neither a centre crop nor --images says it.")  # fmt: skip  # noqa: E501
 @click.option("--images", metavar="SRC", help="Where the test images are: run the written file on them and compare with the store.")  # fmt: skip  # noqa: E501
@@ -72,57 +69,36 @@ def export(
       nolb export data.zarr head.safetensors --checkpoint model.pth --format onnx --out model.onnx --images data/test --check all
       nolb export data.zarr head.safetensors --checkpoint model.pth --format checkpoint --out mended.pth
     """  # noqa: E501  commands are left whole, so that they can be copied
-    temperatures = chosen_temperatures(classifier, t_old, t_new, alone=format_name == "checkpoint")
+    temperatures = chosen_temperatures(classifier, t_old, t_new, alone=format_name == CHECKPOINT)
     n_checked = _number(check)
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from cache import open_store
-    from pipeline.balanced import in_words, views_balanced_for
+    from pipeline.balanced import views_balanced_for, what_is_classified
     from pipeline.heads import load_head
+    from pipeline.progress import ProgressReport
     from pipeline.stages.export import export
 
     new_head = load_head(head)
-    with open_store(store) as opened:
+    report = ProgressReport("export, checking", "images", after=1.0)
+    with open_store(store) as opened, report as progress:
         result = export(
             opened, new_head, checkpoint, out, format=format_name, temperatures=temperatures,
             normalization="inside" if normalize == "inside" else "outside", side=size,
             images=images, n_checked=n_checked, model=model, overwrite=overwrite,
+            on_progress=progress.update,
         )  # fmt: skip
-    for line in _summary(result):
-        console.print(line, markup=False)
+    _tell(result, speaker)
     balanced_for = views_balanced_for(new_head)
     if balanced_for:
-        console.print(
-            f"note    the head was balanced for {in_words(balanced_for)}, and this file sees each "
-            "image alone: nolb balance-head --no-test-views balances one for that"
+        speaker.note(
+            f"The head was balanced for {what_is_classified(balanced_for)}, and this file sees "
+            "each image alone: nolb balance-head --no-test-views balances one for that."
         )
+    speaker.wrote(result.path)
     write_json(result.to_json(), json_path)
     if result.agreement is not None and result.agreement.n_different:
         click.get_current_context().exit(1)
-
-
-def chosen_temperatures(
-    classifier: str | None, t_old: float | None, t_new: float | None, *, alone: bool = False
-) -> tuple[float, float] | None:
-    """(t_old, t_new) of the ensemble that was asked for; None for the new head alone.
-
-    Args:
-        classifier: `ensemble`, `new` or nothing.
-        t_old: temperature that was given, or None.
-        t_new: temperature that was given, or None.
-        alone: whether only the new head is possible.
-    """
-    given = t_old is not None or t_new is not None
-    if given and (alone or classifier == "new"):
-        raise click.UsageError("Temperatures combine both heads; this is the new head alone.")
-    if alone and classifier == "ensemble":
-        raise click.UsageError("A checkpoint has room for one head: give --classifier new.")
-    for name, value in (("--t-old", t_old), ("--t-new", t_new)):
-        if value is not None and not 0 < value < float("inf"):
-            raise click.UsageError(f"{name} must be a number above 0, not {value}.")
-    if alone or classifier == "new":
-        return None
-    return (1.0 if t_old is None else t_old, 1.0 if t_new is None else t_new)
 
 
 def _number(check: str) -> int | None:
@@ -134,25 +110,25 @@ def _number(check: str) -> int | None:
     return int(check)
 
 
-def _summary(result: Export) -> Iterator[str]:
-    """What was written, a line each."""
+def _tell(result: Export, speaker: Speaker) -> None:
+    """What the file takes and gives, and how it was checked."""
     if result.description is None:
-        yield f"new head in  {', '.join(result.replaced)}"
-        yield "all else     as it was in your checkpoint"
+        speaker.tell("new head in", ", ".join(result.replaced))
+        speaker.tell("all else", "as it was in your checkpoint")
     else:
-        yield f"input   {result.description.input_text()}"
-        yield f"output  {result.description.output_text()}"
-    agreement: Any = result.agreement
+        speaker.tell("input", result.description.input_text())
+        speaker.tell("output", result.description.output_text())
+    agreement: Agreement | None = result.agreement
     if agreement is not None:
         left_out = f" ({agreement.n_unreadable} unreadable)" if agreement.n_unreadable else ""
         same = agreement.n_images - agreement.n_different
-        yield (
-            f"check   {same:,} of {agreement.n_images:,} test images{left_out} get the class that "
-            "the store's logits give"
+        speaker.tell(
+            "check",
+            f"{same:,} of {agreement.n_images:,} test images{left_out} get the class that the "
+            "store's logits give",
         )
     if result.views_left_out:
-        yield (
-            f"note    it sees each image alone: its scores are those of nolb evaluate "
-            f"--no-test-views, not of the mean of {1 + result.views_left_out} views"
+        speaker.note(
+            "It sees each image alone: its scores are those of nolb evaluate --no-test-views, not "
+            f"of the mean of {1 + result.views_left_out} views."
         )
-    yield f"wrote   {result.path}"

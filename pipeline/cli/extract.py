@@ -12,22 +12,23 @@ from pipeline.cli.options import (
     json_option,
     named_by_hand,
     overwrite_option,
+    resume_option,
     settings_from,
     settings_options,
 )
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
 from pipeline.cli.sources import Reading, named_sources, reading_options
 from pipeline.config import ExtractConfig
 from pipeline.config.idle_extraction import refuse_idle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.console import Console
+    from collections.abc import Mapping
 
     from cache import Store
     from pipeline.checkpoints import TrainedModel
+    from pipeline.datasets import ImageSource
     from pipeline.stages.extract import Extraction
+    from pipeline.team import Team
 
 
 @click.command()
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 @reading_options()
 @click.option("--out", type=PATH, required=True, help="Store to create, NAME.zarr or NAME.h5.")
 @click.option("--save-model", type=PATH, help="Write the model as it ran, with its --recalibrate-bn statistics, to a file that predict and export take as --checkpoint.")  # fmt: skip  # noqa: E501
-@click.option("--resume", is_flag=True, help="Go on with an unfinished store; begin where none is.")
+@resume_option("Go on with an unfinished store; begin where none is.")
 @overwrite_option
 @settings_options("extract")
 @json_option
@@ -76,44 +77,56 @@ def extract(
     Several processes, on one machine or more, share an extraction under torchrun:
     torchrun --nproc-per-node 4 -m pipeline extract ...
     """
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite contradict each other: give one.")
     config = settings_from("extract", ExtractConfig, recipe, given)
     refuse_idle(config, named_by_hand(given))
     _require_names(checkpoint, config, out)
     if save_model is not None:
         _require_place(save_model, checkpoint, out, resume=resume, overwrite=overwrite)
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
-    from pipeline.extraction import plan_extraction, prepare_model
-    from pipeline.progress import ProgressReport
-    from pipeline.stages.extract import complete_extraction
+    from pipeline.extraction import prepare_model
     from pipeline.team import Team
 
     team = Team.from_environment()
-    console.quiet = not team.leads  # one of several processes speaks
+    speaker.quiet = not team.leads  # one of several processes speaks
     model = prepare_model(checkpoint, config)
     if save_model is not None:
         _require_savable(model)
-    for line in _about(model):
-        console.print(line)
+    _tell_model(model, speaker)
     images = reading.open(named_sources(train=train, test=test, val=val))
+    result = _run(model, images, out, config, team, speaker, resume=resume, overwrite=overwrite)
+    if team.leads:
+        _tell_result(result, speaker)
+        _save_model(result, save_model, config, speaker)
+        write_json(result.to_json() | _old_scores(result.store, out, speaker), json_path)
+
+
+def _run(
+    model: TrainedModel,
+    images: Mapping[str, ImageSource],
+    out: Path,
+    config: ExtractConfig,
+    team: Team,
+    speaker: Speaker,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Extraction:
+    """Plan the extraction and do it, each with its progress; the leading process tells it."""
+    from pipeline.extraction import plan_extraction
+    from pipeline.progress import ProgressReport
+    from pipeline.stages.extract import complete_extraction
+
     with ProgressReport("extract", "images") as progress:
         on_progress = progress.update if team.leads else None
         plan = plan_extraction(model, images, config, on_progress=on_progress, team=team)
     for note in plan.model.notes[len(model.notes) :]:
-        console.print(f"note           {note}")
+        speaker.note(note)
     with ProgressReport("extract", "images") as progress:
         on_progress = progress.update if team.leads else None
-        result = complete_extraction(
+        return complete_extraction(
             plan, out, resume=resume, overwrite=overwrite, on_progress=on_progress, team=team
         )
-    if team.leads:
-        for line in _summary(result):
-            console.print(line)
-        if told := _save_model(result, save_model, config):
-            console.print(told)
-        write_json(result.to_json() | _old_scores(result.store, out, console), json_path)
 
 
 def _require_names(checkpoint: Path | None, config: ExtractConfig, out: Path) -> None:
@@ -149,32 +162,33 @@ def _require_savable(model: TrainedModel) -> None:
     content_of(model, model.class_names)
 
 
-def _save_model(result: Extraction, path: Path | None, config: ExtractConfig) -> str | None:
-    """Write the model if that is wanted; a line that says so, or how to have it."""
+def _save_model(
+    result: Extraction, path: Path | None, config: ExtractConfig, speaker: Speaker
+) -> None:
+    """Write the model if that is wanted; say so, or how to have it."""
     from pipeline.checkpoints.own import content_of, write_file
 
     model = result.model
     if path is not None:
         names = model.class_names if config.features_only else result.store.class_names
         write_file(path, content_of(model, names))
-        return f"model          {path}: give it to predict and export as --checkpoint"
-    if config.recalibrate_bn:
-        return (
-            "note           No file holds these BatchNorm statistics, which predict and export "
-            "need: --resume --save-model FILE writes one."
+        speaker.wrote(f"{path}: give it to predict and export as --checkpoint")
+    elif config.recalibrate_bn:
+        speaker.note(
+            "No file holds these BatchNorm statistics, which predict and export need: --resume "
+            "--save-model FILE writes one."
         )
-    return None
 
 
-def _about(model: TrainedModel) -> Iterator[str]:
-    """What will run over the images, a line each."""
-    yield f"model          {model.family}, {model.backbone}, {model.n_classes} classes"
-    yield f"preprocessing  {model.preprocessing.describe()}"
+def _tell_model(model: TrainedModel, speaker: Speaker) -> None:
+    """What will run over the images."""
+    speaker.tell("model", f"{model.family}, {model.backbone}, {model.n_classes} classes")
+    speaker.tell("preprocessing", model.preprocessing.describe())
     for note in (*model.notes, *([] if model.rule is None else [model.rule.need])):
-        yield f"note           {note}"
+        speaker.note(note)
 
 
-def _old_scores(store: Store, out: Path, console: Console) -> dict[str, Any]:
+def _old_scores(store: Store, out: Path, speaker: Speaker) -> dict[str, Any]:
     """Print the old head's scores and the next command; the scores as JSON values.
 
     Those of the clean images come first: they are what the model is known by.
@@ -185,35 +199,36 @@ def _old_scores(store: Store, out: Path, console: Console) -> dict[str, Any]:
     from pipeline.tables import scores_table
 
     if not has_old_head(store):
-        console.print("The store holds features and no old head. Make one with:")
-        console.print(f"  nolb fit-head {out} --loss cross-entropy --out old.safetensors")
-        console.print(f"  nolb adopt-head {out} old.safetensors --out {out.stem}-old{out.suffix}")
+        speaker.note("The store holds features and no old head; these two make one.")
+        speaker.next(f"nolb fit-head {out} --loss cross-entropy --out old.safetensors")
+        speaker.next(f"nolb adopt-head {out} old.safetensors --out {out.stem}-old{out.suffix}")
         return {}
     clean = evaluate(store, test_views=False)
     shown, found = {"old": clean}, {"old": clean.to_json()}
     if averaged_views(store, "test"):
         shown["old, test views"] = averaged = evaluate(store)
         found["old_test_views"] = averaged.to_json()
-    console.print(scores_table(shown))
-    console.print(f"Next: nolb fit-head {out} --out {out.with_suffix('.safetensors')}")
+    speaker.show(scores_table(shown))
+    speaker.next(f"nolb fit-head {out} --out {out.with_suffix('.safetensors')}")
     return found
 
 
-def _summary(result: Extraction) -> Iterator[str]:
-    """What was done, a line each."""
+def _tell_result(result: Extraction, speaker: Speaker) -> None:
+    """What was done, what could not be, and where it is."""
     store = result.store
     if result.computed:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in result.shares.items())
-        yield (
-            f"extracted      {result.computed:,} images in {result.seconds:.1f} s, "
-            f"{result.computed / result.seconds:,.0f} images/s ({shares})"
+        speaker.tell(
+            "extracted",
+            f"{result.computed:,} images in {result.seconds:.1f} s, "
+            f"{result.computed / result.seconds:,.0f} images/s ({shares})",
         )
     else:
-        yield "extracted      nothing, the store is complete already"
+        speaker.tell("extracted", "nothing, the store is complete already")
     for split, failed in result.failed.items():
         if failed:
             row, reason = next(iter(failed.items()))
-            yield (
-                f"left out       {len(failed)} of {store[split].n_samples:,} images of {split} "
-                f"that cannot be read, first {store[split].ids[row]} ({reason})"
+            speaker.warn(
+                f"{len(failed)} of {store[split].n_samples:,} images of {split} cannot be read "
+                f"and are left out, first {store[split].ids[row]} ({reason})"
             )

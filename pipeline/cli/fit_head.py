@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.arguments import no_head
 from pipeline.cli.options import (
     PATH,
     json_option,
@@ -18,7 +18,7 @@ from pipeline.cli.options import (
     settings_options,
     test_views_option,
 )
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
 from pipeline.cli.study import like_these_scores, run_study, study_options
 from pipeline.config import FitConfig
 from pipeline.config.idle import refuse_idle
@@ -34,7 +34,7 @@ FROM_THE_OLD_HEAD = ("tau-normalised", "logit-adjusted")
 
 
 @click.command("fit-head")
-@click.argument("store", type=PATH)
+@click.argument("store", type=PATH, callback=no_head)
 @click.option(
     "--out",
     type=PATH,
@@ -106,7 +106,7 @@ def _run_fit(
     from pipeline.tables import scores_table
     from pipeline.team import Team
 
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
     refuse_existing_head(out, overwrite=overwrite)
     team = Team.from_environment(work="fit")
     with open_store(store) as opened:
@@ -117,14 +117,13 @@ def _run_fit(
         if not team.leads:
             return  # one of several processes writes and speaks
         save_head(result.head, out, overwrite=overwrite)
-        for line in _fit_lines(result, config, out):
-            console.print(line)
+        _tell_fit(result, config, speaker)
         scores = _scores_on_test(opened, result.head, test_views)
         with_old = has_old_head(opened)
     if scores:
-        console.print(scores_table(scores))
-    for line in _next_lines(store, out, test_views, with_old=with_old):
-        console.print(line)
+        speaker.show(scores_table(scores))
+    speaker.wrote(out)
+    _tell_next(store, out, test_views, speaker, with_old=with_old)
     how = None if result.convergence is None else asdict(result.convergence)
     told = {"head": str(out), "seconds": result.seconds, "convergence": how}
     write_json(told | {name: of.to_json() for name, of in scores.items()}, json_path)
@@ -150,38 +149,39 @@ def _scores_on_test(store: Store, head: Head, test_views: bool | None) -> dict[s
     return {name: evaluate(store, of, test_views=test_views) for name, of in heads.items()}
 
 
-def _fit_lines(result: FitResult, config: FitConfig, out: Path) -> Iterator[str]:
-    """What was fitted, how far and to where; and what to do where that was not far enough."""
-    yield _fitted_line(result, config, out)
+def _tell_fit(result: FitResult, config: FitConfig, speaker: Speaker) -> None:
+    """What was fitted and how far; and what to do where that was not far enough."""
+    if config.head in FROM_THE_OLD_HEAD:
+        speaker.tell("made", f"{config.head} head from the old one in {result.seconds:.2f} s")
+    else:
+        speaker.tell("fitted", _fitted(result, config))
     if result.convergence is not None and not result.convergence.converged:
-        yield (
-            f"Note: the head is not at its optimum (slope {result.convergence.gradient:.1g}): "
+        speaker.note(
+            f"The head is not at its optimum (slope {result.convergence.gradient:.1g}): "
             "give more --epochs, of ten iterations each, or more --weight-decay."
         )
 
 
-def _next_lines(
-    store: Path, out: Path, test_views: bool | None, *, with_old: bool
-) -> Iterator[str]:
+def _tell_next(
+    store: Path, out: Path, test_views: bool | None, speaker: Speaker, *, with_old: bool
+) -> None:
     """The command that goes on with the head."""
     if with_old:
         sweep = f"nolb sweep-temps {store} {out} --out {out.with_suffix('')}-sweep"
-        yield f"Next: {sweep}{like_these_scores(test_views)}"
+        speaker.next(f"{sweep}{like_these_scores(test_views)}")
     else:
-        yield "The store has no old head; this one can become it:"
-        yield f"Next: nolb adopt-head {store} {out} --out {store.stem}-old{store.suffix}"
+        speaker.note("The store has no old head; this one can become it.")
+        speaker.next(f"nolb adopt-head {store} {out} --out {store.stem}-old{store.suffix}")
 
 
-def _fitted_line(result: FitResult, config: FitConfig, out: Path) -> str:
-    """What was fitted, how far, and to where."""
+def _fitted(result: FitResult, config: FitConfig) -> str:
+    """What was fitted, and how far."""
     how = f"{config.loss}, {config.epochs} epochs"
     if result.convergence is not None:
         end = "converged" if result.convergence.converged else "stopped"
         how = f"{config.loss}, l-bfgs {end} after {result.convergence.iterations} iterations"
-    elif config.head in FROM_THE_OLD_HEAD:
-        return f"made  {config.head} head from the old one in {result.seconds:.2f} s -> {out}"
     elif not result.losses:  # nothing was learned
         how = f"{config.head} head"
     views = f" and {result.n_views} views of each" if result.n_views else ""
     seconds = f"{result.seconds:.2f} s"
-    return f"fitted  {how} over {result.n_samples:,} rows{views} in {seconds} -> {out}"
+    return f"{how} over {result.n_samples:,} rows{views} in {seconds}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.options import PATH, json_option
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
 
 if TYPE_CHECKING:
     from pipeline.checkpoints import Inspection
@@ -38,13 +38,13 @@ def inspect(ctx: click.Context, checkpoint: Path, model: str, json_path: str | N
       nolb inspect model_best.pth.tar
       nolb inspect latest_model_checkpoint.pth --model lade:ce --json -
     """
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from pipeline.checkpoints import inspect_checkpoint
 
     found = inspect_checkpoint(checkpoint, model=model)
     for name, text in _lines(found):
-        console.print(f"{name:<14} {text}", markup=False)
+        speaker.tell(name, text)
     write_json(found.to_json(), json_path)
     if found.problem and not found.choices:
         ctx.exit(1)

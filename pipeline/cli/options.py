@@ -9,9 +9,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from pipeline.config import Grid, build_config, field_help, value_type
+from pipeline.cli.output import is_json
+from pipeline.config import build_config, field_help, typed, value_type
 from pipeline.config.building import Config
-from pipeline.files import refuse_existing
+from pipeline.files import Replaceable, refuse_existing
 from pipeline.recipes import SECTIONS, load_recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -27,7 +28,7 @@ def settings_options(section: str) -> Callable[[Command], Command]:
     dataclass's default.
     """
     settings = SECTIONS[section]
-    hints = get_type_hints(settings)
+    hints = get_type_hints(settings, include_extras=True)
     helps = field_help(settings)
 
     def decorate(command: Command) -> Command:
@@ -75,6 +76,18 @@ def overwrite_option(command: Command) -> Command:
     )(command)
 
 
+def resume_option(text: str) -> Callable[[Command], Command]:
+    """Add `--resume`, which goes on with what `--overwrite` would begin anew."""
+    return click.option("--resume", is_flag=True, callback=_no_overwrite, help=text)
+
+
+def _no_overwrite(ctx: click.Context, _option: click.Parameter, resume: bool) -> bool:
+    """Refuse to go on and to begin anew at once."""
+    if resume and ctx.params.get("overwrite"):
+        raise click.UsageError("--resume and --overwrite contradict each other: give one.")
+    return resume
+
+
 def test_views_option(command: Command) -> Command:
     """Add `--test-views/--no-test-views`, for commands that score a split."""
     return click.option(
@@ -86,51 +99,55 @@ def test_views_option(command: Command) -> Command:
     )(command)
 
 
-def file_option(flag: str, text: str) -> Callable[[Command], Command]:
-    """Add an option that names a file to write; what exists is refused before the work."""
-    return click.option(flag, type=PATH, callback=_new_file, help=text)
+def file_option(
+    flag: str, text: str, replaceable: Replaceable | None = None
+) -> Callable[[Command], Command]:
+    """Add an option that names a file to write; what exists is refused before the work.
 
+    Args:
+        flag: the option.
+        text: its help.
+        replaceable: whether a file is one that `--overwrite` may replace; not given: any is.
+    """
 
-def _new_file(ctx: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
-    """A file that may be written, or an error before the work."""
-    if path is not None:
-        refuse_existing(path, overwrite=bool(ctx.params.get("overwrite")))
-    return path
+    def new_file(ctx: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+        if path is not None:
+            overwrite = bool(ctx.params.get("overwrite"))
+            refuse_existing(path, overwrite=overwrite, replaceable=replaceable)
+        return path
+
+    return click.option(flag, type=PATH, callback=new_file, help=text)
 
 
 def _new_json(ctx: click.Context, _option: click.Parameter, path: str | None) -> str | None:
     """Likewise; only JSON is replaced, never a store or a checkpoint named by mistake."""
     if path is not None and path != "-":
         overwrite = bool(ctx.params.get("overwrite"))
-        refuse_existing(path, overwrite=overwrite, replaceable=_is_json)
+        refuse_existing(path, overwrite=overwrite, replaceable=is_json)
     return path
-
-
-def _is_json(path: Path) -> bool:
-    """Whether a file begins like one of our results."""
-    with path.open("rb") as file:
-        return file.read(1) in {b"{", b""}
 
 
 def _option(field: dataclasses.Field[Any], hint: Any, text: str) -> Callable[[Command], Command]:
     """The click option of one field."""
     flag = "--" + field.name.replace("_", "-")
-    shown = f"{text}  [default: {_shown_default(field.default)}]"
+    shown = f"{text}  [default: {_shown_default(field.default, hint)}]"
     if hint is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=shown)
     if get_origin(hint) is Literal:
         return click.option(flag, type=click.Choice(get_args(hint)), help=shown)
-    if hint == Grid:
-        return click.option(flag, metavar="GRID", help=shown)
+    how = typed(hint)
+    if how is not None:
+        return click.option(flag, metavar=how.metavar, help=shown)
     if get_origin(hint) is tuple:
         return click.option(flag, metavar="R,G,B", help=shown)
     return click.option(flag, type=hint, help=shown)
 
 
-def _shown_default(value: Any) -> str:
+def _shown_default(value: Any, hint: Any) -> str:
     """A default as a user would type it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return f"{value[0]:g}:{value[-1]:g}:{len(value)}"
+    how = typed(hint)
+    if how is not None and value is not None:
+        return how.shown(value)
     return "not set" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,19 +6,23 @@ import csv
 import io
 import json
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from pipeline.cli.arguments import no_store
-from pipeline.cli.export import chosen_temperatures
-from pipeline.cli.options import PATH
+from pipeline.cli.options import PATH, file_option, overwrite_option
+from pipeline.cli.output import Speaker
+from pipeline.cli.temperatures import chosen_temperatures, classifier_options
 from pipeline.config import ExtractConfig, build_config
+from pipeline.files import is_text, whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rich.table import Table
 
     from pipeline.checkpoints import TrainedModel
     from pipeline.datasets import ShiftedViews
@@ -36,16 +40,15 @@ LONGEST_PATH = 36
 @click.argument("head", metavar="HEAD|EXPORT", type=PATH, callback=no_store)
 @click.argument("images", nargs=-1, required=True, type=PATH)
 @click.option("--checkpoint", type=PATH, help="The trained classifier that HEAD was fitted on; an EXPORT needs none, and neither does a HEAD of a --model with weights of its own.")  # fmt: skip  # noqa: E501
-@click.option("--classifier", type=click.Choice(("ensemble", "new")), help="Which classifier of a HEAD decides.  [default: ensemble]")  # fmt: skip  # noqa: E501
-@click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
-@click.option("--t-new", type=float, help="Temperature of the new head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
+@classifier_options("Which classifier of a HEAD decides.  [default: ensemble]")
 @click.option("--test-views", type=int, help="Views of each image whose mean feature with the clean one a HEAD classifies, as in extract: 1 is the flip test, 0 leaves them out. V views take 1 + V forward passes.  [default: those of HEAD's store, as its scores are made; 0 for a head that was balanced on the clean image alone]")  # fmt: skip  # noqa: E501
 @click.option("--test-view-shift", type=int, help="Pixels by which test views move.  [default: as in HEAD's store, else 2]")  # fmt: skip  # noqa: E501
 @click.option("--view-fill", type=click.Choice(("mean", "black")), help="Colour of what a moved image leaves free.  [default: as in HEAD's store, else mean]")  # fmt: skip  # noqa: E501
 @click.option("--view-flip/--no-view-flip", default=None, help="Every other test view is mirrored.  [default: as in HEAD's store, else yes]")  # fmt: skip  # noqa: E501
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates of an image in CSV and JSON lines.")  # fmt: skip  # noqa: E501
 @click.option("--format", "format_name", type=click.Choice(("table", "csv", "jsonl")), default="table", show_default=True, help="A table for people; CSV or JSON lines for programs.")  # fmt: skip  # noqa: E501
-@click.option("--out", type=PATH, help="File for the predictions.  [default: standard output]")
+@file_option("--out", "File for the predictions.  [default: standard output]", is_text)
+@overwrite_option
 @click.option("--model", default="auto", show_default=True, help="Checkpoint family, where the file leaves a doubt; PACKAGE.MODULE:FACTORY, where HEAD is of a network of your own.")  # fmt: skip  # noqa: E501
 def predict(
     head: Path,
@@ -57,6 +60,7 @@ def predict(
     top: int,
     format_name: str,
     out: Path | None,
+    overwrite: bool,
     model: str,
     **views: Any,
 ) -> None:
@@ -79,27 +83,66 @@ def predict(
     temperatures = chosen_temperatures(classifier, t_old, t_new)
 
     from pipeline.image_classifiers import find_images
-    from pipeline.stages.predict import predict
 
     given = (classifier, t_old, t_new, *views.values())
     fixed = any(value is not None for value in given)
     found = find_images(images)
-    predictions = predict(
-        _open(head, checkpoint, temperatures, views, fixed=fixed, model=model), found, top
-    )
-    target: Any = nullcontext(sys.stdout)
+    speaker = Speaker(stderr=True)  # standard output carries the predictions
+    opened = _open(head, checkpoint, temperatures, views, speaker, fixed=fixed, model=model)
+    with _destination(out, overwrite=overwrite) as file:
+        failed = _predict(opened, found, top, format_name, file, speaker)
     if out is not None:
-        target = out.open("w", encoding="utf-8", newline="")
-    failed = 0
-    with target as file:
-        for prediction in _written(predictions, format_name, file):
-            if prediction.error is not None:
-                failed += 1
-                click.echo(f"nolb: {prediction.image}: {prediction.error}", err=True)
+        speaker.wrote(out)
     if failed:
-        click.echo(f"nolb: {failed} of {len(found)} images could not be used.", err=True)
+        speaker.warn(f"{failed} of {len(found)} images could not be used.")
     if failed == len(found):
         click.get_current_context().exit(1)
+
+
+@contextmanager
+def _destination(out: Path | None, *, overwrite: bool) -> Iterator[TextIO]:
+    """Where the predictions go: standard output, or a file that is there once it is complete."""
+    if out is None:
+        yield sys.stdout
+        return
+    with (
+        whole_file(out, overwrite=overwrite, replaceable=is_text) as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as file,
+    ):
+        yield file
+
+
+def _predict(
+    classifier: Classifier,
+    images: Sequence[str],
+    top: int,
+    format_name: str,
+    file: TextIO,
+    speaker: Speaker,
+) -> int:
+    """Predict and write; the number of images that could not be used, which are told."""
+    from rich.console import Console
+
+    from pipeline.progress import ProgressReport
+    from pipeline.stages.predict import predict
+
+    failed, table = 0, _empty_table()
+    # Rows that come one after the other on a terminal show how far it is.
+    seen = file is sys.stdout and file.isatty() and format_name != "table"
+    with ProgressReport("predict", "images", after=1.0) as progress:
+        on_progress = None if seen else progress.update
+        predictions = predict(classifier, images, top, on_progress=on_progress)
+        if format_name == "table":
+            written = _tabulated(predictions, table)
+        else:
+            written = _written(predictions, format_name, file)
+        for prediction in written:
+            if prediction.error is not None:
+                failed += 1
+                speaker.warn(f"{prediction.image}: {prediction.error}")
+    if table.row_count:
+        Console(file=file, highlight=False).print(table)
+    return failed
 
 
 def _open(
@@ -107,6 +150,7 @@ def _open(
     checkpoint: Path | None,
     temperatures: tuple[float, float] | None,
     views: Mapping[str, Any],
+    speaker: Speaker,
     *,
     fixed: bool,
     model: str,
@@ -131,7 +175,7 @@ def _open(
                 "options of test views out, or give a head and its --checkpoint."
             ) from None
         return classifier_of_export(open_export(head, _trained_model(checkpoint, model)))
-    chosen = _chosen_views(loaded, views)
+    chosen = _chosen_views(loaded, views, speaker)
     return classifier_of_head(loaded, checkpoint, temperatures, model=model, views=chosen)
 
 
@@ -148,7 +192,7 @@ def _trained_model(checkpoint: Path | None, model: str) -> TrainedModel | None:
     return load_pretrained(model)
 
 
-def _chosen_views(head: Head, given: Mapping[str, Any]) -> ShiftedViews:
+def _chosen_views(head: Head, given: Mapping[str, Any], speaker: Speaker) -> ShiftedViews:
     """The test views that suit the head, but for what options say; told where it matters."""
     from pipeline.balanced import views_balanced_for
     from pipeline.datasets import ShiftedViews
@@ -168,27 +212,28 @@ def _chosen_views(head: Head, given: Mapping[str, Any]) -> ShiftedViews:
         balanced = views_balanced_for(head) is not None
         made = "head was balanced" if balanced else "head's store is scored"
         told = (
-            f"predicting with {_in_words(chosen)}, where the {made} with {_in_words(suiting)}; "
+            f"Predicting with {_described(chosen)}, where the {made} with {_described(suiting)}; "
             "leave the options of test views out to predict likewise."
         )
     elif chosen.count and given["test_views"] is None:
         n = 1 + chosen.count
         told = (
-            f"each image is classified by the mean feature of {n} views, as the head's store is "
+            f"Each image is classified by the mean feature of {n} views, as the head's store is "
             f"scored ({chosen.describe()}); that takes up to {n} times as long as the clean image "
             "alone, --test-views 0."
         )
     elif stored.count and given["test_views"] is None:
         told = (
-            "the clean image alone is classified, as the head was balanced for it, without the "
+            "The clean image alone is classified, as the head was balanced for it, without the "
             f"{stored.describe()} of the head's store."
         )
     if told is not None:
-        click.echo(f"nolb: {told}", err=True)
+        speaker.note(told)
     return chosen
 
 
-def _in_words(views: ShiftedViews) -> str:
+def _described(views: ShiftedViews) -> str:
+    """Which views there are."""
     return views.describe() or "no test views"
 
 
@@ -196,9 +241,6 @@ def _written(
     predictions: Iterator[Prediction], format_name: str, file: TextIO
 ) -> Iterator[Prediction]:
     """Pass the predictions on, each when it is written."""
-    if format_name == "table":
-        yield from _write_table(predictions, file)
-        return
     if format_name == "csv":
         file.write(_csv_line(COLUMNS))
     for prediction in predictions:
@@ -225,16 +267,21 @@ def _csv_line(values: tuple[Any, ...]) -> str:
     return text.getvalue()
 
 
-def _write_table(predictions: Iterator[Prediction], file: TextIO) -> Iterator[Prediction]:
-    """A table of the best candidates, and of what each head alone would have said."""
+def _empty_table() -> Table:
+    """A table for the best candidates, and for what each head alone would have said."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("Image", "Class", "Probability", "Old head", "New head"):
         table.add_column(heading, justify="right" if heading == "Probability" else "left")
+    return table
+
+
+def _tabulated(predictions: Iterator[Prediction], table: Table) -> Iterator[Prediction]:
+    """Pass the predictions on, each when it has its row."""
+    from rich.text import Text
+
     for prediction in predictions:
         if prediction.error is None:
             best = prediction.candidates[0]
@@ -247,8 +294,6 @@ def _write_table(predictions: Iterator[Prediction], file: TextIO) -> Iterator[Pr
                 *(Text(_said(p, name, best.class_name)) for p, name in heads),
             )
         yield prediction
-    if table.row_count:
-        Console(file=file, highlight=False).print(table)
 
 
 def _short(path: str) -> str:

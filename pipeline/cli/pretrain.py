@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,16 @@ from pipeline.cli.options import (
     json_option,
     named_by_hand,
     overwrite_option,
+    resume_option,
     settings_from,
     settings_options,
 )
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
 from pipeline.cli.sources import Reading, named_sources, reading_options
 from pipeline.config import PretrainConfig
 from pipeline.config.idle_training import AUGMENTATION_SETTINGS, refuse_idle
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from pipeline.metrics import Scores
     from pipeline.progress import OnProgress
     from pipeline.stages.pretrain import Callbacks, Pretraining
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 @reading_options(class_order=False)
 @click.option("--from", "start", type=PATH, help="Checkpoint to begin with: its weights before the classifier, and its preprocessing.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Checkpoint to write, NAME.pth.")
-@click.option("--resume", is_flag=True, help="Go on after the last whole epoch; begin where there is none.")  # fmt: skip  # noqa: E501
+@resume_option("Go on after the last whole epoch; begin where there is none.")
 @overwrite_option
 @settings_options("pretrain")
 @json_option
@@ -66,8 +65,6 @@ def pretrain(
       nolb pretrain --train cifar100-lt:train --out ldam.pth --loss ldam --schedule ldam-drw \\
         --warmup-epochs 5 --weight-decay 2e-4
     """
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite contradict each other: give one.")
     config = settings_from("pretrain", PretrainConfig, recipe, given)
     by_hand = named_by_hand(given)
     refuse_idle(config, by_hand)
@@ -76,7 +73,7 @@ def pretrain(
         raise click.UsageError(
             "--evaluate-every scores --val and --test: give one, or leave it out."
         )
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from pipeline.progress import ProgressReport
     from pipeline.stages.pretrain import pretrain
@@ -85,13 +82,12 @@ def pretrain(
         _refuse_idle_in_the_augmentation(config, by_hand, start)
     images = reading.open(sources, required=("train",))
     with ProgressReport("pretrain", "images") as progress:
-        report = _report_in_lines(progress.update, config.epochs, to_stderr=json_path == "-")
+        report = _report_in_lines(progress.update, config.epochs, speaker)
         result = pretrain(
             images, out, config, start=start, resume=resume, overwrite=overwrite, report=report
         )
-    for part in _result_parts(result):
-        console.print(part)
-    console.print(_next_line(out, config.model, sources, reading))
+    _tell(result, speaker)
+    speaker.next(_next_command(out, config.model, sources, reading))
     write_json(result.to_json(), json_path)
 
 
@@ -109,7 +105,7 @@ def _refuse_idle_in_the_augmentation(
     refuse_idle(config, by_hand, "resized-crop" if cropped else "shift")
 
 
-def _next_line(out: Path, model: str, sources: Mapping[str, str], reading: Reading) -> str:
+def _next_command(out: Path, model: str, sources: Mapping[str, str], reading: Reading) -> str:
     """The command that goes on with the checkpoint, with the same images in the same splits.
 
     Args:
@@ -127,34 +123,31 @@ def _next_line(out: Path, model: str, sources: Mapping[str, str], reading: Readi
         words += [f"--{split}", source]
     words += [*reading.words(), "--out", str(out.with_suffix(".zarr"))]
     missing = "" if "test" in sources else " --test SRC"
-    return f"Next: {shlex.join(words)}{missing}"
+    return f"{shlex.join(words)}{missing}"
 
 
-def _report_in_lines(on_progress: OnProgress, epochs: int, *, to_stderr: bool) -> Callbacks:
+def _report_in_lines(on_progress: OnProgress, epochs: int, speaker: Speaker) -> Callbacks:
     """What is trained, and every epoch, as lines while it goes on."""
     from pipeline.stages.pretrain import Callbacks
 
-    def say(line: str) -> None:
-        # Not the console: while a bar is shown, its lines must go where the bar puts them.
-        click.echo(line, err=to_stderr)
-
     def tell(record: EpochRecord, scores: Mapping[str, Scores]) -> None:
-        say(_epoch_line(record, epochs, scores))
+        speaker.line(_epoch_line(record, epochs, scores))
 
-    return Callbacks(on_begin=say, on_progress=on_progress, on_epoch=tell)
+    return Callbacks(on_begin=speaker.line, on_progress=on_progress, on_epoch=tell)
 
 
-def _result_parts(result: Pretraining) -> Iterator[str | Table]:
+def _tell(result: Pretraining, speaker: Speaker) -> None:
     """How long it took, and the scores of the last epoch."""
     from pipeline.tables import scores_table
 
     if result.computed:
-        seconds = f"{result.seconds:,.0f} s"
-        yield f"trained        {result.computed} epochs in {seconds} -> {result.checkpoint}"
+        speaker.tell("trained", f"{result.computed} epochs in {result.seconds:,.0f} s")
     else:
-        yield f"trained        nothing, {result.checkpoint} is complete already"
+        speaker.tell("trained", f"nothing, {result.checkpoint} is complete already")
     if result.scores:
-        yield scores_table(result.scores)
+        speaker.show(scores_table(result.scores))
+    if result.computed:
+        speaker.wrote(result.checkpoint)
 
 
 def _epoch_line(record: EpochRecord, epochs: int, scores: Mapping[str, Scores]) -> str:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.arguments import no_head, no_store
 from pipeline.cli.options import PATH, json_option, overwrite_option, test_views_option
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.table import Table
-
     from cache import Store
     from pipeline.heads import Head
     from pipeline.stages.report import Report
+    from pipeline.sweep import Sweep
 
 
 @click.command()
@@ -64,53 +61,49 @@ def report(
     """
     if no_plane and sweep is not None:
         raise click.UsageError("--sweep and --no-plane contradict each other: give one.")
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from cache import open_store
-    from pipeline.files import refuse_existing
+    from pipeline.files import is_text, refuse_existing, refuse_existing_in
     from pipeline.heads import load_head
+    from pipeline.mixture import given_pair
     from pipeline.stages.report import make_report, save_for_papers, save_report
 
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite, replaceable=is_text)
+    if also is not None:
+        refuse_existing_in(also, overwrite=overwrite)
     new_head = load_head(head)
     with open_store(store) as opened:
-        plane: Any = sweep
+        plane: Sweep | Path | None = sweep
         if sweep is None and not no_plane:
             plane = _measured(opened, new_head, test_views)
         result = make_report(
-            opened, new_head, sweep=plane, temperatures=_given(t_old, t_new), images=images,
+            opened, new_head, sweep=plane, temperatures=given_pair(t_old, t_new), images=images,
             split=split, n_worst=worst, test_views=test_views,
         )  # fmt: skip
     save_report(result, out, overwrite=overwrite)
-    for part in _result_parts(result, out):
-        console.print(part)
+    _tell(result, speaker)
+    speaker.wrote(f"{out} ({out.stat().st_size / 1e6:.1f} MB)")
     if also is not None:
         written = save_for_papers(result, also, overwrite=overwrite)
-        console.print(f"wrote  {len(written)} tables and figures to {also}")
+        speaker.wrote(f"{len(written)} tables and figures in {also}")
     write_json(result.to_json() | {"report": str(out)}, json_path)
 
 
-def _given(t_old: float | None, t_new: float | None) -> tuple[float, float] | None:
-    """Both temperatures if one was given, the other then being 1; None to have them chosen."""
-    if t_old is None and t_new is None:
-        return None
-    return (1.0 if t_old is None else t_old, 1.0 if t_new is None else t_new)
-
-
-def _result_parts(result: Report, out: Path) -> Iterator[str | Table]:
-    """The scores, what could not be shown, and where the report is."""
+def _tell(result: Report, speaker: Speaker) -> None:
+    """The scores, and what could not be shown."""
     from pipeline.tables import scores_table
 
-    yield scores_table({k.key: k.scores for k in result.content.contenders})
-    yield from (f"note   {note}" for note in result.content.notes)
+    speaker.show(scores_table({k.key: k.scores for k in result.content.contenders}))
+    for note in result.content.notes:
+        speaker.note(note)
     if result.thumbnails is not None and result.thumbnails.unreadable:
         first, reason = next(iter(result.thumbnails.unreadable.items()))
         n = len(result.thumbnails.unreadable)
-        yield f"note   {n} images cannot be shown, first {first} ({reason})"
-    yield f"wrote  {out} ({out.stat().st_size / 1e6:.1f} MB)"
+        speaker.warn(f"{n} images cannot be shown, first {first} ({reason})")
 
 
-def _measured(store: Store, head: Head, test_views: bool | None) -> dict[str, Any]:
+def _measured(store: Store, head: Head, test_views: bool | None) -> Sweep:
     """The plane over the default grid."""
     from pipeline.config import SweepConfig
     from pipeline.progress import ProgressReport
@@ -118,4 +111,4 @@ def _measured(store: Store, head: Head, test_views: bool | None) -> dict[str, An
 
     with ProgressReport("sweep-temps", "rows") as progress:
         config = SweepConfig(test_views=test_views)
-        return sweep_temps(store, head, config, on_progress=progress.update).to_json()
+        return sweep_temps(store, head, config, on_progress=progress.update)

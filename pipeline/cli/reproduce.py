@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import PATH, json_option, overwrite_option, settings_from
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
 from pipeline.cli.sources import Reading, named_sources, reading_options
 from pipeline.config import ExtractConfig, FitConfig
 from pipeline.reproduction.paper import METHODS, NAMES
@@ -59,7 +59,7 @@ def reproduce(
     """
     extract_config = settings_from("extract", ExtractConfig, recipe, {})
     fit_config = settings_from("fit_head", FitConfig, recipe, {})
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from pipeline.reproduction.methods import Inputs, canonical
     from pipeline.reproduction.printing import terminal
@@ -76,11 +76,11 @@ def reproduce(
     )
     result = reproduce(
         what, inputs, out, fit_config, extract_config, n_seeds=seeds, replicates=replicates,
-        overwrite=overwrite, say=console.print, show_progress=True,
+        overwrite=overwrite, say=speaker.line, show_progress=True,
     )  # fmt: skip
-    console.print()
-    console.print(terminal(result))
-    console.print(f"wrote  {', '.join(map(str, result.files))}")
+    speaker.line()
+    speaker.show(terminal(result))
+    speaker.wrote(*result.files)
     write_json(result.to_json(), json_path)
 
 

@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.options import PATH, json_option, overwrite_option
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.options import (
+    PATH,
+    file_option,
+    json_option,
+    overwrite_option,
+    resume_option,
+)
+from pipeline.cli.output import Speaker, write_json
 from pipeline.cli.sources import Reading, named_sources, reading_options
+from pipeline.files import is_text, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.datasets import ImageSource
     from pipeline.extraction import ExtractionPlan
-    from pipeline.progress import Snapshot
 
 
 @click.group()
@@ -26,25 +32,26 @@ def store() -> None:
 
 @store.command()
 @click.argument("path", metavar="STORE", type=PATH)
-@click.option("--card", type=PATH, help="Write the dataset card, as Markdown, to a file.")
+@file_option("--card", "Write the dataset card, as Markdown, to a file.", is_text)
+@overwrite_option
 @json_option
-def info(path: Path, card: Path | None, json_path: str | None) -> None:
+def info(path: Path, card: Path | None, overwrite: bool, json_path: str | None) -> None:
     """Say what a store holds, finished or not, as a dataset card.
 
     \b
     Example:
       nolb store info data.zarr --card README.md
     """
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from cache import describe_store
 
     found = describe_store(path)
     if card is not None:
-        card.write_text(found.card(), encoding="utf-8")
-        console.print(f"wrote {card}")
+        write_whole(card, found.card().encode(), overwrite=overwrite, replaceable=is_text)
+        speaker.wrote(card)
     elif json_path != "-":
-        console.print(found.card(), markup=False, end="")
+        speaker.line(found.card().rstrip("\n"))
     write_json(found.to_json(), json_path)
 
 
@@ -59,13 +66,13 @@ def verify(path: Path, full: bool, json_path: str | None) -> None:
     Example:
       nolb store verify data.zarr --full
     """
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from cache import CorruptStoreError, verify_store
 
     problems = verify_store(path, full=full)
     for problem in problems:
-        console.print(str(problem), markup=False)
+        speaker.line(str(problem))
     shards = {problem.shard for problem in problems if problem.shard is not None}
     write_json(
         {
@@ -82,7 +89,7 @@ def verify(path: Path, full: bool, json_path: str | None) -> None:
             f"nolb store repair {path} --checkpoint ... --train ... --test ..."
         )
     what = "every byte is as written" if full else "every shard is in its place (no byte was read)"
-    console.print(f"{path}: {what}", markup=False)
+    speaker.line(f"{path}: {what}")
 
 
 @store.command()
@@ -119,26 +126,26 @@ def repair(
     of_images = val is not None or by_model or any(reading.words())
     if (train is None) != (test is None) or (train is None and of_images):
         raise click.UsageError("A repair at once needs --train and --test, as the extraction did.")
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from cache import reopen_store, verify_store
-    from pipeline.progress import ProgressReport
+    from pipeline.progress import ProgressReport, counting
 
     if not verify_store(path):
-        console.print(f"{path}: every byte is as written; nothing to repair", markup=False)
+        speaker.line(f"{path}: every byte is as written; nothing to repair")
         write_json({"path": str(path), "kept": None, "computed": []}, json_path)
         return
     sources, plan = named_sources(train=train, test=test, val=val), None
     if sources:
         plan = _planned(path, checkpoint, reading.open(sources), model)  # before anything is begun
     with ProgressReport("verify", "shards") as progress:
-        found = reopen_store(path, on_shard=lambda done, of: progress.update(_snapshot(done, of)))
-    console.print(f"{len(found.kept)} shards are whole, {len(found.lost)} are computed again")
+        found = reopen_store(path, on_shard=counting(progress.update))
+    speaker.line(f"{len(found.kept)} shards are whole, {len(found.lost)} are computed again")
     if plan is None:
-        console.print(f"Finish with: nolb extract ... --out {path} --resume", markup=False)
+        speaker.next(f"nolb extract ... --out {path} --resume")
     else:
         _complete(path, plan)
-        console.print(f"{path}: repaired, every byte is as written", markup=False)
+        speaker.line(f"{path}: repaired, every byte is as written")
     lost = [shard.name for shard in found.lost]
     write_json({"path": str(path), "kept": len(found.kept), "computed": lost}, json_path)
 
@@ -174,8 +181,9 @@ def _complete(path: Path, plan: ExtractionPlan) -> None:
 @click.option(
     "--shard-rows", type=click.IntRange(min=1), help="Rows of a shard; not set: as it is."
 )
-@click.option("--resume", is_flag=True, help="Go on with an interrupted conversion.")
+@resume_option("Go on with an interrupted conversion.")
 @overwrite_option
+@json_option
 def convert(
     source: Path,
     target: Path,
@@ -183,6 +191,7 @@ def convert(
     shard_rows: int | None,
     resume: bool,
     overwrite: bool,
+    json_path: str | None,
 ) -> None:
     """Write a store in another format, type or size of shards.
 
@@ -190,11 +199,10 @@ def convert(
     Example:
       nolb store convert data.zarr data.h5 --dtype float16
     """
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite contradict each other: give one.")
+    speaker = Speaker(json_path)
 
-    from cache import convert_store
-    from pipeline.progress import ProgressReport
+    from cache import convert_store, describe_store
+    from pipeline.progress import ProgressReport, counting
 
     with ProgressReport("convert", "shards") as progress:
         convert_store(
@@ -204,13 +212,8 @@ def convert(
             shard_rows=shard_rows,
             resume=resume,
             overwrite=overwrite,
-            on_shard=lambda done, of: progress.update(_snapshot(done, of)),
+            on_shard=counting(progress.update),
         ).close()
-    console_for(None).print(f"wrote {target}", markup=False)
-
-
-def _snapshot(done: int, of: int) -> Snapshot:
-    """Shards done, as progress reports take it; their rate says nothing here."""
-    from pipeline.progress import Snapshot
-
-    return Snapshot(done, of, done, 0.0)
+    speaker.wrote(target)
+    if json_path is not None:
+        write_json(describe_store(target).to_json(), json_path)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
 from pipeline.config import FitConfig
 from pipeline.config.idle import refuse_idle
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.studying import Study
-    from pipeline.studying.tables import StudyTable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -93,24 +92,29 @@ def run_study(
     _require_one_process()
     grid = parse_sweeps(sweeps)
     configs = grid_configs(config, grid)
-    refuse_idle(configs, [*by_hand, *grid])
+    refuse_idle(configs, [*by_hand, *grid], swept=grid)
     folder = study_folder(out)
     refuse_existing_study(folder, overwrite=overwrite)
-    console = console_for(json_path)
     n_seeds = seeds or SEEDS_OF_A_SWEEP
     with open_store(store) as opened, ProgressReport("fit-head", "epochs") as progress:
         found = study(opened, configs, n_seeds, test_views=test_views, on_progress=progress.update)
     heads = save_study(found, folder, overwrite=overwrite)
-    for part in _told(found, folder):
-        console.print(part)
-    if heads and found.old:
-        sweep = f"nolb sweep-temps {store} {folder / 'seed*.safetensors'} --out {folder}-sweep"
-        console.print(f"Next: {sweep}{like_these_scores(test_views)}")
-    elif not heads:
-        console.print(
+    speaker = Speaker(json_path)
+    _tell(found, speaker)
+    speaker.wrote(folder)
+    if not heads:
+        speaker.note(
             "No head was written: fit one configuration alone, or extract a `val` split to choose."
         )
+    elif found.old:
+        speaker.next(_sweep_command(store, folder, test_views))
     write_json(found.to_json() | {"heads": [str(path) for path in heads]}, json_path)
+
+
+def _sweep_command(store: Path, folder: Path, test_views: bool | None) -> str:
+    """What goes on with a study's heads."""
+    sweep = f"nolb sweep-temps {store} {folder / 'seed*.safetensors'} --out {folder}-sweep"
+    return f"{sweep}{like_these_scores(test_views)}"
 
 
 def _require_one_process() -> None:
@@ -123,16 +127,15 @@ def _require_one_process() -> None:
         )
 
 
-def _told(found: Study, folder: Path) -> Iterator[str | StudyTable]:
+def _tell(found: Study, speaker: Speaker) -> None:
     """What was fitted, what came of it, and what to know before it is trusted."""
     from pipeline.studying.tables import study_table, table_on_test
 
     what = found.seeds_told
     if len(found.variants) > 1:
         what = f"{len(found.variants)} configurations with {what}"
-    yield f"fitted  {what}, over {found.n_rows:,} rows in {found.seconds:.2f} s -> {folder}"
-    yield study_table(found)
+    speaker.tell("fitted", f"{what}, over {found.n_rows:,} rows in {found.seconds:.2f} s")
     on_test = table_on_test(found)
-    if on_test is not None:
-        yield on_test
-    yield from (f"Note: {warning}" for warning in found.warnings)
+    speaker.show(study_table(found), *([] if on_test is None else [on_test]))
+    for warning in found.warnings:
+        speaker.note(warning)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from pipeline.cli.options import (
     settings_from,
     settings_options,
 )
-from pipeline.cli.output import console_for, write_json
+from pipeline.cli.output import Speaker, write_json
 from pipeline.config import SweepConfig
 
 if TYPE_CHECKING:
@@ -59,13 +58,14 @@ def sweep_temps(
       nolb sweep-temps data.zarr seed0.safetensors seed1.safetensors --out sweep --weights 2,1,1
     """
     config = settings_from("sweep_temps", SweepConfig, recipe, given)
-    console = console_for(json_path)
+    speaker = Speaker(json_path)
 
     from cache import open_store
     from pipeline.heads import load_head
     from pipeline.progress import ProgressReport
-    from pipeline.stages.sweep_temps import save_sweep, sweep_temps
-    from pipeline.sweep_files import refuse_existing_sweep
+    from pipeline.stages.sweep_temps import sweep_temps
+    from pipeline.sweep_files import refuse_existing_sweep, save_sweep
+    from pipeline.tables import sweep_notes
 
     refuse_existing_sweep(out, overwrite=overwrite)
     heads = [load_head(path) for path in head]
@@ -73,32 +73,28 @@ def sweep_temps(
         with ProgressReport("sweep-temps", "rows") as progress:
             sweep = sweep_temps(opened, heads, config, on_progress=progress.update)
         written = save_sweep(sweep, out, overwrite=overwrite)
-        for part in _result_parts(sweep, opened, heads):
-            console.print(part)
-    console.print("wrote " + ", ".join(str(path) for path in written))
+        speaker.show(*_tables(sweep, opened, heads))
+    for note in sweep_notes(sweep):
+        speaker.note(note)
+    speaker.wrote(*written)
     write_json(sweep.to_json(), json_path)
 
 
-def _result_parts(sweep: Sweep, store: Store, heads: Sequence[Head]) -> Iterator[str | Table]:
-    """The plane, the scores on `test` beside each head's, and what to know before it is trusted."""
-    from pipeline.stages.evaluate import evaluate
+def _tables(sweep: Sweep, store: Store, heads: Sequence[Head]) -> Iterator[Table]:
+    """The plane, the scores on `test` beside each head's, and how sure all that is."""
+    from pipeline.ensemble import score_each
     from pipeline.tables import (
         bootstrap_table,
         calibration_table,
         scores_table,
-        sweep_notes,
         sweep_table,
     )
 
     yield sweep_table(sweep)
     if sweep.test_scores is not None:
-        score = partial(evaluate, store, test_views=sweep.test_scores.test_views > 0)
-        scores = {"old": score()}
-        for k, head in enumerate(heads):
-            scores[f"new {k + 1}" if len(heads) > 1 else "new"] = score(head)
+        scores = score_each(store, "test", heads, sweep.test_scores.test_views > 0)
         yield scores_table(scores | {"ensemble": sweep.test_scores})
     if sweep.bootstrap is not None:
         yield bootstrap_table(sweep.bootstrap)
     if sweep.calibration is not None:
         yield calibration_table(sweep.calibration)
-    yield from (f"note  {note}" for note in sweep_notes(sweep))

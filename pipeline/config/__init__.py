@@ -6,27 +6,40 @@ is its help text.
 Nothing here imports numpy or torch, so that `--help` answers at once.
 """
 
+from pipeline.config.balance import BalanceConfig
 from pipeline.config.building import build_config, field_help, refuse_unknown
-from pipeline.config.checks import value_type
+from pipeline.config.checks import typed, value_type
 from pipeline.config.extract import ExtractConfig
 from pipeline.config.fit import FitConfig
-from pipeline.config.parsing import LARGEST_GRID, Grid, parse_grid, parse_size, parse_weights
+from pipeline.config.parsing import (
+    LARGEST_GRID,
+    Size,
+    Temperatures,
+    Weights,
+    parse_size,
+    parse_temperatures,
+    parse_weights,
+)
 from pipeline.config.pretrain import PretrainConfig
 from pipeline.config.sweep import DEFAULT_GRID, SweepConfig
 
 __all__ = [
     "DEFAULT_GRID",
     "LARGEST_GRID",
+    "BalanceConfig",
     "ExtractConfig",
     "FitConfig",
-    "Grid",
     "PretrainConfig",
+    "Size",
     "SweepConfig",
+    "Temperatures",
+    "Weights",
     "build_config",
     "field_help",
-    "parse_grid",
     "parse_size",
+    "parse_temperatures",
     "parse_weights",
     "refuse_unknown",
+    "typed",
     "value_type",
 ]

@@ -9,8 +9,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from pipeline.config.checks import type_name, value_type
-from pipeline.config.parsing import Grid, parse_grid
+from pipeline.config.checks import type_name, typed, value_type
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def build_config(
     """
     values = {**(recipe or {}), **{k: v for k, v in given.items() if v is not None}}
     refuse_unknown(values, [f.name for f in dataclasses.fields(settings)], settings.__name__)
-    hints = get_type_hints(settings)
+    hints = get_type_hints(settings, include_extras=True)
     return settings(**{key: _coerce(key, value, hints[key]) for key, value in values.items()})
 
 
@@ -67,9 +66,11 @@ def refuse_unknown(values: Mapping[Any, Any], known: list[str], where: str) -> N
 def _coerce(name: str, value: Any, hint: Any) -> Any:
     """A value from YAML or the command line as the field's type; `1e-4` is text to YAML."""
     hint = value_type(hint)
+    how = typed(hint)
+    hint = get_args(hint)[0] if how is not None else hint
     try:
-        if hint == Grid and isinstance(value, str):
-            return parse_grid(value, "list of weights" if name == "weights" else "temperature grid")
+        if how is not None:
+            return how.parse(value)
         if get_origin(hint) is tuple:
             return tuple(float(x) for x in (value.split(",") if isinstance(value, str) else value))
         if hint is float and not isinstance(value, bool):

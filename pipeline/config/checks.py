@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pipeline.config.parsing import Typed
 from pipeline.errors import ConfigError
 
 
@@ -15,6 +16,11 @@ def value_type(hint: Any) -> Any:
     given = [part for part in get_args(hint) if part is not type(None)]
     is_union = isinstance(hint, UnionType) or get_origin(hint) is Union
     return given[0] if is_union and len(given) == 1 else hint
+
+
+def typed(hint: Any) -> Typed | None:
+    """How a type's values are typed, where its annotation says so."""
+    return get_args(hint)[1] if get_origin(hint) is Annotated else None
 
 
 def type_name(hint: Any) -> str:

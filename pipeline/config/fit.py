@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.checks import check_choices, check_device, require
-from pipeline.config.parsing import parse_size
+from pipeline.config.parsing import Size, parse_size
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class FitConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the factors of the matrix products; sums are in float32."""
 
-    memory: str | None = None
+    memory: Size | None = None
     """Most memory of the whole process, as 2GiB; larger features are read from a scratch file in
     the temporary folder (TMPDIR), with the same result; l-bfgs, which needs all rows in memory,
     says how much it lacks. Not set: all are held in memory."""

@@ -7,7 +7,7 @@ configurations that differ in nothing else for one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 
@@ -92,12 +92,15 @@ def seed_decides(config: FitConfig) -> bool:
     return config.head not in NOT_LEARNED and not whole
 
 
-def refuse_idle(configs: Sequence[FitConfig], given: Iterable[str]) -> None:
+def refuse_idle(
+    configs: Sequence[FitConfig], given: Iterable[str], swept: Collection[str] = ()
+) -> None:
     """Refuse settings, given by hand, that decide nothing about any of the heads.
 
     Args:
         configs: settings of one head or more.
         given: fields that the user named.
+        swept: those of them that were named by `--sweep`.
 
     Raises:
         ConfigError: if there are such, with what to leave out.
@@ -108,7 +111,8 @@ def refuse_idle(configs: Sequence[FitConfig], given: Iterable[str]) -> None:
         if all(name in of for of in reasons):
             why = " or ".join(dict.fromkeys(of[name] for of in reasons))
             off = "no-" if all(getattr(config, name) is False for config in configs) else ""
-            options.setdefault(why, []).append(f"--{off}{name.replace('_', '-')}")
+            flag = f"--sweep {name}" if name in swept else f"--{off}{name.replace('_', '-')}"
+            options.setdefault(why, []).append(flag)
     if not options:
         return
     parts = [

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pipeline.config.checks import check_channels, check_choices, check_device, require
 from pipeline.config.extract import Channels
-from pipeline.config.parsing import parse_size
+from pipeline.config.parsing import Size, parse_size
 
 STEPS = (0.8, 0.9)
 """Shares of the epochs after which LDAM's code lowers the rate: 160 and 180 of 200."""
@@ -118,7 +118,7 @@ class PretrainConfig:
     workers: int = -1
     """Processes that read images which memory does not hold; -1 chooses by the machine."""
 
-    memory: str = "4GiB"
+    memory: Size = "4GiB"
     """Most memory for decoded images; where they are more, they are read anew in each epoch."""
 
     def __post_init__(self) -> None:

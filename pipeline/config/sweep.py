@@ -7,20 +7,29 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.config.checks import check_choices, check_device, require
-from pipeline.config.parsing import Grid
+from pipeline.config.parsing import (
+    Size,
+    Temperatures,
+    Weights,
+    parse_size,
+    weigh_something,
+)
 
-DEFAULT_GRID: Grid = tuple(2.0 ** (k / 4) for k in range(-8, 17))
+DEFAULT_GRID: Temperatures = tuple(2.0 ** (k / 4) for k in range(-8, 17))
 """1/4 to 16 in steps of 2^(1/4): 25 temperatures, among them exactly 1, 2, 4 and 8."""
+
+LEAST_MEMORY = 2**28
+"""256 MiB: half of it for one thread, half for the hits."""
 
 
 @dataclass(frozen=True)
 class SweepConfig:
     """Which temperatures `sweep-temps` tries, and on which split."""
 
-    t_old: Grid = field(default=DEFAULT_GRID)
+    t_old: Temperatures = field(default=DEFAULT_GRID)
     """Temperatures of the old head (eq. 13): `1,2,3`, or `start:stop:count` (geometric)."""
 
-    t_new: Grid = field(default=DEFAULT_GRID)
+    t_new: Temperatures = field(default=DEFAULT_GRID)
     """Temperatures of the new head (eq. 12): `1,2,3`, or `start:stop:count` (geometric)."""
 
     split: str = "auto"
@@ -41,8 +50,9 @@ class SweepConfig:
     refine: int = 0
     """Rounds of finer temperatures around the best cell, and of further ones beyond an edge."""
 
-    weights: Grid | None = None
-    """Weights of the old and of each new head in the ensemble; not set: all equal."""
+    weights: Weights | None = None
+    """Weights of the old and of each new head in the ensemble; 0 leaves a new head out. Not set:
+    all equal."""
 
     calibration: bool = False
     """Also measure the ensemble's negative log-likelihood and calibration error in every cell."""
@@ -59,8 +69,9 @@ class SweepConfig:
     threads: int = 0
     """Threads of the sweep on a CPU; 0 is one for each core."""
 
-    memory: int = 1024
-    """Memory in MiB for a sweep, whatever the store's size; hits beyond half of it go to disk."""
+    memory: Size = "1GiB"
+    """Most memory for a sweep, as 2GiB, whatever the store's size; hits beyond half of it go to
+    disk."""
 
     def __post_init__(self) -> None:
         """Refuse settings that no sweep could use."""
@@ -68,8 +79,9 @@ class SweepConfig:
         for name, grid in (("t_old", self.t_old), ("t_new", self.t_new)):
             fits = len(grid) > 0 and all(0 < t < math.inf for t in grid)
             require(name, ",".join(map(str, grid)), fits, "one or more temperatures above 0")
-        fits = self.weights is None or all(0 < w < math.inf for w in self.weights)
-        require("weights", self.weights, fits, "numbers above 0, one for each head")
+        fits = self.weights is None or weigh_something(self.weights)
+        needed = "numbers of 0 or more, one for each head and not all of them 0"
+        require("weights", ",".join(map(str, self.weights or ())), fits, needed)
         for name in ("refine", "replicates", "seed", "threads"):
             require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         folds = self.cross_fit
@@ -77,5 +89,6 @@ class SweepConfig:
         fits = not (self.cross_fit and self.refine)
         # The finer grid would lie where all labels, the held-out ones too, want it.
         require("refine", self.refine, fits, "0 with cross_fit, where no fold may steer the grid")
-        require("memory", self.memory, self.memory >= 256, "256 MiB or more")  # noqa: PLR2004
+        fits = parse_size(self.memory) >= LEAST_MEMORY
+        require("memory", self.memory, fits, "256MiB or more")
         check_device(self.device)

@@ -115,7 +115,7 @@ class ArraySource(ImageSource):
         if images.dtype != np.uint8 or not (colour or images.ndim == CHANNELS):
             raise DatasetError(
                 f"Images in memory must be uint8 of shape (N, H, W) or (N, H, W, 3); "
-                f"got {images.dtype} {images.shape}."
+                f"got {images.dtype} {images.shape}{_remedy(images)}."
             )
         self._images = images
         if ids is None:
@@ -127,6 +127,16 @@ class ArraySource(ImageSource):
     def read(self, row: int) -> Image.Image:
         """The image of a row, grey ones with three equal channels."""
         return Image.fromarray(self._images[row]).convert("RGB")
+
+
+def _remedy(images: NDArray[np.generic]) -> str:
+    """What makes images of arrays that are nearly such; empty where nothing does for certain."""
+    steps = []
+    if images.ndim == CHANNELS + 1 and images.shape[-1] != CHANNELS == images.shape[1]:
+        steps.append(".transpose(0, 2, 3, 1) puts their channels last")
+    if images.dtype.kind == "f":
+        steps.append('(images * 255).round().astype("uint8") suits values from 0 to 1')
+    return f": {' and '.join(steps)}" if steps else ""
 
 
 class RelabelledSource(ImageSource):

@@ -5,7 +5,7 @@ Legend: N images, C classes, S the side of an image in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ from pipeline.exporting.formats import Exported
 from pipeline.exporting.inputs import as_input
 from pipeline.heads import Head
 from pipeline.lookup import ImageLookup
+from pipeline.mixture import Mixture
+from pipeline.progress import OnProgress, Steps
 
 BATCH = 256
 """Images that are checked at once."""
@@ -44,7 +46,7 @@ def compare_with_store(
     head: Head,
     lookup: ImageLookup,
     n_checked: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Agreement:
     """Run the file on test images and compare with what the store's clean features give.
 
@@ -56,15 +58,17 @@ def compare_with_store(
         head: the new head, alone or beside the old one as the file's temperatures say.
         lookup: where the images are.
         n_checked: how many of them; None for all.
-        on_progress: called with images checked and their number.
+        on_progress: called with a snapshot, in images, after each batch.
     """
     temperatures = exported.description.temperatures
-    wanted, _ = predict_split(store, "test", head, temperatures, test_views=False)
+    mixture = None if temperatures is None else Mixture(temperatures)
+    wanted, _ = predict_split(store, "test", head, mixture, test_views=False)
     split = store["test"]
     usable = np.flatnonzero(split.usable)
     n = len(usable) if n_checked is None else min(n_checked, len(usable))
     picked = np.linspace(0, len(usable) - 1, n).round().astype(np.int64)
     different = unreadable = 0
+    steps = Steps(n, on_progress)
     for start in range(0, n, BATCH):
         part = picked[start : start + BATCH]
         read = list(_read(exported, lookup, [split.ids[row] for row in usable[part]]))
@@ -74,8 +78,7 @@ def compare_with_store(
             found = exported.run(np.stack(inputs)).argmax(axis=1)
             readable = [pixels is not None for pixels in read]
             different += int((found != wanted[part][readable]).sum())
-        if on_progress is not None:
-            on_progress(min(start + BATCH, n), n)
+        steps.advance(len(part))
     return Agreement(n - unreadable, different, unreadable)
 
 

@@ -28,7 +28,7 @@ class Description:
     """`ensemble`: output is the logarithm of both heads' mean probability; `new`: raw logits."""
 
     temperatures: tuple[float, float] | None
-    """(t_old, t_new) of an ensemble."""
+    """(t_old, t_new) of an ensemble; None for the new head alone."""
 
     normalization: Normalization
     """`inside`: images are RGB in 0..1; `outside`: the caller normalises them, as `mean`, `std`

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.backbones import CosineLinear, find_backbone
@@ -30,6 +31,7 @@ from pipeline.checkpoints.mapping import mismatches
 from pipeline.checkpoints.model import put_module
 from pipeline.datasets.preprocessing import N_CHANNELS
 from pipeline.errors import ConfigError, ExportError
+from pipeline.export_formats import SUFFIXES
 from pipeline.exporting.description import METADATA_KEY, Description
 from pipeline.exporting.network import ImageClassifier, NormalizedLinear, TwoHeads
 
@@ -115,7 +117,7 @@ def open_export(path: Path | str, model: TrainedModel | None = None) -> Exported
 def _write_safetensors(classifier: ImageClassifier, description: Description, path: Path) -> None:
     """The network's weights by their names in it; normalisation is in the description."""
     state = {k: v.contiguous() for k, v in classifier.network.state_dict().items()}
-    save_file(state, path, metadata={METADATA_KEY: description.to_text()})
+    path.write_bytes(save(state, metadata={METADATA_KEY: description.to_text()}))
 
 
 def _read_safetensors(path: Path, model: TrainedModel | None) -> Exported:
@@ -186,7 +188,10 @@ def _write_torch_export(classifier: ImageClassifier, description: Description, p
             classifier, (_example(description),), dynamic_shapes=_any_batch(), strict=False
         )
         extra = {EXTRA_FILE: description.to_text()}
-        torch.export.save(program, path, extra_files=extra)
+        # Into memory first: on a full disk torch's own writer ends the whole process.
+        content = io.BytesIO()
+        torch.export.save(program, content, extra_files=extra)
+    path.write_bytes(content.getbuffer())
 
 
 def _read_torch_export(path: Path, _: TrainedModel | None) -> Exported:
@@ -283,9 +288,12 @@ def _quietly() -> Iterator[None]:
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
-        "safetensors": Format(".safetensors", _write_safetensors, _read_safetensors),
-        "torch-export": Format(".pt2", _write_torch_export, _read_torch_export),
-        "onnx": Format(".onnx", _write_onnx, _read_onnx),
+        name: Format(SUFFIXES[name], write, read)
+        for name, write, read in (
+            ("safetensors", _write_safetensors, _read_safetensors),
+            ("torch-export", _write_torch_export, _read_torch_export),
+            ("onnx", _write_onnx, _read_onnx),
+        )
     }
 )
 """By the names that users write; `checkpoint` is not among them: it is the user's own format."""

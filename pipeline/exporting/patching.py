@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.checkpoints import TrainedModel, load_checkpoint
@@ -62,9 +63,12 @@ def patch_checkpoint(model: TrainedModel, head: Head, path: Path) -> tuple[str, 
     if path.suffix == ".safetensors":
         with safe_open(model.source, framework="pt") as file:
             metadata = file.metadata()
-        save_file(content, path, metadata=metadata)
+        path.write_bytes(save(content, metadata=metadata))
     else:
-        torch.save(content, path)
+        # Into memory first: on a full disk torch's own writer ends the whole process.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        path.write_bytes(buffer.getbuffer())
     _require_head(model, head, path)
     return replaced
 

@@ -3,10 +3,9 @@
 from pipeline.figures.canvas import require_figure_format
 from pipeline.figures.recalls import recall_bars
 from pipeline.figures.reliability import reliability_diagrams
-from pipeline.figures.temperatures import TemperaturePlane, temperature_heatmaps
+from pipeline.figures.temperatures import temperature_heatmaps
 
 __all__ = [
-    "TemperaturePlane",
     "recall_bars",
     "reliability_diagrams",
     "require_figure_format",

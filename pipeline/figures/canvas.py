@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from pipeline.errors import EvaluationError
+from pipeline.files import whole_file
 
 BAR_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 DPI = 200
@@ -81,6 +82,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
     Raises:
         EvaluationError: as `require_figure_format`, or if it cannot be drawn in that format.
+        OutputError: as `whole_file`; a file of that name is replaced.
     """
     require_figure_format(path)
     target = Path(path)
@@ -89,7 +91,8 @@ def save(figure: Figure, path: str | Path) -> Path:
         # A class name in a script that the font lacks is drawn as boxes; the figure still serves.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         try:
-            figure.savefig(target, dpi=DPI)
+            with whole_file(target, overwrite=True) as unfinished:
+                figure.savefig(unfinished, dpi=DPI)
         except ValueError as error:
             raise EvaluationError(f"{target} cannot be written as a figure: {error}.") from None
     return target

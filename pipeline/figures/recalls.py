@@ -26,6 +26,7 @@ from pipeline.metrics import (
     group_masks,
     wilson_interval,
 )
+from pipeline.writing import scores_in_words
 
 GROUPED_UP_TO = 24
 """Classes up to which all classifiers share one panel, side by side (Fig. 2)."""
@@ -161,14 +162,8 @@ def _recalls(scores: Scores) -> Floats:
 def _summary(name: str, scores: Scores) -> str:
     """A classifier's numbers in one line; starred means hold substituted zeros."""
     zeros = scores.substituted_zeros
-    star = "*" if zeros else ""
     at_zero = f" ({zeros} class{'es' * (zeros > 1)} at zero)" if zeros else ""
-    return (
-        f"{name}: accuracy {scores.accuracy:.1f} %, "
-        f"geometric mean {scores.geometric_mean:.1f}{star}, "
-        f"harmonic mean {scores.harmonic_mean:.1f}{star}, "
-        f"lowest recall {scores.lowest_recall:.1f}{at_zero}"
-    )
+    return f"{name}: {scores_in_words(scores)}{at_zero}"
 
 
 def _mark_missing(axes: Axes, places: Floats, recalls: Floats, size: float) -> None:

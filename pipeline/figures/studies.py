@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,13 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.figures.canvas import add_legend, colour, save
+from pipeline.metrics import IN_PERCENT, METRICS
 
-PANELS = {
-    "accuracy": "Accuracy",
-    "geometric_mean": "Geometric mean of recalls",
-    "harmonic_mean": "Harmonic mean of recalls",
-    "lowest_recall": "Lowest recall",
-}
+if TYPE_CHECKING:
+    from pipeline.studying import Measurement, Study, Variant
 
 SHOWN_UP_TO = 40
 """Configurations up to which a figure shows all; of more, those of the highest harmonic mean."""
@@ -34,74 +31,11 @@ MEAN = {"marker": "|", "markersize": 13, "markeredgewidth": 2.2, "linestyle": ""
 INTERVAL = {"color": "black", "linewidth": 2.2, "solid_capstyle": "butt"}
 
 
-class Spread(Protocol):
-    """A metric over the seeds."""
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        """(S,) one for each seed."""
-
-    @property
-    def mean(self) -> float:
-        """Their mean."""
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean, or None."""
-
-
-class Measured(Protocol):
-    """Heads of one configuration, scored."""
-
-    def spread(self, metric: str) -> Spread:
-        """A metric over the seeds."""
-
-
-class Configuration(Protocol):
-    """One configuration of a study."""
-
-    @property
-    def name(self) -> str:
-        """Its settings in one line, or its seeds where it is the only one."""
-
-    @property
-    def measured(self) -> Measured | None:
-        """Its heads on the study's split; None where a fit diverged."""
-
-
-class ComparedFits(Protocol):
-    """What a figure needs of a study."""
-
-    @property
-    def split(self) -> str:
-        """Split on which all were measured."""
-
-    @property
-    def n_samples(self) -> int:
-        """Samples that were scored."""
-
-    @property
-    def n_seeds(self) -> int:
-        """S."""
-
-    @property
-    def seeds_told(self) -> str:
-        """How many seeds each configuration has, in words."""
-
-    @property
-    def variants(self) -> Sequence[Configuration]:
-        """(H,) configurations."""
-
-    @property
-    def chosen(self) -> int | None:
-        """Index of the one to use, or None."""
-
-
-def study_dots(study: ComparedFits, path: str | Path) -> Path:
+def study_dots(study: Study, path: str | Path) -> Path:
     """Draw accuracy, both means and the lowest recall: a line for each configuration.
 
     Args:
-        study: a study, or anything that has its configurations.
+        study: the configurations over their seeds.
         path: where to write; the suffix decides the format (`.png`, `.svg`, `.pdf`).
 
     Raises:
@@ -109,9 +43,9 @@ def study_dots(study: ComparedFits, path: str | Path) -> Path:
     """
     lines = _lines(study)
     figure = Figure(figsize=(13, 2.6 + 0.34 * max(2, len(lines))), layout="constrained")
-    panels = figure.subplots(1, len(PANELS), sharey=True)
-    for axes, (metric, title) in zip(panels, PANELS.items(), strict=True):
-        axes.set_title(title, fontsize=10.5)
+    panels = figure.subplots(1, len(IN_PERCENT), sharey=True)
+    for axes, metric in zip(panels, IN_PERCENT, strict=True):
+        axes.set_title(METRICS[metric].long_name, fontsize=10.5)
         for place, h in enumerate(lines):
             _line(axes, place, study.variants[h].measured, metric, chosen=h == study.chosen)
         axes.set_xlabel("%")
@@ -129,7 +63,7 @@ def study_dots(study: ComparedFits, path: str | Path) -> Path:
     return save(figure, path)
 
 
-def _lines(study: ComparedFits) -> list[int]:
+def _lines(study: Study) -> list[int]:
     """Indices of the configurations that are shown, in the order of the study."""
     found = range(len(study.variants))
     if len(found) <= SHOWN_UP_TO:
@@ -138,13 +72,15 @@ def _lines(study: ComparedFits) -> list[int]:
     return sorted(best)
 
 
-def _harmonic_mean(configuration: Configuration) -> float:
+def _harmonic_mean(configuration: Variant) -> float:
     """To sort by; below all others where a fit diverged."""
     measured = configuration.measured
     return -1.0 if measured is None else measured.spread("harmonic_mean").mean
 
 
-def _line(axes: Axes, place: int, measured: Measured | None, metric: str, *, chosen: bool) -> None:
+def _line(
+    axes: Axes, place: int, measured: Measurement | None, metric: str, *, chosen: bool
+) -> None:
     """Dots, mean and interval of one configuration."""
     if chosen:
         axes.axhspan(place - 0.5, place + 0.5, color="0.93", zorder=0, linewidth=0)
@@ -170,7 +106,7 @@ def _style(style: dict[str, Any]) -> dict[str, Any]:
     return dict(style)
 
 
-def _title(study: ComparedFits, n_shown: int) -> str:
+def _title(study: Study, n_shown: int) -> str:
     """What is shown, where it was measured, and whether it chose."""
     text = f"{study.seeds_told} on the {study.split} split ({study.n_samples:,} images)"
     if n_shown < len(study.variants):
@@ -180,7 +116,7 @@ def _title(study: ComparedFits, n_shown: int) -> str:
     return text
 
 
-def _entries(study: ComparedFits) -> list[tuple[Line2D, str]]:
+def _entries(study: Study) -> list[tuple[Line2D, str]]:
     """What dots and lines mean."""
     entries = [
         (_marks([], 0, DOT | {"color": colour(0)}), "one head"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,8 +16,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from pipeline.figures.canvas import mark, save
-from pipeline.metrics import Floats
+from pipeline.metrics import IN_PERCENT, METRICS, Floats
 from pipeline.selection import NoiseRegion, log_edges
+from pipeline.sweep import Sweep
 
 ANNOTATED_UP_TO = 100
 """Cells up to which a heat map carries its numbers."""
@@ -33,83 +34,32 @@ OUTLINE: Sequence[Mapping[str, Any]] = [
 Place = tuple[float, float]
 
 
-class TemperaturePlane(Protocol):
-    """What a heat map needs of a sweep; planes are (To, Tn) in percent."""
-
-    @property
-    def split(self) -> str:
-        """Split on which the plane was measured."""
-
-    @property
-    def n_samples(self) -> int:
-        """Samples scored in each cell."""
-
-    @property
-    def t_old(self) -> Floats:
-        """(To,) ascending temperatures of the old head."""
-
-    @property
-    def t_new(self) -> Floats:
-        """(Tn,) ascending temperatures of the new head."""
-
-    @property
-    def accuracy(self) -> Floats:
-        """Share of correct samples."""
-
-    @property
-    def geometric_mean(self) -> Floats:
-        """Geometric mean of the recalls."""
-
-    @property
-    def harmonic_mean(self) -> Floats:
-        """Harmonic mean of the recalls."""
-
-    @property
-    def lowest_recall(self) -> Floats:
-        """Lowest recall of all classes."""
-
-    @property
-    def chosen(self) -> tuple[float, float]:
-        """(t_old, t_new) to use."""
-
-    @property
-    def chosen_on(self) -> str | None:
-        """Split that chose them, or None."""
-
-
-def temperature_heatmaps(plane: TemperaturePlane, path: str | Path) -> Path:
+def temperature_heatmaps(sweep: Sweep, path: str | Path) -> Path:
     """Draw accuracy, both means and the lowest recall over the two temperatures.
 
     Args:
-        plane: a sweep, or anything that has its planes (To, Tn).
+        sweep: the plane, with its choice.
         path: where to write; the suffix decides the format (`.png`, `.svg`, `.pdf`).
 
     Raises:
         EvaluationError: if the format is unknown.
     """
     figure = Figure(figsize=(10.5, 9), layout="constrained")
-    region: NoiseRegion | None = getattr(plane, "noise", None)
-    harmonic = "Harmonic mean of recalls"
-    panels = (
-        ("Accuracy", plane.accuracy),
-        ("Geometric mean of recalls", plane.geometric_mean),
-        (harmonic, plane.harmonic_mean),
-        ("Lowest recall", plane.lowest_recall),
-    )
-    for axes, (title, values) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        _heatmap(axes, plane, values, title)
-        if region is not None and title == harmonic:
-            _outline(axes, plane, region)
-            axes.set_title(f"{title}\noutlined: {_share(region)}", fontsize=11)
+    for axes, name in zip(figure.subplots(2, 2).flat, IN_PERCENT, strict=True):
+        title = METRICS[name].long_name
+        _heatmap(axes, sweep, getattr(sweep, name), title)
+        if sweep.noise is not None and name == "harmonic_mean":
+            _outline(axes, sweep, sweep.noise)
+            axes.set_title(f"{title}\noutlined: {_share(sweep.noise)}", fontsize=11)
     figure.suptitle(
-        f"Ensemble of old and new head on the {plane.split} split "
-        f"({plane.n_samples:,} images), in %\n{_choice(plane)}",
+        f"Ensemble of old and new head on the {sweep.split} split "
+        f"({sweep.n_samples:,} images), in %\n{_choice(sweep)}",
         fontsize=12, fontweight="bold", parse_math=False,
     )  # fmt: skip
-    marks = _marked_places(plane)
-    both = plane.chosen_on is not None and plane.chosen == (1.0, 1.0)
+    marks = _marked_places(sweep)
+    both = sweep.chosen_on is not None and sweep.chosen == (1.0, 1.0)
     words = {
-        "one": "(1, 1)" if plane.chosen_on else "(1, 1), kept",
+        "one": "(1, 1)" if sweep.chosen_on else "(1, 1), kept",
         "chosen": "chosen: (1, 1)" if both else "chosen",
     }
     if marks:
@@ -118,16 +68,14 @@ def temperature_heatmaps(plane: TemperaturePlane, path: str | Path) -> Path:
     return save(figure, path)
 
 
-def _choice(plane: TemperaturePlane) -> str:
+def _choice(sweep: Sweep) -> str:
     """What was chosen, and how."""
-    if plane.chosen_on is None:
+    if sweep.chosen_on is None:
         return "shown only: nothing is chosen on this split, (1, 1) is kept"
-    best = "best harmonic mean"
-    if getattr(plane, "chosen_by", "") == "nll":
-        best = "best likelihood of each head"
-    cross_fit = getattr(plane, "cross_fit", None)
-    judged = f", judged by {len(cross_fit.folds)}-fold cross-fitting" if cross_fit else ""
-    return f"{best} at t_old = {plane.chosen[0]:.4g}, t_new = {plane.chosen[1]:.4g}{judged}"
+    best = "best likelihood of each head" if sweep.chosen_by == "nll" else "best harmonic mean"
+    folds = 0 if sweep.cross_fit is None else len(sweep.cross_fit.folds)
+    judged = f", judged by {folds}-fold cross-fitting" if folds else ""
+    return f"{best} at t_old = {sweep.chosen[0]:.4g}, t_new = {sweep.chosen[1]:.4g}{judged}"
 
 
 def _share(region: NoiseRegion) -> str:
@@ -135,42 +83,42 @@ def _share(region: NoiseRegion) -> str:
     return f"within the noise of the best, {region.share:.0f} % of the plane"
 
 
-def _heatmap(axes: Axes, plane: TemperaturePlane, values: Floats, title: str) -> None:
+def _heatmap(axes: Axes, sweep: Sweep, values: Floats, title: str) -> None:
     """One plane (To, Tn) with its marks; cells are as wide as their step in log temperature."""
-    x, y = log_edges(plane.t_new), log_edges(plane.t_old)
+    x, y = log_edges(sweep.t_new), log_edges(sweep.t_old)
     image = axes.pcolormesh(x, y, values, cmap="cividis", rasterized=True)
     bar = axes.figure.colorbar(image, ax=axes, pad=0.02)
     bar.outline.set_visible(False)
     axes.set_title(title, fontsize=11)
-    _temperature_ticks(axes, "x", plane.t_new)
-    _temperature_ticks(axes, "y", plane.t_old)
+    _temperature_ticks(axes, "x", sweep.t_new)
+    _temperature_ticks(axes, "y", sweep.t_old)
     axes.set_xlabel("temperature of the new head, $t_{new}$")
     axes.set_ylabel("temperature of the old head, $t_{old}$")
-    marks = _marked_places(plane)
+    marks = _marked_places(sweep)
     annotated = values.size <= ANNOTATED_UP_TO
     heights = np.diff(y)
     if annotated:
-        _write_numbers(axes, plane, values, heights, marks)
+        _write_numbers(axes, sweep, values, heights, marks)
     for kind, (across, up) in marks.items():
         row = int(np.clip(np.searchsorted(y, up) - 1, 0, len(heights) - 1))
         axes.add_line(mark(kind, [across], [up + MARK_LIFT * heights[row] * annotated]))
 
 
 def _write_numbers(
-    axes: Axes, plane: TemperaturePlane, values: Floats, heights: Floats, marks: dict[str, Place]
+    axes: Axes, sweep: Sweep, values: Floats, heights: Floats, marks: dict[str, Place]
 ) -> None:
     """Every cell's number, below the middle where a mark stands."""
     middle = (values.min() + values.max()) / 2
     for (i, j), value in np.ndenumerate(values):
-        place = _position(float(plane.t_new[j])), _position(float(plane.t_old[i]))
+        place = _position(float(sweep.t_new[j])), _position(float(sweep.t_old[i]))
         lift = MARK_LIFT * float(heights[i]) if place in marks.values() else 0.0
         axes.text(place[0], place[1] - lift, f"{value:.1f}", ha="center", va="center", fontsize=8,
                   color="black" if value > middle else "white")  # fmt: skip
 
 
-def _outline(axes: Axes, plane: TemperaturePlane, region: NoiseRegion) -> None:
+def _outline(axes: Axes, sweep: Sweep, region: NoiseRegion) -> None:
     """The border of the cells within the noise of the best one."""
-    x, y = log_edges(plane.t_new), log_edges(plane.t_old)
+    x, y = log_edges(sweep.t_new), log_edges(sweep.t_old)
     inside = np.pad(region.mask, 1)
     lines = [
         [(x[j], y[i]), (x[j], y[i + 1])]
@@ -183,13 +131,13 @@ def _outline(axes: Axes, plane: TemperaturePlane, region: NoiseRegion) -> None:
         axes.add_collection(LineCollection(lines, capstyle="projecting", **style))
 
 
-def _marked_places(plane: TemperaturePlane) -> dict[str, Place]:
+def _marked_places(sweep: Sweep) -> dict[str, Place]:
     """Where (1, 1) and the chosen cell lie, as (x, y); the chosen cell's mark wins."""
-    old, new = plane.chosen
+    old, new = sweep.chosen
     marks = {"one": (_position(1.0), _position(1.0))}
-    if plane.chosen_on is not None:
+    if sweep.chosen_on is not None:
         marks["chosen"] = _position(new), _position(old)
-    x, y = log_edges(plane.t_new), log_edges(plane.t_old)
+    x, y = log_edges(sweep.t_new), log_edges(sweep.t_old)
     inside = x[0] <= marks["one"][0] <= x[-1] and y[0] <= marks["one"][1] <= y[-1]
     if marks.get("chosen") == marks["one"] or not inside:
         del marks["one"]

@@ -20,9 +20,7 @@ from pipeline.fitting.closed_form import logit_adjusted, nearest_mean, tau_norma
 from pipeline.fitting.full_batch import fit_full_batch
 from pipeline.fitting.mini_batches import VARYING, fit_mini_batches
 from pipeline.fitting.rows import LinearFit, Rows
-
-OnEpoch = Callable[[int, int], None]
-"""Called with the epochs done and the epochs in all."""
+from pipeline.progress import OnProgress, Steps
 
 Item = TypeVar("Item")
 
@@ -51,18 +49,20 @@ BEYOND: Mapping[str, str] = MappingProxyType(
 """What helps where such a head has no finite numbers, by the same names."""
 
 
-def fit_head_on_rows(rows: Rows, config: FitConfig, on_epoch: OnEpoch | None = None) -> LinearFit:
+def fit_head_on_rows(
+    rows: Rows, config: FitConfig, on_progress: OnProgress | None = None
+) -> LinearFit:
     """Fit one head.
 
     Args:
         rows: features (1 + V, N, D) and labels (N,).
         config: settings.
-        on_epoch: called after each epoch.
+        on_progress: called with a snapshot, in epochs, after each epoch.
 
     Raises:
         FitError: if the fit diverges, or needs an old head or memory that is not there.
     """
-    (fit,) = fit_heads_on_rows(rows, [config], on_epoch)
+    (fit,) = fit_heads_on_rows(rows, [config], on_progress)
     if not fit.finite:
         raise FitError(_why_not_finite(fit, config))
     return fit
@@ -100,7 +100,7 @@ def _type_of(fit: LinearFit) -> str:
 
 
 def fit_heads_on_rows(
-    rows: Rows, configs: Sequence[FitConfig], on_epoch: OnEpoch | None = None
+    rows: Rows, configs: Sequence[FitConfig], on_progress: OnProgress | None = None
 ) -> list[LinearFit]:
     """Fit many heads, in as few passes over the features as their settings allow.
 
@@ -110,7 +110,8 @@ def fit_heads_on_rows(
     Args:
         rows: features (1 + V, N, D) and labels (N,).
         configs: K settings.
-        on_epoch: called after each epoch of each pass, and after a pass that ends early.
+        on_progress: called with a snapshot, in epochs of all passes, after each epoch, and after a
+            pass that ends early.
 
     Raises:
         FitError: if a fit needs an old head or memory that is not there.
@@ -118,20 +119,13 @@ def fit_heads_on_rows(
     members = {config: _members(config) for config in configs}
     wanted = list(dict.fromkeys(member for of in members.values() for member in of))
     passes = _passes(wanted)
-    total, done, ends = sum(p.epochs for p in passes), 0, 0
-
-    def tell(now: int) -> None:
-        nonlocal done
-        done = now
-        if on_epoch is not None:
-            on_epoch(done, total)
-
+    steps, ends = Steps(sum(p.epochs for p in passes), on_progress), 0
     fits: dict[FitConfig, LinearFit] = {}
     for one in passes:
-        fits |= one.run(rows, lambda: tell(done + 1))
+        fits |= one.run(rows, steps.advance)
         ends += one.epochs
-        if done < ends:  # it converged or diverged before its last epoch, or has none
-            tell(ends)
+        if steps.done < ends:  # it converged or diverged before its last epoch, or has none
+            steps.reach(ends)
     return [_mean([fits[member] for member in members[config]]) for config in configs]
 
 

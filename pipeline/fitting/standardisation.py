@@ -14,6 +14,9 @@ from pipeline.config import FitConfig
 from pipeline.errors import FitError
 from pipeline.fitting.rows import Rows, consecutive
 
+_SMALLEST = torch.finfo(torch.float64).tiny  # of a unit: dividing by less would overflow
+_LARGEST_EXPONENT = 1023  # of a power of two in float64
+
 
 @dataclass(frozen=True, eq=False)
 class Standardisation:
@@ -52,22 +55,32 @@ def standardisation(rows: Rows) -> Standardisation:
     before it came here is constant too.
 
     Raises:
-        FitError: if the squares of a feature are beyond float64.
+        FitError: if the distances of a feature are beyond float64, or all features are constant.
     """
     n_rows, limits = len(rows.labels), torch.finfo(rows.like.dtype)
-    mean, squares = _moments(rows)
-    deviation = (squares / n_rows).sqrt()
+    mean, squares, unit = _moments(rows)
+    deviation = (squares / n_rows).sqrt() * unit
     if not deviation.isfinite().all():
         column = int(deviation.isfinite().to(torch.uint8).argmin())
         raise FitError(
             f"Feature {column} is too large to be standardised: divide it by a power of ten."
         )
     changes = deviation > (limits.eps * mean.abs()).clamp_min(limits.tiny)
+    if not changes.any():
+        raise FitError(
+            f"Every one of the {len(changes)} features is constant over the {n_rows} training rows,"
+            f" up to the rounding of {str(rows.like.dtype).removeprefix('torch.')}, so there is "
+            "nothing to learn from: check the features, or take away what they have in common "
+            "before they are rounded."
+        )
     return Standardisation(mean, torch.where(changes, 1 / deviation, torch.zeros_like(mean)))
 
 
-def _moments(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Mean (D,) of the clean features of all rows, and the sum (D,) of squares around it.
+def _moments(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,) of the clean features of all rows, sum (D,) of squares around it, its unit (D,).
+
+    The squares are those of numbers divided by the unit, a power of two above nearly all of them:
+    squares of numbers as small as 1e-170, or as large as 1e170, are beyond float64.
 
     Blocks are merged by their means and sums (Chan, Golub and LeVeque 1983), which loses no digits
     where a mean is large beside the deviation.
@@ -76,6 +89,7 @@ def _moments(rows: Rows) -> tuple[Tensor, Tensor]:
     done = 0
     # Values are taken relative to the first row, so that those of a constant are exactly 0.
     first = mean = squares = rows.like.new_zeros(width, dtype=torch.float64)
+    unit = torch.full_like(squares, _SMALLEST)
     for batch in rows.stream(consecutive(len(rows.labels), width)):
         values = batch.features[0].to(torch.float64)
         if len(values) == 0:
@@ -83,12 +97,25 @@ def _moments(rows: Rows) -> tuple[Tensor, Tensor]:
         if done == 0:
             first = values[0].clone()
         values = values - first
+        larger = torch.maximum(unit, _power_of_two(values.abs().amax(dim=0)))
+        squares, unit = squares * (unit / larger).square(), larger
         centre, share = values.mean(dim=0), len(values) / (done + len(values))
         step = centre - mean
-        squares = squares + (values - centre).square().sum(dim=0) + step**2 * (done * share)
+        squares = squares + ((values - centre) / unit).square().sum(dim=0)
+        squares = squares + (step / unit).square() * (done * share)
         mean, done = mean + step * share, done + len(values)
     mean = mean + first
     if rows.share.whole:
-        return mean, squares
+        return mean, squares, unit
     total = rows.share.add_up_(mean * done) / len(rows.labels)
-    return total, rows.share.add_up_(squares + (mean - total) ** 2 * done)
+    # A unit for all processes: above each one's own, though not by much.
+    common = _power_of_two(rows.share.add_up_(torch.maximum(unit, (mean - total).abs())))
+    squares = squares * (unit / common).square() + ((mean - total) / common).square() * done
+    return total, rows.share.add_up_(squares), common
+
+
+def _power_of_two(values: Tensor) -> Tensor:
+    """The smallest power of two above each value; within float64, and no division by 0."""
+    _, exponent = torch.frexp(values.clamp(max=torch.finfo(torch.float64).max))
+    powers = torch.ldexp(torch.ones_like(values), exponent.clamp(max=_LARGEST_EXPONENT))
+    return torch.where(values > _SMALLEST, powers, torch.full_like(values, _SMALLEST))

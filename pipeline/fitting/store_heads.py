@@ -8,17 +8,18 @@ from dataclasses import asdict
 from cache import Store
 from pipeline.config import FitConfig
 from pipeline.errors import ConfigError
-from pipeline.fitting.many import OnEpoch, fit_heads_on_rows
+from pipeline.fitting.many import fit_heads_on_rows
 from pipeline.fitting.rows import LinearFit
 from pipeline.fitting.store_rows import training_rows
 from pipeline.heads import Head
+from pipeline.progress import OnProgress
 from pipeline.versions import versions
 
 
 def fit_linear_heads(
     store: Store,
     configs: Sequence[FitConfig],
-    on_epoch: OnEpoch | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[LinearFit]:
     """Fit one or more heads, in as few passes over the features as their settings allow.
 
@@ -27,7 +28,7 @@ def fit_linear_heads(
     Args:
         store: features (N, D), and views (V, N, D) where it has them.
         configs: K settings of one device and memory budget.
-        on_epoch: called after each epoch of each pass with the epochs done and in all.
+        on_progress: called with a snapshot, in epochs, after each epoch of each pass.
 
     Raises:
         ConfigError: if the settings name several devices or budgets, or the device is not there.
@@ -37,7 +38,7 @@ def fit_linear_heads(
     if len({(config.device, config.memory) for config in configs}) > 1:
         raise ConfigError("Heads that are fitted together need one device and one memory.")
     with training_rows(store, configs) as rows:
-        return fit_heads_on_rows(rows, configs, on_epoch)
+        return fit_heads_on_rows(rows, configs, on_progress)
 
 
 def head_of_fit(store: Store, config: FitConfig, fit: LinearFit) -> Head:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.errors import EvaluationError
 from pipeline.metrics import Floats
-from pipeline.weights import check_weights
+from pipeline.mixture import check_weights
 
 MARGIN = 2.0**-38
 """Bound on the relative error of a probability that float64 computes, ten times what it can be.

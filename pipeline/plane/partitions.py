@@ -76,15 +76,14 @@ class NumpyChunk:
 def _add_up(logits: Logits, temperatures: Floats, sums: Floats) -> None:
     """Write the sums (R, T) of a small block (R, C)."""
     tops = logits.max(axis=1, keepdims=True)
-    with np.errstate(over="ignore"):  # to -inf, where the exponential is 0 at any t of the range
+    with np.errstate(over="ignore"):  # to -inf, where the exponential is 0 as it should be
         rough = (logits - tops).astype(np.float32, copy=False)
-    out = np.empty_like(rough)
-    for k, t in enumerate(temperatures.tolist()):
-        if ROUGH_RANGE[0] <= t <= ROUGH_RANGE[1]:
-            np.multiply(rough, np.float32(1 / t), out=out)
-            np.exp(out, out=out)
-            sums[:, k] = out.sum(axis=1)
-        else:
-            with np.errstate(over="ignore"):
+        out = np.empty_like(rough)
+        for k, t in enumerate(temperatures.tolist()):
+            if ROUGH_RANGE[0] <= t <= ROUGH_RANGE[1]:
+                np.multiply(rough, np.float32(1 / t), out=out)
+                np.exp(out, out=out)
+                sums[:, k] = out.sum(axis=1)
+            else:
                 exact = (logits.astype(np.float64) - tops) / t
-            sums[:, k] = np.exp(exact).sum(axis=1)
+                sums[:, k] = np.exp(exact).sum(axis=1)

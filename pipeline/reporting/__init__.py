@@ -2,21 +2,22 @@
 
 from pipeline.reporting.confusion import LostClass, lost_classes
 from pipeline.reporting.content import Contender, Content, gather
-from pipeline.reporting.grid import Grid, grid_of_sweep
 from pipeline.reporting.page import render_page
 from pipeline.reporting.papers import write_for_papers
+from pipeline.reporting.plane import CellHits, hits_of_cells, sweep_of
 from pipeline.reporting.thumbnails import Thumbnails, make_thumbnails
 
 __all__ = [
+    "CellHits",
     "Contender",
     "Content",
-    "Grid",
     "LostClass",
     "Thumbnails",
     "gather",
-    "grid_of_sweep",
+    "hits_of_cells",
     "lost_classes",
     "make_thumbnails",
     "render_page",
+    "sweep_of",
     "write_for_papers",
 ]

@@ -18,6 +18,7 @@ from pipeline.balance_notes import balance_notes
 from pipeline.ensemble import averaged_views, predict_split, scored_split
 from pipeline.heads import Head, require_same_identity
 from pipeline.metrics import GROUPS, Ints, Scores, count_hits, group_masks, score, wilson_interval
+from pipeline.mixture import Mixture
 from pipeline.versions import versions
 
 OLD, NEW, ENSEMBLE = "old", "new", "ensemble"
@@ -179,7 +180,8 @@ def _contender(
     head: Head | None,
     temperatures: tuple[float, float] | None,
 ) -> Contender:
-    predictions, labels = predict_split(store, split, head, temperatures, test_views=averaged > 0)
+    mixture = None if temperatures is None else Mixture(temperatures)
+    predictions, labels = predict_split(store, split, head, mixture, averaged > 0)
     failed = store[split].n_samples - len(labels)
     scores = score(
         predictions, labels, store.class_counts, store.class_names, split, n_failed=failed

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from statistics import NormalDist
@@ -21,12 +21,21 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.metrics import FEW_BELOW, GROUPS, MANY_ABOVE, Scores
+from pipeline.metrics import (
+    FEW_BELOW,
+    GROUPS,
+    IN_PERCENT,
+    MANY_ABOVE,
+    METRICS,
+    Floats,
+)
 from pipeline.reporting.confusion import Destination, LostClass
 from pipeline.reporting.content import Contender, Content
-from pipeline.reporting.grid import METRICS, Grid
+from pipeline.reporting.plane import CellHits
 from pipeline.reporting.thumbnails import Thumbnails
 from pipeline.selection import range_in_words
+from pipeline.sweep import Sweep
+from pipeline.writing import ZEROS_COUNTED, measured_on, scores_in_words
 
 DESTINATIONS_SHOWN = 6
 """Classes that one lost class's images are listed under; the rest is summed up."""
@@ -43,20 +52,11 @@ GROUP_WORDS = {
     "few": f"few (< {FEW_BELOW})",
 }
 
-COMPARED = {
-    "accuracy": "Accuracy",
-    "geometric_mean": "Geometric mean",
-    "harmonic_mean": "Harmonic mean",
-    "lowest_recall": "Lowest recall",
-}
+CARDS = ("lowest_recall", "substituted_zeros", "harmonic_mean", "geometric_mean", "accuracy")
+"""What the head of the page compares, the worst class first."""
 
-CARDS = (
-    ("lowest_recall", "Lowest recall", "%"),
-    ("substituted_zeros", "Classes at zero", ""),
-    ("harmonic_mean", "Harmonic mean", "%"),
-    ("geometric_mean", "Geometric mean", "%"),
-    ("accuracy", "Accuracy", "%"),
-)
+PLANES = ("harmonic_mean", "geometric_mean", "lowest_recall", "accuracy", "substituted_zeros")
+"""Planes that the heat map offers before those of the groups, the one shown first at the head."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,22 @@ class GroupLine:
 
 def render_page(
     content: Content,
-    grid: Grid | None,
     lost: Sequence[LostClass],
-    thumbnails: Thumbnails | None,
+    *,
+    sweep: Sweep | None = None,
+    cell_hits: CellHits | None = None,
+    thumbnails: Thumbnails | None = None,
 ) -> str:
     """The whole page as text.
 
     Args:
         content: what was predicted.
-        grid: the temperature plane, if one is to be shown.
         lost: the worst classes, as `lost_classes` gives them.
+        sweep: the temperature plane, if one is to be shown.
+        cell_hits: what every cell of it gets right, where that is not too much.
         thumbnails: images for them, where they are at hand.
     """
+    old = content.old.scores
     script, style = _asset("report.js"), _asset("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     environment = Environment(
@@ -107,18 +111,20 @@ def render_page(
         # Ours, word for word: the digest in the policy is of these bytes.
         script=Markup(script),  # noqa: S704  our own file
         style=Markup(style),  # noqa: S704  our own file
-        data=Markup(_inert_json(_data(content, grid))),  # noqa: S704  holds no < > &
+        data=Markup(_inert_json(_data(content, sweep, cell_hits))),  # noqa: S704  holds no < > &
         content=content,
         cards=_cards(content),
         headline=headline(content),
         groups=_groups(content),
         group_words=GROUP_WORDS,
         group_sentences=group_sentences(content),
-        grid=grid,
+        sweep=sweep,
         lost=[_lost(content, each, thumbnails) for each in lost],
         thumbnails=thumbnails,
         pictured=PICTURED,
-        compared=COMPARED,
+        compared={name: METRICS[name].heading for name in IN_PERCENT},
+        measured=measured_on(old.split, old.n_samples, old.n_failed, old.test_views),
+        zeros_counted=ZEROS_COUNTED,
         provenance=_printable(content.provenance),
         zeros=any(k.scores.substituted_zeros for k in content.contenders),
     )
@@ -196,26 +202,25 @@ def _groups(content: Content) -> dict[str, dict[str, GroupLine]]:
 def _cards(content: Content) -> list[dict[str, Any]]:
     """The numbers at the head of the page: before, after, difference."""
     cards = []
-    for name, heading, unit in CARDS:
-        before, after = (getattr(k.scores, name) for k in (content.old, content.after))
-        better = (after < before) if name == "substituted_zeros" else (after > before)
-        digits = 0 if name == "substituted_zeros" else 1
-        starred = name in {"harmonic_mean", "geometric_mean"}
+    for name in CARDS:
+        metric = METRICS[name]
+        pair = [k.scores for k in (content.old, content.after)]
+        before, after = (getattr(scores, name) for scores in pair)
+        better = (after > before) if metric.unit else (after < before)
+        told = [metric.text(getattr(s, name), zeros=s.substituted_zeros > 0) for s in pair]
         cards.append(
             {
-                "heading": heading,
-                "unit": unit,
-                "before": f"{before:.{digits}f}{_star(content.old.scores, starred)}",
-                "after": f"{after:.{digits}f}{_star(content.after.scores, starred)}",
-                "change": f"{after - before:+.{digits}f}".replace("-", "\N{MINUS SIGN}"),
+                "heading": metric.heading if metric.unit else "Classes at zero",
+                "unit": metric.unit,
+                "before": told[0],
+                "after": told[1],
+                "change": f"{after - before:+.{1 if metric.unit else 0}f}".replace(
+                    "-", "\N{MINUS SIGN}"
+                ),
                 "verdict": "same" if after == before else "better" if better else "worse",
             }
         )
     return cards
-
-
-def _star(scores: Scores, applies: bool) -> str:
-    return "*" if applies and scores.substituted_zeros else ""
 
 
 def _lost(content: Content, lost: LostClass, thumbnails: Thumbnails | None) -> dict[str, Any]:
@@ -272,7 +277,7 @@ def _listed(content: Content, lost: LostClass) -> list[Destination]:
     return found[:DESTINATIONS_SHOWN]
 
 
-def _data(content: Content, grid: Grid | None) -> dict[str, Any]:
+def _data(content: Content, sweep: Sweep | None, cell_hits: CellHits | None) -> dict[str, Any]:
     """What the script draws."""
     scores = content.old.scores
     return {
@@ -285,55 +290,63 @@ def _data(content: Content, grid: Grid | None) -> dict[str, Any]:
         "groupWords": [GROUP_WORDS[group] for group in GROUPS],
         "contenders": [_contender(k) for k in content.contenders],
         "after": content.contenders.index(content.after),
-        "plane": None if grid is None else _plane(content, grid),
+        "plane": None if sweep is None else _plane(content, sweep, cell_hits),
     }
 
 
 def _contender(contender: Contender) -> dict[str, Any]:
     scores = contender.scores
-    star = _star(scores, True)
     return {
         "key": contender.key,
         "name": contender.name,
         "hits": contender.hits.tolist(),
-        "summary": f"accuracy {scores.accuracy:.1f} %, geometric mean "
-        f"{scores.geometric_mean:.1f}{star}, harmonic mean {scores.harmonic_mean:.1f}{star}, "
-        f"lowest recall {scores.lowest_recall:.1f}",
+        "summary": scores_in_words(scores),
     }
 
 
-def _plane(content: Content, grid: Grid) -> dict[str, Any]:
-    """The grid for the script; the hits as little-endian bytes, a quarter of their size as text."""
+def _plane(content: Content, sweep: Sweep, cell_hits: CellHits | None) -> dict[str, Any]:
+    """The plane for the script; hits as little-endian bytes, a quarter of their size as text."""
     hits = None
-    if grid.hits is not None and grid.class_samples is not None:
-        kind = np.uint8 if grid.class_samples.max() < 2**8 else np.dtype("<u4")  # one byte or four
-        packed = np.ascontiguousarray(grid.hits.astype(kind))
+    if cell_hits is not None:
+        samples = cell_hits.class_samples
+        kind = np.uint8 if samples.max() < 2**8 else np.dtype("<u4")  # one byte or four
+        packed = np.ascontiguousarray(cell_hits.hits.astype(kind))
         hits = {
             "bytes": base64.b64encode(packed.tobytes()).decode("ascii"),
             "width": packed.itemsize,
-            "samples": grid.class_samples.tolist(),
+            "samples": samples.tolist(),
         }
     return {
-        "split": grid.split,
-        "tOld": grid.t_old.tolist(),
-        "tNew": grid.t_new.tolist(),
+        "split": sweep.split,
+        "tOld": sweep.t_old.tolist(),
+        "tNew": sweep.t_new.tolist(),
         "metrics": [
             {
                 "name": name,
-                "label": METRICS.get(name, name.replace("_", " ")),
+                "label": label,
                 "values": _rounded(plane),
                 "whole": name == "substituted_zeros",
             }
-            for name, plane in grid.metrics.items()
+            for name, label, plane in _planes(sweep)
             if not np.isnan(plane).all()
         ],
-        "lowestClass": grid.lowest_class.ravel().tolist(),
-        "chosen": list(grid.chosen),
-        "chosenOn": grid.chosen_on,
+        "lowestClass": sweep.lowest_class.ravel().tolist(),
+        "chosen": list(sweep.chosen),
+        "chosenOn": sweep.chosen_on,
         "used": list(content.temperatures),
         "hits": hits,
-        "noise": None if grid.noise is None else grid.noise.mask.astype(int).ravel().tolist(),
+        "noise": None if sweep.noise is None else sweep.noise.mask.astype(int).ravel().tolist(),
     }
+
+
+def _planes(sweep: Sweep) -> Iterator[tuple[str, str, Floats]]:
+    """Name, label and values (To, Tn) of everything that was measured in every cell."""
+    for name in PLANES:
+        yield name, METRICS[name].long_name, getattr(sweep, name)
+    for name, plane in sweep.groups.items():
+        yield name, f"Mean recall, {name}", plane
+    for name, plane in sweep.more.items():
+        yield name, name.replace("_", " "), plane
 
 
 def _rounded(plane: Any) -> list[float | None]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.figures import recall_bars, temperature_heatmaps
-from pipeline.metrics import Scores, score_hits
+from pipeline.metrics import IN_PERCENT, METRICS, Scores, score_hits
 from pipeline.reporting.confusion import confusion_rows
 from pipeline.reporting.content import Contender, Content
-from pipeline.reporting.grid import Grid
+from pipeline.sweep import Sweep
 from pipeline.tables import scores_markdown, sweep_markdown, table7_markdown
+from pipeline.writing import (
+    csv_text,
+    left_out,
+    markdown_table,
+    markdown_text,
+    measured_on,
+    star_note,
+)
 
 FIGURE_SUFFIXES = (".png", ".svg")
 
@@ -24,12 +30,12 @@ WHOLE_TABLE_UP_TO = 49
 """Cells up to which a Markdown table lists the plane; of more, those of the paper's Table 7."""
 
 
-def write_for_papers(content: Content, grid: Grid | None, folder: Path) -> list[Path]:
+def write_for_papers(content: Content, sweep: Sweep | None, folder: Path) -> list[Path]:
     """Write tables as CSV and Markdown and figures as PNG and SVG.
 
     Args:
         content: what was predicted.
-        grid: the temperature plane, if there is one.
+        sweep: the temperature plane, if there is one.
         folder: exists; files of the same names are replaced.
 
     Returns:
@@ -38,47 +44,50 @@ def write_for_papers(content: Content, grid: Grid | None, folder: Path) -> list[
     texts = {
         "scores.md": scores_markdown(_named(content)),
         "improvement.md": improvement_markdown(content),
-        "scores.csv": _csv(_score_rows(content)),
-        "recalls.csv": _csv(_recall_rows(content)),
-        "confusions.csv": _csv(
+        "scores.csv": csv_text(_score_rows(content)),
+        "recalls.csv": csv_text(_recall_rows(content)),
+        "confusions.csv": csv_text(
             [("classifier", "class", "taken_for", "images"), *confusion_rows(content)]
         ),
     }
-    if grid is not None:
-        whole = len(grid.rows) <= WHOLE_TABLE_UP_TO
-        texts["temperatures.md"] = sweep_markdown(grid) if whole else table7_markdown(grid)
-        texts["sweep.csv"] = _csv(
-            [tuple(grid.rows[0]), *(tuple(cell.values()) for cell in grid.rows)]
-        )
+    if sweep is not None:
+        cells = sweep.cells()
+        whole = len(cells) <= WHOLE_TABLE_UP_TO
+        texts["temperatures.md"] = sweep_markdown(sweep) if whole else table7_markdown(sweep)
+        texts["sweep.csv"] = csv_text([list(cells[0]), *(list(cell.values()) for cell in cells)])
     written = []
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
         written.append(folder / name)
-    return written + _write_figures(content, grid, folder)
+    return written + _write_figures(content, sweep, folder)
 
 
 def improvement_markdown(content: Content) -> str:
     """The gains over the old head, in the form of Table 6."""
-    columns = ("geometric_mean", "harmonic_mean", "lowest_recall")
-    lines = ["| Method | G-Mean | H-Mean | Lowest Recall |\n", "| --- | ---: | ---: | ---: |\n"]
+    columns = IN_PERCENT[1:]
+    rows = []
     for contender in content.contenders:
+        zeros = contender.scores.substituted_zeros > 0
         cells = [contender.name]
         for column in columns:
             before, value = (getattr(k.scores, column) for k in (content.old, contender))
-            starred = contender.scores.substituted_zeros and column != "lowest_recall"
             arrow = "\N{DOWNWARDS ARROW}" if value < before else "\N{UPWARDS ARROW}"
             gain = "" if contender is content.old else f" ({abs(value - before):.2f} {arrow})"
-            star = r"\*" if starred else ""
-            cells.append(f"{value:.2f}{star}{gain}")
-        lines.append(f"| {' | '.join(cells)} |\n")
-    lines.append(f"\nIn %, on the {content.split} split ({len(content.labels):,} images).\n")
-    if any(k.scores.substituted_zeros for k in content.contenders):
-        lines.append("\n\\* Classes of zero recall count as 0.1 % in this mean.\n")
-    lines += [f"\n{note}\n" for note in content.notes]
-    return "".join(lines)
+            text = METRICS[column].text(value, zeros=zeros, decimals=2)
+            cells.append(f"{markdown_text(text)}{gain}")
+        rows.append(cells)
+    headings = ["Method", "G-Mean", "H-Mean", "Lowest Recall"]  # the paper's words
+    table = markdown_table(headings, rows, ["---", *["---:"] * len(columns)])
+    zeros = any(k.scores.substituted_zeros for k in content.contenders)
+    scores = content.old.scores
+    where = measured_on(scores.split, scores.n_samples, scores.n_failed, scores.test_views)
+    missing = left_out(len(scores.class_names), scores.classes_without_samples, scores.split)
+    stars = map(markdown_text, star_note(zeros))
+    notes = [f"{where}.", *missing, *stars, *content.notes]
+    return table + "".join(f"\n{note}\n" for note in notes)
 
 
-def _write_figures(content: Content, grid: Grid | None, folder: Path) -> list[Path]:
+def _write_figures(content: Content, sweep: Sweep | None, folder: Path) -> list[Path]:
     """Figures 1 to 3 and the temperature plane, in each format."""
     named, counts = _named(content), content.class_counts
     worst = _lowest_before(content)
@@ -97,8 +106,8 @@ def _write_figures(content: Content, grid: Grid | None, folder: Path) -> list[Pa
             )
         )
         written.append(recall_bars(named, counts, folder / f"figure-3{suffix}"))
-        if grid is not None:
-            written.append(temperature_heatmaps(grid, folder / f"temperatures{suffix}"))
+        if sweep is not None:
+            written.append(temperature_heatmaps(sweep, folder / f"temperatures{suffix}"))
     return written
 
 
@@ -129,14 +138,13 @@ def _scores_of(content: Content, contender: Contender, classes: Sequence[int]) -
 
 def _score_rows(content: Content) -> list[tuple[Any, ...]]:
     """One row for each classifier."""
-    columns = ("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall")
     rows: list[tuple[Any, ...]] = [
-        ("classifier", *columns, "lowest_low", "lowest_high", "lowest_class", "substituted_zeros",
-         *content.old.scores.groups, "split", "n_samples")
+        ("classifier", *IN_PERCENT, "lowest_low", "lowest_high", "lowest_class",
+         "substituted_zeros", *content.old.scores.groups, "split", "n_samples")
     ]  # fmt: skip
     for k in content.contenders:
         s = k.scores
-        values = (getattr(s, column) for column in columns)
+        values = (getattr(s, column) for column in IN_PERCENT)
         rows.append(
             (k.key, *values, *s.lowest_interval, s.lowest_class, s.substituted_zeros,
              *s.groups.values(), s.split, s.n_samples)
@@ -156,12 +164,3 @@ def _recall_rows(content: Content) -> list[tuple[Any, ...]]:
         about = (name, int(content.class_counts[c]), content.groups[c])
         rows.append((*about, content.old.scores.class_samples[c], *values))
     return rows
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with ten digits, nothing for None."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        writer.writerow(f"{v:.10g}" if isinstance(v, float) else v for v in row)
-    return text.getvalue()

@@ -2,7 +2,8 @@
 
 A statement becomes one number (`Claim.statistic`) and where it must lie. It holds where every
 interval of that number lies there, does not hold where every one lies elsewhere, and cannot be told
-where an interval straddles the threshold or the two disagree. A statement that needs what is not
+where an interval straddles the threshold or the two disagree; what is true of these very images is
+said beside it. A statement that needs what is not
 there is said to be untested, with what it would need.
 """
 
@@ -100,10 +101,15 @@ class Finding:
 
     @property
     def on_these_images(self) -> Verdict | None:
-        """The verdict by the seeds alone, as if there were no other test images; None without."""
-        if self.claim is None or self.measured is None or self.measured.seeds is None:
+        """The verdict as if there were no other test images: by the seeds, or the number itself.
+
+        None where nothing was measured.
+        """
+        if self.claim is None or self.measured is None:
             return None
-        return verdict_on((self.measured.seeds,), self.claim.relation, self.claim.threshold)
+        value = self.measured.value
+        alone = self.measured.seeds or Interval(value, value)
+        return verdict_on((alone,), self.claim.relation, self.claim.threshold)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -252,8 +252,10 @@ def _metric(metric: str, label: str) -> Statistic:
 
 
 def zeros(label: str) -> Statistic:
-    """Classes of zero recall."""
-    return lambda numbers: np.asarray((numbers.recalls(label) == 0).sum(axis=-1), np.float64)
+    """Classes of zero recall: a class with a hit is none, one without may be or not."""
+    return lambda numbers: np.asarray(
+        (numbers.cautious_recalls(label) == 0).sum(axis=-1), np.float64
+    )
 
 
 def _smallest(statistics: Sequence[Statistic]) -> Statistic:

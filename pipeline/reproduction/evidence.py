@@ -4,6 +4,7 @@ Two things make a number uncertain, and each has its interval: the seeds of the 
 of the test images. Over K seeds it is Student's, of their mean. Over the images it is the basic
 bootstrap interval of that mean (as in `pipeline.bootstrap`, with its reasons): every class's images
 are drawn anew, the same ones for all classifiers and seeds, so that what they share cancels.
+Classes of few hits and lowest recalls lie where exact intervals put them (`pipeline.intervals`).
 
 Legend: N test images, C classes, K seeds (1 for what has none), M classifiers with all their seeds,
 R replicates.
@@ -17,8 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
+from pipeline.intervals import CONFIDENCE, Caution, basic_interval, caution, have_few_hits
 from pipeline.metrics import (
     Bools,
     Floats,
@@ -32,10 +35,11 @@ from pipeline.metrics import (
 )
 from pipeline.reproduction.paper import PaperTable
 
-CONFIDENCE = 0.95
 REPLICATES = 1000
 DRAWN = 2**22
 """Recalls of replicates in memory at a time (32 MiB)."""
+
+MEANS = {"geometric_mean": geometric_mean, "harmonic_mean": harmonic_mean}
 
 ANYWHERE = (-math.inf, math.inf)
 
@@ -48,6 +52,9 @@ class Numbers(Protocol):
 
     def recalls(self, label: str) -> Floats:
         """Recalls (..., K, C) of a classifier, in percent; KeyError where there are none."""
+
+    def cautious_recalls(self, label: str) -> Floats:
+        """The same, where redrawn with classes of few hits at the ends of exact intervals."""
 
 
 Statistic = Callable[[Numbers], Floats]
@@ -120,23 +127,85 @@ class RecallNumbers:
         """A metric (..., K); each is computed once."""
         key = label, name
         if key not in self._known:
-            self._known[key] = self._computed(self._recalls[label], name)
+            self._known[key] = self._computed(label, name)
         return self._known[key]
 
     def recalls(self, label: str) -> Floats:
         """Recalls (..., K, C)."""
         return self._recalls[label]
 
-    def _computed(self, recalls: Floats, name: str) -> Floats:
+    def cautious_recalls(self, label: str) -> Floats:
+        """Recalls (..., K, C); of those found there are no others."""
+        return self._recalls[label]
+
+    def _computed(self, label: str, name: str) -> Floats:
+        recalls = self._recalls[label]
         if name == "accuracy":
             return np.asarray(np.nansum(recalls * self._samples, axis=-1) / self._samples.sum())
-        if name == "geometric_mean":
-            return geometric_mean(recalls)
-        if name == "harmonic_mean":
-            return harmonic_mean(recalls)
+        if name in MEANS:
+            return MEANS[name](recalls)
         if name == "lowest_recall":
             return np.asarray(np.nanmin(recalls, axis=-1))
         raise KeyError(name)
+
+
+class CautiousNumbers(RecallNumbers):
+    """What was found, with classes of few hits at their ends wherever recalls are asked for.
+
+    Args:
+        found: what was measured.
+        recalls: (K, C) in percent by label.
+        class_samples: (C,)
+        cautions: by label.
+        rows: the replicates whose ends they are.
+    """
+
+    def __init__(
+        self,
+        found: RecallNumbers,
+        recalls: Mapping[str, Floats],
+        class_samples: Ints,
+        cautions: Mapping[str, Caution],
+        rows: slice,
+    ) -> None:
+        super().__init__(recalls, class_samples)
+        self._found = found
+        self._cautions = cautions
+        self._rows = rows
+
+    def cautious_recalls(self, label: str) -> Floats:
+        """Recalls (r, K, C), or (K, C) where no class of the label has few hits."""
+        return self._cautions[label].applied(self._recalls[label], self._rows)
+
+    def _computed(self, label: str, name: str) -> Floats:
+        return self._found.metric(label, name)
+
+
+class RedrawnNumbers(CautiousNumbers):
+    """The same on images drawn anew.
+
+    A metric is as far from the one found, the other way, as the truth may be: turned over, a
+    difference or a range of several such gives what these of the truth may be.
+
+    Args:
+        before: what these replicates were drawn from.
+        recalls: (r, K, C) in percent by label.
+    """
+
+    def __init__(self, before: CautiousNumbers, recalls: Mapping[str, Floats]) -> None:
+        super().__init__(before._found, recalls, before._samples, before._cautions, before._rows)
+        self._before = before
+
+    def _computed(self, label: str, name: str) -> Floats:
+        found, careful = self._found.metric(label, name), self._cautions[label]
+        if name == "lowest_recall":
+            return np.asarray(2 * found - careful.lowest[self._rows])
+        if name not in MEANS:
+            return RecallNumbers._computed(self, label, name)
+        drawn_from, drawn = (
+            MEANS[name](numbers.cautious_recalls(label)) for numbers in (self._before, self)
+        )
+        return np.asarray(2 * (found - drawn_from) + drawn)
 
 
 class PaperNumbers:
@@ -152,6 +221,8 @@ class PaperNumbers:
     def recalls(self, label: str) -> Floats:
         """The paper prints none."""
         raise KeyError(label)
+
+    cautious_recalls = recalls
 
 
 def in_paper(statistic: Statistic, *tables: PaperTable) -> float | None:
@@ -225,23 +296,53 @@ class Evidence:
         """
         numbers = self.numbers()
         found = [np.atleast_1d(statistic(numbers)) for statistic in statistics]
-        drawn: list[list[Floats]] = [[] for _ in statistics]
-        for redrawn in self._redrawn(replicates, seed):
-            for kept, statistic in zip(drawn, statistics, strict=True):
-                kept.append(statistic(redrawn).mean(axis=-1))
+        turned: list[list[Floats]] = [[] for _ in statistics]
+        for before, after in self._redrawn(replicates, seed):
+            for kept, statistic in zip(turned, statistics, strict=True):
+                kept.append((2 * statistic(before) - statistic(after)).mean(axis=-1))
         return [
             _measured(values, np.concatenate(kept), within)
-            for values, kept, within in zip(found, drawn, bounds, strict=True)
+            for values, kept, within in zip(found, turned, bounds, strict=True)
         ]
+
+    def few_hits(self) -> dict[str, int]:
+        """Classes of few hits with some seed, by label; classifiers without any are left out."""
+        samples = self.class_samples
+        numbers = {
+            label: int(have_few_hits(self._class_hits(hits), samples).any(axis=0).sum())
+            for label, hits in self.hits.items()
+        }
+        return {label: n for label, n in numbers.items() if n}
 
     def _class_hits(self, hits: Bools) -> Ints:
         """Hits (K, C) of each class."""
         n_classes = len(self.class_names)
         return np.stack([count_per_class(self.labels[right], n_classes) for right in hits])
 
-    def _redrawn(self, replicates: int, seed: int) -> Iterator[RecallNumbers]:
-        """Recalls (r, K, C) on images drawn anew within each class, some replicates at a time."""
-        samples, n_classes = self.class_samples, len(self.class_names)
+    def _redrawn(
+        self, replicates: int, seed: int
+    ) -> Iterator[tuple[CautiousNumbers, RedrawnNumbers]]:
+        """What some replicates were drawn from, and what they are.
+
+        The images are drawn anew within each class. Classes of few hits are at the same ends on
+        both sides, so that turning over leaves them there.
+        """
+        samples, found = self.class_samples, self.numbers()
+        recalls = {label: found.recalls(label) for label in self.hits}
+        cautions = {
+            label: caution(hits, self._class_hits(hits), samples, replicates, seed)
+            for label, hits in self.hits.items()
+        }
+        for rows, drawn in self._redrawn_hits(replicates, seed):
+            before = CautiousNumbers(found, recalls, samples, cautions, rows)
+            after = {label: recalls_of_hits(hits, samples) for label, hits in drawn.items()}
+            yield before, RedrawnNumbers(before, after)
+
+    def _redrawn_hits(
+        self, replicates: int, seed: int
+    ) -> Iterator[tuple[slice, dict[str, NDArray[np.float32]]]]:
+        """Hits (r, K, C) by label on images drawn anew, some replicates at a time."""
+        n_classes = len(self.class_names)
         # One stream a class, drawn on: the images drawn depend neither on the number of classifiers
         # nor on the memory.
         streams = [np.random.default_rng((seed, c)) for c in range(n_classes)]
@@ -258,17 +359,15 @@ class Evidence:
                     shares = np.full(len(rows), 1 / len(rows))
                     times = streams[c].multinomial(len(rows), shares, size=count)
                     hits[:, :, c] = times.astype(np.float32) @ right[:, rows].T
-            parts = np.split(recalls_of_hits(hits, samples), ends, axis=1)
-            yield RecallNumbers(dict(zip(self.hits, parts, strict=True)), samples)
+            parts = np.split(hits, ends, axis=1)
+            yield slice(start, start + count), dict(zip(self.hits, parts, strict=True))
 
 
-def _measured(values: Floats, drawn: Floats, bounds: tuple[float, float]) -> Measured:
+def _measured(values: Floats, turned: Floats, bounds: tuple[float, float]) -> Measured:
     """Mean of values (K,), with its interval and that of the replicates (R,)."""
-    mean, tail = float(values.mean()), (1 - CONFIDENCE) / 2
-    low, high = np.clip(2 * mean - np.quantile(drawn, [1 - tail, tail]), *bounds)
-    return Measured(
-        mean, Interval(float(low), float(high)), over_seeds(values, bounds), len(values)
-    )
+    mean = float(values.mean())
+    images = Interval(*basic_interval(mean, turned, bounds))
+    return Measured(mean, images, over_seeds(values, bounds), len(values))
 
 
 def over_seeds(values: Floats, bounds: tuple[float, float] = ANYWHERE) -> Interval | None:

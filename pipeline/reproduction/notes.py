@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 from pipeline.config import FitConfig
 from pipeline.config.idle import seed_decides
+from pipeline.intervals import ENOUGH_HITS
 from pipeline.reproduction.evidence import Evidence
 from pipeline.reproduction.experiments import Experiment
 from pipeline.reproduction.paper import label_gml
 from pipeline.reproduction.settings import WITH_SMOOTHING, departures, fits_heads
+from pipeline.writing import ZEROS_COUNTED, measured_on
 
 OVER_IMAGES = (
-    "A claim holds, or does not, where all its intervals agree; what the seeds alone say is true "
-    "of these images. Intervals over images of a lowest recall or a maximum are too narrow: of a "
-    "lowest recall they hold the truth in 81 % of the draws where it is known "
-    "(benchmarks.bootstrap_coverage), and a class without a single hit stays so in every draw."
+    "A claim holds, or does not, where all its intervals agree; where they leave it open, what is "
+    "true of these images is said beside it. An interval over images of a lowest recall makes no "
+    "use of what the classifiers share, and is the widest of all."
 )
 
 ENOUGH = 5
@@ -70,8 +71,9 @@ def notes_on(
             notes.append("The picture shows the first seed.")
     if label_gml(WITH_SMOOTHING) in evidence.hits:
         notes.append(f"GML on {WITH_SMOOTHING} is fitted with label-aware smoothing (Table 5).")
+    notes += _of_few_hits(evidence)
     if any(evidence.mean_zeros(label) > 0 for label in evidence.hits):
-        notes.append("* Classes of zero recall count as 0.1 % in this mean, for some seed.")
+        notes.append(f"{ZEROS_COUNTED}, for some seed.")
     return tuple(notes)
 
 
@@ -80,9 +82,7 @@ def _of_the_images(evidence: Evidence, views: Mapping[str, Views]) -> list[str]:
     averaged = {one.averaged for one in views.values()}
     fitted = {one.fitted for one in views.values() if one.fitted is not None}
     n_averaged = min(averaged) if len(averaged) == 1 else 0
-    mean = f", mean feature of {1 + n_averaged} views each" if n_averaged else ""
-    failed = f"; {evidence.n_failed:,} more could not be read" if evidence.n_failed else ""
-    notes = [f"In %, on the test split ({len(evidence.labels):,} images{mean}{failed})."]
+    notes = [f"{measured_on('test', len(evidence.labels), evidence.n_failed, n_averaged)}."]
     if len(averaged) > 1 or len(fitted) > 1:
         each = "; ".join(f"{name}: {one.describe()}" for name, one in views.items())
         notes.append(
@@ -130,6 +130,19 @@ def _of_the_intervals(
             f"Each head is the average of {config.average_seeds} seeds, and no two share one."
         )
     return notes
+
+
+def _of_few_hits(evidence: Evidence) -> list[str]:
+    """What makes intervals over images wide, and what would narrow them."""
+    few = evidence.few_hits()
+    if not few:
+        return []
+    named = ", ".join(f"{label} ({n})" for label, n in few.items())
+    return [
+        f"Classes with fewer than {ENOUGH_HITS} hits: {named}. Their true recalls may lie anywhere "
+        "in their exact intervals, which makes the intervals over images of both means wide; more "
+        "test images of these classes would narrow them."
+    ]
 
 
 def _of_the_paper(experiment: Experiment, evidence: Evidence, methods: Sequence[str]) -> list[str]:

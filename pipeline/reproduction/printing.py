@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.metrics import METRICS
 from pipeline.reproduction.claims import Claim, Finding
 from pipeline.reproduction.evidence import Interval, Measured
 from pipeline.reproduction.paper import PaperRow
 from pipeline.reproduction.results import Reproduction, Row
 from pipeline.reproduction.settings import fits_heads
-
-HEADINGS = {
-    "accuracy": "Accuracy",
-    "geometric_mean": "Geometric mean",
-    "harmonic_mean": "Harmonic mean",
-    "lowest_recall": "Lowest recall",
-}
-
-STARRED = ("geometric_mean", "harmonic_mean")
-"""Means that zeros are substituted in."""
+from pipeline.writing import markdown_table, markdown_text, terminal_table
 
 STYLES = {"holds": "green", "does not hold": "red", "cannot be told": "yellow", "not tested": "dim"}
 
@@ -33,16 +24,14 @@ NEEDED = {">": "above", ">=": "at least", "<=": "at most", "within": "within +-"
 def terminal(result: Reproduction) -> Group:
     """Rows beside the paper's numbers, then the claims; for rich's console."""
     metrics = result.experiment.table.metrics
-    table = _table()
-    table.title = Text(f"{result.experiment.table.name}: {result.experiment.table.title}")
+    table = _titled(f"{result.experiment.table.name}: {result.experiment.table.title}")
     table.add_column("")
     for metric in metrics:
-        table.add_column(HEADINGS[metric].replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column(METRICS[metric].heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in result.rows:
         table.add_row(Text(row.label), *(Text(_stacked_cell(row, metric)) for metric in metrics))
     table.caption = Text("\n".join(result.notes))
-    claims = _table()
-    claims.title = Text("What the paper claims")
+    claims = _titled("What the paper claims")
     claims.add_column("", no_wrap=True)
     claims.add_column("")
     for finding in result.findings:
@@ -58,26 +47,26 @@ def markdown(result: Reproduction) -> str:
     beside = ["paper"] * any(row.paper is not None for row in result.rows)
     headings = [""]
     for metric in table.metrics:
-        headings += [HEADINGS[metric], *beside]
+        headings += [METRICS[metric].heading, *beside]
     rows = []
     for row in result.rows:
         cells = [row.label]
         for metric in table.metrics:
             cells += [_cell(row, metric, 2), *(_paper_cell(row.paper, metric) for _ in beside)]
-        rows.append([_escaped(cell) for cell in cells])
+        rows.append([markdown_text(cell) for cell in cells])
     fits = fits_heads(result.experiment.kinds)
     seeds = f"; {_seeds_in_words(result.seeds)}" if fits else ""
     parts = [
         f"# {table.name}: {table.title}\n",
         f"Methods: {', '.join(result.methods)}{seeds}.\n",
         *([f"![{table.title}]({result.what}.png)\n"] if result.experiment.draws else []),
-        _markdown_table(headings, rows),
-        *(f"{_escaped(note)}\n" for note in result.notes),
+        markdown_table(headings, rows, ["---", *["---:"] * (len(headings) - 1)]),
+        *(f"{markdown_text(note)}\n" for note in result.notes),
         "## What the paper claims\n",
-        _markdown_table(
+        markdown_table(
             ["verdict", "claim", "place", "measured", "needed", "paper"],
-            [[_escaped(cell) for cell in _finding_cells(f)] for f in result.findings],
-            "---",
+            [[markdown_text(cell) for cell in _finding_cells(f)] for f in result.findings],
+            ["---"] * 6,
         ),
         f"{verdict_counts(result)}\n",
     ]
@@ -105,7 +94,7 @@ def _stacked_cell(row: Row, metric: str) -> str:
     if row.measured is not None:
         number = row.measured[metric]
         lines = [
-            f"{number.value:.1f}{_star(row, metric)}",
+            _told(row, number.value, metric),
             f"({number.interval.low:.1f}, {number.interval.high:.1f})",
         ]
     if row.paper is not None:
@@ -119,7 +108,7 @@ def _cell(row: Row, metric: str, decimals: int) -> str:
         return ""
     number = row.measured[metric]
     low, high = number.interval.low, number.interval.high
-    text = f"{number.value:.{decimals}f}{_star(row, metric)}"
+    text = _told(row, number.value, metric, decimals)
     return f"{text} ({low:.{decimals}f} to {high:.{decimals}f})"
 
 
@@ -127,11 +116,12 @@ def _paper_cell(paper: PaperRow | None, metric: str) -> str:
     """The paper's number, with its star."""
     if paper is None or metric not in paper.values:
         return ""
-    return f"{paper.values[metric]:.2f}{'*' if paper.starred and metric in STARRED else ''}"
+    return METRICS[metric].text(paper.values[metric], zeros=paper.starred, decimals=2)
 
 
-def _star(row: Row, metric: str) -> str:
-    return "*" if row.zeros and metric in STARRED else ""
+def _told(row: Row, value: float, metric: str, decimals: int = 1) -> str:
+    """A measured value, with its star."""
+    return METRICS[metric].text(value, zeros=bool(row.zeros), decimals=decimals)
 
 
 def _finding_lines(finding: Finding) -> str:
@@ -190,22 +180,8 @@ def _needed(claim: Claim) -> str:
     return f"{NEEDED[claim.relation]}{space}{claim.threshold:g}"
 
 
-def _table() -> Table:
-    """An empty table that fits 80 columns."""
-    return Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left",
-        caption_style="dim", title_justify="left", title_style="bold",
-    )  # fmt: skip
-
-
-def _markdown_table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], rule: str = "---:"
-) -> str:
-    """A Markdown table, numbers to the right."""
-    rules = ["---", *[rule] * (len(headings) - 1)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (headings, rules, *rows))
-
-
-def _escaped(text: str) -> str:
-    """Text without what Markdown would read as a column or an emphasis."""
-    return "".join(f"\\{c}" if c in "\\|*_`" else c for c in text).replace("\n", " ")
+def _titled(title: str) -> Table:
+    """An empty table with a title."""
+    table = terminal_table()
+    table.title, table.title_justify, table.title_style = Text(title), "left", "bold"
+    return table

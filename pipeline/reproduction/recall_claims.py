@@ -164,7 +164,7 @@ def _less_deviation(old: str, new: str) -> Statistic:
 def _counted(label: str, class_counts: Ints, threshold: Threshold) -> Statistic:
     """`few_above` of one classifier."""
     return lambda numbers: np.asarray(
-        few_above(numbers.recalls(label), class_counts, threshold), np.float64
+        few_above(numbers.cautious_recalls(label), class_counts, threshold), np.float64
     )
 
 

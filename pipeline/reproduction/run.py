@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipeline.config import ExtractConfig, FitConfig
 from pipeline.ensemble import averaged_views
-from pipeline.errors import ConfigError, OutputExistsError
-from pipeline.files import refuse_existing, write_whole
+from pipeline.errors import ConfigError
+from pipeline.files import refuse_existing_in, whole_files
 from pipeline.metrics import Bools
 from pipeline.reproduction.comparisons import Claims, Given
 from pipeline.reproduction.evidence import REPLICATES, Evidence
@@ -68,7 +68,7 @@ def reproduce(
     Raises:
         ConfigError: if there is no such table, what it compares is not given, or the settings
             leave nothing to compare.
-        OutputExistsError: if there is a result of that name already.
+        OutputError: if there is a result of that name already, or no place for one.
         NolbError: as the stages that it runs.
     """
     recipe, extract_config = fit_config or FitConfig(), extract_config or ExtractConfig()
@@ -98,7 +98,7 @@ def reproduce(
             },
             files,
         )  # fmt: skip
-    _write(result)
+    _write(result, out, overwrite=overwrite)
     return result
 
 
@@ -116,13 +116,10 @@ def _experiment(what: str, n_seeds: int, replicates: int) -> Experiment:
 
 def _prepare(out: Path, what: str, experiment: Experiment, *, overwrite: bool) -> tuple[Path, ...]:
     """The files to be, for which there is room."""
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out} is a file: name a folder with --out.")
-    out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{what}{suffix}" for suffix in (".md", ".json")]
     files += [out / f"{what}.png"] * experiment.draws
-    for path in files:
-        refuse_existing(path, overwrite=overwrite)
+    refuse_existing_in(out, [path.name for path in files], overwrite=overwrite)
+    out.mkdir(exist_ok=True)  # the extracted stores come first
     return tuple(files)
 
 
@@ -182,20 +179,18 @@ def _views(method: Method, experiment: Experiment, config: FitConfig) -> Views:
     return Views(n_views if fitted else None, averaged_views(method.store, SPLIT))
 
 
-def _write(result: Reproduction) -> None:
+def _write(result: Reproduction, out: Path, *, overwrite: bool) -> None:
     """Markdown, JSON and, of a figure, the picture with the first seed's recalls."""
-    if result.experiment.draws:
-        from pipeline.figures import recall_bars  # matplotlib loads for half a second
+    names = [path.name for path in result.files]
+    with whole_files(out, names, overwrite=overwrite) as made:
+        if result.experiment.draws:
+            from pipeline.figures import recall_bars  # matplotlib loads for half a second
 
-        scores = {label: result.evidence.scores(label) for label in result.evidence.hits}
-        made = result.files[2].with_name(f".{result.what}.unfinished.png")
-        try:
-            recall_bars(scores, result.evidence.class_counts, made).replace(result.files[2])
-        finally:
-            made.unlink(missing_ok=True)
-    text = json.dumps(result.to_json(), indent=2, allow_nan=False)
-    write_whole(result.files[0], markdown(result).encode())
-    write_whole(result.files[1], f"{text}\n".encode())
+            scores = {label: result.evidence.scores(label) for label in result.evidence.hits}
+            recall_bars(scores, result.evidence.class_counts, made / names[2])
+        text = json.dumps(result.to_json(), indent=2, allow_nan=False)
+        (made / names[0]).write_text(markdown(result), encoding="utf-8", newline="")
+        (made / names[1]).write_text(f"{text}\n", encoding="utf-8", newline="")
 
 
 __all__ = ["Inputs", "Reproduction", "reproduce"]

@@ -11,7 +11,7 @@ from cache import Classifier, SplitSpec, Store, StoreSpec, create_store
 from pipeline.errors import HeadError
 from pipeline.heads import Head, require_same_identity
 from pipeline.old_head import ADOPTED
-from pipeline.progress import Clock, OnProgress, Snapshot
+from pipeline.progress import OnProgress, Steps
 
 SAME_LENGTH = 1e-5
 """Relative difference of lengths that float32 leaves of equal ones."""
@@ -57,10 +57,7 @@ def adopt_head(
             ADOPTED: {"config": dict(head.config), "versions": dict(head.versions)},
         },
     )
-    clock = Clock()
-    clock.start()
-    total = sum(store[name].n_samples for name in store.splits)
-    done = 0
+    steps = Steps(sum(store[name].n_samples for name in store.splits), on_progress)
     with create_store(out, spec, overwrite=overwrite) as writer:
         for shard in writer.missing():
             split = store[shard.split]
@@ -72,9 +69,7 @@ def adopt_head(
                 views=split.views(shard.start, shard.stop) if split.n_views else None,
                 failures={row: split.failed[row] for row in rows if row in split.failed},
             )
-            done += len(rows)
-            if on_progress is not None:
-                on_progress(Snapshot(done, total, done, clock.seconds))
+            steps.advance(len(rows))
         return writer.seal()
 
 

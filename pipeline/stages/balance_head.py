@@ -5,61 +5,37 @@ Legend: N images, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import Store
-from pipeline.balanced import sees_test_views
 from pipeline.balancing import (
-    TEMPERATURE,
-    Mean,
-    balancing_shifts,
     decided_shares,
-    decisions_by_folds,
     estimated_recalls,
     levelling_shifts,
     matching_shifts,
 )
-from pipeline.datasets import ShiftedViews
-from pipeline.ensemble import averaged_views, logit_blocks
-from pipeline.errors import EvaluationError, UnreadableImageError
-from pipeline.exporting import views_of_identity
-from pipeline.heads import Head, require_same_identity
-from pipeline.image_classifiers import beliefs_of, classifier_of_head
+from pipeline.config import BalanceConfig
+from pipeline.ensemble import Logits
+from pipeline.errors import EvaluationError
+from pipeline.heads import Head
 from pipeline.metrics import Floats, Ints, Scores, score
-from pipeline.progress import Clock, OnProgress, Snapshot
+from pipeline.pools import Pool, pool_of_store
+from pipeline.refitting import Refit, refit
 
 if TYPE_CHECKING:
     from cache.strict_json import JSON
-
-SMALLEST = 1e-300
-"""Probability that stands for 0, which has no logarithm."""
 
 LEAST_SHARE = 1e-6
 """Of a class among the images."""
 
 FOLDS = 5
 """Parts of the images of which each is decided by what the others gave."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Images as a head sees them; nobody needs to know their classes."""
-
-    logits: NDArray[np.float32]
-    """(N, C) of the head."""
-
-    split: str | None
-    """Split of the head's store that they are; None for images that are in no store."""
-
-    test_views: int
-    """Views of each image whose mean feature with the clean one was classified."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,92 +85,40 @@ class Balanced:
         }
 
 
-def pool_of_store(
-    head: Head, store: Store, split: str = "test", *, test_views: bool | None = None
-) -> Pool:
-    """The usable images of a split; their labels are not looked at.
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """What becomes of a head's logits."""
 
-    Args:
-        head: the head to balance.
-        store: features of the head's extraction.
-        split: name of the split.
-        test_views: classify the mean feature with the test views, as `evaluate`; a head that was
-            balanced before sees what it was balanced on where None is given.
+    refit: Refit | None
+    """New weights, where they are asked for."""
 
-    Raises:
-        EvaluationError: if the split is missing, empty, `train`, or holds NaN, or test views are
-            asked for that are not there.
-        HeadError: if the head belongs to another store.
-    """
-    require_same_identity(head, store)
-    if split == "train":
-        raise EvaluationError(
-            "A head knows the images that it was fitted on: balance it on others, as --split test."
-        )
-    blocks = logit_blocks(store, split, [head], test_views)
-    logits = np.concatenate([np.asarray(block.logits[0], np.float32) for block in blocks])
-    return Pool(logits, split, averaged_views(store, split, test_views, [head]))
+    matched: Floats
+    """(C,) shifts with which decisions are as frequent as the classes."""
 
+    levelled: Floats
+    """(C,) shifts on top, for the mean of the recalls."""
 
-def pool_of_images(
-    head: Head,
-    images: Sequence[str | Path],
-    checkpoint: str | Path | None = None,
-    *,
-    model: str = "auto",
-    test_views: bool | None = None,
-    on_unreadable: Callable[[str, str], None] | None = None,
-    on_progress: OnProgress | None = None,
-) -> Pool:
-    """Images that are in no store, run through the head's network.
+    def directed(self, features: NDArray[np.float32], logits: Logits) -> Logits:
+        """(N, C) before the shifts, of features (N, D) and the head's logits (N, C)."""
+        return logits if self.refit is None else self.refit.logits(features, logits)
 
-    Args:
-        head: the head to balance.
-        images: paths of images.
-        checkpoint: the trained classifier that the head was fitted on; None for a model with
-            weights of its own.
-        model: as in `classifier_of_head`.
-        test_views: classify the mean feature with the test views of the head's store; None does
-            where it has them, unless the head was balanced on the clean image alone.
-        on_unreadable: called with the path and the reason of each image that cannot be used.
-        on_progress: called after every image.
-
-    Raises:
-        EvaluationError: if no image can be used, or test views are asked for that the head's
-            store does not have.
-        ExportError: if checkpoint and head do not belong together.
-        CheckpointError: if the checkpoint does not load.
-        ConfigError: if there is none where one is needed.
-    """
-    seen = sees_test_views([head], test_views)
-    views = ShiftedViews() if seen is False else views_of_identity(head.identity)
-    classifier = classifier_of_head(head, checkpoint, None, model=model, views=views)
-    if test_views and not classifier.views.count:
-        raise EvaluationError("The head's store has no test views: leave --test-views out.")
-    logits = []
-    clock = Clock()
-    for done, (path, beliefs) in enumerate(beliefs_of(classifier, images), start=1):
-        if on_progress is not None:
-            on_progress(Snapshot(done, len(images), done, clock.seconds))
-        if not isinstance(beliefs, UnreadableImageError):
-            # Logarithms of probabilities are logits but for a constant of the row.
-            logits.append(np.log(np.maximum(beliefs.decisive, SMALLEST)).astype(np.float32))
-        elif on_unreadable is not None:
-            on_unreadable(path, str(beliefs))
-    if not logits:
-        raise EvaluationError("None of the images could be used: there is nothing to balance on.")
-    return Pool(np.stack(logits), None, classifier.views.count)
+    def head(self, head: Head, config: dict[str, JSON]) -> Head:
+        """The new head."""
+        weight, bias = head.weight, head.bias.astype(np.float64)
+        if self.refit is not None:
+            weight = np.asarray(self.refit.kept * weight + self.refit.weight, np.float32)
+            bias = self.refit.kept * bias + self.refit.bias
+        bias = bias + self.matched + self.levelled
+        return replace(head, weight=weight, bias=bias.astype(np.float32), config=config)
 
 
 def balance_head(
     head: Head,
     pool: Pool,
     shares: Sequence[float] | None = None,
-    *,
-    mean: Mean = "harmonic",
-    temperature: float = TEMPERATURE,
+    config: BalanceConfig | None = None,
 ) -> Balanced:
-    """Shift a head's biases so that a mean of its recalls, estimated without labels, is highest.
+    """Change a head so that a mean of its recalls, estimated without labels, is highest.
 
     No label is needed, but the shares of the classes are. The new head is for equally frequent
     classes, whatever the pool's are.
@@ -203,63 +127,71 @@ def balance_head(
         head: the head.
         pool: images that it was not fitted on, of `pool_of_store` or `pool_of_images`.
         shares: (C,) of the classes among them, above 0 and in any unit; equal where not given.
-        mean: which mean of the recalls; the harmonic one cares most for the lowest.
-        temperature: at which the head's probabilities are about right on such images.
+        config: settings; the defaults where not given.
 
     Raises:
-        EvaluationError: if shares, mean or temperature are not what they must be, or there are
-            fewer images than classes.
+        EvaluationError: if shares are not what they must be, there are fewer images than classes,
+            or there is nothing to refit on.
     """
-    q = _shares(head, shares)
+    q, config = _shares(head, shares), config or BalanceConfig()
     _require_enough(pool)
-    matched = matching_shifts(pool.logits, q)
-    logits = pool.logits + matched.astype(np.float32)
-    shifts = levelling_shifts(logits, q, mean, temperature)
+    change = _change(pool.features, pool.logits, q, config)
+    logits = change.directed(pool.features, pool.logits) + change.matched.astype(np.float32)
     log_q = np.log(q).astype(np.float32)
-    estimate = partial(estimated_recalls, logits, q, temperature)
+    levelled = logits + change.levelled.astype(np.float32)
+    estimate = partial(estimated_recalls, logits, q, config.temperature)
     note: dict[str, JSON] = {
-        "split": pool.split, "test_views": pool.test_views, "images": len(logits), "mean": mean,
-        "temperature": temperature, "shares": None if shares is None else q.tolist(),
+        "split": pool.split, "test_views": pool.test_views, "images": len(logits),
+        **asdict(config), "shares": None if shares is None else q.tolist(),
     }  # fmt: skip
-    bias = head.bias.astype(np.float64) + matched + shifts
     return Balanced(
-        head=replace(
-            head,
-            bias=bias.astype(np.float32),
-            config={"balanced": dict(head.config), "pool": note},
-        ),
+        head=change.head(head, {"balanced": dict(head.config), "pool": note}),
         n_images=len(logits),
         test_views=pool.test_views,
         shares=q,
         decided_before=decided_shares(pool.logits + log_q),
-        decided_after=decided_shares(logits + shifts.astype(np.float32) + log_q),
-        recalls_before=estimate(-matched),
-        recalls_after=estimate(shifts),
+        decided_after=decided_shares(levelled + log_q),
+        recalls_before=estimate(pool.logits.argmax(axis=1)),
+        recalls_after=estimate(levelled.argmax(axis=1)),
     )
+
+
+def _change(
+    features: NDArray[np.float32], logits: Logits, q: Floats, config: BalanceConfig
+) -> _Change:
+    """What images without labels say, by their features (N, D) and the head's logits (N, C)."""
+    matched, found = matching_shifts(logits, q), None
+    if config.refit:
+        # Of the logits' type: a pool in float32 is not doubled.
+        found = refit(features, logits + matched.astype(logits.dtype), q, config.refit)
+        logits = found.logits(features, logits)
+        matched = matching_shifts(logits, q)
+    levelled = levelling_shifts(
+        logits + matched.astype(logits.dtype), q, config.mean, config.temperature
+    )
+    return _Change(found, matched, levelled)
 
 
 def score_by_folds(
     head: Head,
     store: Store,
-    *,
     shares: Sequence[float] | None = None,
-    mean: Mean = "harmonic",
-    temperature: float = TEMPERATURE,
+    config: BalanceConfig | None = None,
+    *,
     split: str = "test",
     test_views: bool | None = None,
     n_folds: int = FOLDS,
     seed: int = 0,
 ) -> Scores:
-    """Scores of a head balanced on a split's images, each decided by the other folds' shifts.
+    """Scores of a head balanced on a split's images, each decided by what the other folds gave.
 
     The labels score the decisions and do nothing else; folds are drawn without them.
 
     Args:
         head: the head to balance, fitted on this store.
         store: features and labels.
-        shares: as in `balance_head`, as are `mean` and `temperature`.
-        mean: which mean of the recalls.
-        temperature: of the probabilities.
+        shares: as in `balance_head`.
+        config: as in `balance_head`.
         split: name of the split.
         test_views: as in `pool_of_store`.
         n_folds: folds of the images, two or more.
@@ -270,20 +202,17 @@ def score_by_folds(
             folds, or fewer folds than two.
         HeadError: if the head belongs to another store.
     """
-    return score_pool_by_folds(
-        head, store, pool_of_store(head, store, split, test_views=test_views),
-        shares=shares, mean=mean, temperature=temperature, n_folds=n_folds, seed=seed,
-    )  # fmt: skip
+    pool = pool_of_store(head, store, split, test_views=test_views)
+    return score_pool_by_folds(head, store, pool, shares, config, n_folds=n_folds, seed=seed)
 
 
 def score_pool_by_folds(
     head: Head,
     store: Store,
     pool: Pool,
-    *,
     shares: Sequence[float] | None = None,
-    mean: Mean = "harmonic",
-    temperature: float = TEMPERATURE,
+    config: BalanceConfig | None = None,
+    *,
     n_folds: int = FOLDS,
     seed: int = 0,
 ) -> Scores:
@@ -293,9 +222,8 @@ def score_pool_by_folds(
         head: the head to balance.
         store: its labels.
         pool: the split, of `pool_of_store` of this head and store.
-        shares: as in `balance_head`, as are `mean` and `temperature`.
-        mean: which mean of the recalls.
-        temperature: of the probabilities.
+        shares: as in `balance_head`.
+        config: as in `balance_head`.
         n_folds: folds of the images, two or more.
         seed: of the folds.
 
@@ -305,16 +233,17 @@ def score_pool_by_folds(
     if seed < 0:
         raise EvaluationError(f"The seed of the folds is 0 or more, not {seed}.")
     _require_enough(pool)
-    q = _shares(head, shares)
+    q, config = _shares(head, shares), config or BalanceConfig()
     n = len(pool.logits)
     if not 2 <= n_folds <= n:  # noqa: PLR2004  # others decide, so there must be others
         raise EvaluationError(f"{n} images have 2 to {n} folds, not {n_folds}.")
     folds = np.random.default_rng(seed).permutation(n) % n_folds
-    decisions = decisions_by_folds(
-        pool.logits,
-        folds,
-        lambda logits: balancing_shifts(logits, q, mean, temperature),
-    )
+    decisions = np.empty(n, np.int64)
+    for fold in range(n_folds):  # no image has a say in what decides on it
+        own = folds == fold
+        change = _change(pool.features[~own], pool.logits[~own], q, config)
+        decided = change.directed(pool.features[own], pool.logits[own])
+        decisions[own] = (decided + (change.matched + change.levelled)).argmax(axis=1)
     return _scores(store, pool, decisions)
 
 

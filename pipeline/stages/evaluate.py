@@ -9,6 +9,7 @@ from pipeline.ensemble import heads_of, score_split
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head, require_same_identity
 from pipeline.metrics import Scores
+from pipeline.mixture import Mixture, given_temperatures
 
 
 def evaluate(
@@ -52,24 +53,15 @@ def evaluate(
     heads = heads_of(head)
     for one in heads:
         require_same_identity(one, store)
-    together = t_old is not None or t_new is not None or weights is not None or len(heads) > 1
-    if not together:
+    temperatures = given_temperatures(t_old, t_new, max(1, len(heads)))
+    if temperatures is None and weights is None and len(heads) <= 1:
         return score_split(store, split, heads[0] if heads else None, test_views=test_views)
     if not heads:
         raise EvaluationError(
             "Temperatures and weights combine the old classifier with re-trained heads: give a "
             "head too, or neither to score the old classifier alone."
         )
-    temperatures = (1.0 if t_old is None else t_old, *_each(t_new, len(heads)))
-    return score_split(store, split, heads, temperatures, weights, test_views)
-
-
-def _each(t_new: float | Sequence[float] | None, n_heads: int) -> tuple[float, ...]:
-    """The new heads' temperatures, one for each."""
-    if t_new is None or isinstance(t_new, float | int):
-        return (1.0 if t_new is None else t_new,) * n_heads
-    if len(t_new) not in (1, n_heads):
-        raise EvaluationError(
-            f"{n_heads} new heads need one temperature or as many, not {len(t_new)}."
-        )
-    return tuple(t_new) if len(t_new) == n_heads else (t_new[0],) * n_heads
+    ones = (1.0,) * (1 + len(heads))
+    shares = None if weights is None else tuple(weights)
+    mixture = Mixture(ones if temperatures is None else temperatures, shares)
+    return score_split(store, split, heads, mixture, test_views)

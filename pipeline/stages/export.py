@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any, Literal
 from cache import Store
 from pipeline.checkpoints import TrainedModel
 from pipeline.ensemble import averaged_views
-from pipeline.errors import ConfigError, ExportError, OutputExistsError
+from pipeline.errors import ConfigError, ExportError
+from pipeline.export_formats import CHECKPOINT, SUFFIXES, WEIGHTS
 from pipeline.exporting import (
     BATCH,
-    FORMATS,
     Agreement,
     Description,
     Exported,
@@ -28,17 +27,13 @@ from pipeline.exporting import (
     side_of_images,
     write_export,
 )
+from pipeline.files import refuse_existing, refuse_existing_in, whole_file, whole_files
 from pipeline.heads import Head, require_same_identity
 from pipeline.lookup import ImageLookup
 from pipeline.old_head import has_adopted_head, has_old_head, is_stand_in
 from pipeline.pretrained import pretrained_name
+from pipeline.progress import OnProgress
 from pipeline.versions import versions
-
-CHECKPOINT = "checkpoint"
-"""The format that is the user's own."""
-
-WEIGHTS = "safetensors"
-"""The format that is no program, so that its images may be of any side."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,7 @@ def export(
     n_checked: int | None = BATCH,
     model: str = "auto",
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Export:
     """Write the ensemble, or the new head alone, as one classifier in place of the old one.
 
@@ -119,7 +114,7 @@ def export(
         n_checked: how many of them; None for all.
         model: checkpoint family, or the name of that model, as in `model_of_identity`.
         overwrite: replace what stands at `out`.
-        on_progress: called with images checked and their number.
+        on_progress: called with a snapshot, in images, while they are checked.
 
     Raises:
         ExportError: if checkpoint, store and head do not belong together, or the format cannot
@@ -127,18 +122,18 @@ def export(
         CheckpointError: if the checkpoint does not load.
         ConfigError: if there is none where one is needed, or the named model cannot be built.
         HeadError: if the head belongs to another store.
-        OutputExistsError: if the file exists and is not to be replaced.
+        OutputError: if the file exists and is not to be replaced, or cannot be written.
     """
     require_same_identity(head, store)
     if format == CHECKPOINT:
         file = _own_file(checkpoint, store)
         return _patched(store, head, file, Path(out), model, overwrite=overwrite)
-    trained = _trained_model(checkpoint, store, head, model, alone=temperatures is None)
     path = _target(Path(out), format, temperatures, overwrite=overwrite)
+    trained = _trained_model(checkpoint, store, head, model, alone=temperatures is None)
     lookup = None if images is None else ImageLookup(images)
     side = _side(format, store, trained, lookup, side)
     description = _describe(store, head, trained, temperatures, normalization, side)
-    with _appearing(path) as unfinished:
+    with _appearing(path, overwrite=overwrite) as unfinished:
         exported = _written(format, trained, head, description, unfinished)
         agreement = None
         if lookup is not None:
@@ -165,15 +160,17 @@ def _patched(
     store: Store, head: Head, checkpoint: Path, out: Path, model: str, *, overwrite: bool
 ) -> Export:
     """A copy of the user's own file with the new head."""
+    # A file may have any suffix: people rename .checkpoint to .pth, and torch does not mind.
+    if out.is_dir() or (checkpoint.suffix and not out.suffix):
+        out /= f"{checkpoint.stem}-new-head{checkpoint.suffix}"
+    if out.resolve() == checkpoint.resolve():
+        raise ExportError(f"{out} is the checkpoint itself, which stays: give another name.")
+    _refuse_existing(out, overwrite=overwrite)
     identity, counts = store.identity, head.class_counts
     trained = model_of_identity(checkpoint, identity, counts, model=model)
     if is_stand_in(trained.classifier):
         raise _another_classifier(trained.source, "another format than checkpoint")
-    # A file may have any suffix: people rename .checkpoint to .pth, and torch does not mind.
-    if out.is_dir() or (checkpoint.suffix and not out.suffix):
-        out /= f"{checkpoint.stem}-new-head{checkpoint.suffix}"
-    _refuse_existing(out, overwrite=overwrite)
-    with _appearing(out) as unfinished:
+    with _appearing(out, overwrite=overwrite) as unfinished:
         replaced = patch_checkpoint(trained, head, unfinished)
     return Export(out, CHECKPOINT, None, replaced, None, _views_left_out(store, head))
 
@@ -276,7 +273,7 @@ def _target(
     overwrite: bool,
 ) -> Path:
     """The file to write."""
-    suffix = FORMATS[format].suffix
+    suffix = SUFFIXES[format]
     if out.is_dir() or not out.suffix:
         out /= ("ensemble" if temperatures is not None else "new-head") + suffix
     elif out.suffix != suffix:
@@ -286,15 +283,19 @@ def _target(
 
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists: name another file, or replace it by --overwrite.")
+    """Refuse a file that has no place; a folder of its own may be missing."""
+    if path.parent.exists():
+        refuse_existing(path, overwrite=overwrite)
+    else:
+        refuse_existing_in(path.parent, [path.name], overwrite=overwrite)
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A file to write that takes its place at `path` when the block ends well, and goes if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-        unfinished = Path(folder) / path.name
-        yield unfinished
-        unfinished.replace(path)
+def _appearing(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """The file to write, whole or not at all; its folder is made with it where it is missing."""
+    if path.parent.exists():
+        with whole_file(path, overwrite=overwrite) as unfinished:
+            yield unfinished
+    else:
+        with whole_files(path.parent, [path.name], overwrite=overwrite) as made:
+            yield made / path.name

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from cache import Store
 from pipeline.config import FitConfig
 from pipeline.fitting import Convergence, LinearFit, fit_head_on_rows
-from pipeline.fitting.many import OnEpoch
 from pipeline.fitting.store_heads import fit_linear_heads, head_of_fit
 from pipeline.fitting.store_rows import training_rows
 from pipeline.heads import Head
-from pipeline.progress import OnProgress, Snapshot
+from pipeline.progress import OnProgress
 from pipeline.team import Team
 
 
@@ -75,7 +74,7 @@ def fit_head(
     config = config or FitConfig()
     begun = time.perf_counter()
     with training_rows(store, [config], team) as rows:
-        fit = fit_head_on_rows(rows, config, _as_snapshots(on_progress, begun))
+        fit = fit_head_on_rows(rows, config, on_progress)
     return _result(store, config, fit, begun)
 
 
@@ -100,7 +99,7 @@ def fit_heads(
     begun = time.perf_counter()
     if not configs:
         return []
-    fits = fit_linear_heads(store, configs, _as_snapshots(on_progress, begun))
+    fits = fit_linear_heads(store, configs, on_progress)
     return [
         _result(store, config, fit, begun) if fit.finite else None
         for config, fit in zip(configs, fits, strict=True)
@@ -114,10 +113,3 @@ def _result(store: Store, config: FitConfig, fit: LinearFit, begun: float) -> Fi
         head, fit.losses, int(store.class_counts.sum()),
         store["train"].n_views if config.views else 0, time.perf_counter() - begun, fit.convergence,
     )  # fmt: skip
-
-
-def _as_snapshots(on_progress: OnProgress | None, begun: float) -> OnEpoch | None:
-    """A callback that takes epochs done and to do, and passes a snapshot on."""
-    if on_progress is None:
-        return None
-    return lambda done, total: on_progress(Snapshot(done, total, done, time.perf_counter() - begun))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.errors import UnreadableImageError
 from pipeline.image_classifiers import Beliefs, Classifier, beliefs_of
 from pipeline.metrics import Floats
+from pipeline.progress import OnProgress, Steps
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ class Prediction:
 
 
 def predict(
-    classifier: Classifier, images: Iterable[str | Path], top: int = 5
+    classifier: Classifier,
+    images: Sequence[str | Path],
+    top: int = 5,
+    *,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[Prediction]:
     """Predictions of images, in their order, as they are made.
 
@@ -79,13 +84,16 @@ def predict(
         classifier: what predicts.
         images: paths of images.
         top: most candidates of an image.
+        on_progress: called with a snapshot after each image.
     """
     names = classifier.description.class_names
+    steps = Steps(len(images), on_progress)
     for path, beliefs in beliefs_of(classifier, images):
         if isinstance(beliefs, UnreadableImageError):
             yield Prediction(path, (), error=str(beliefs))
         else:
             yield _prediction(path, beliefs, names, top)
+        steps.advance()
 
 
 def _prediction(path: str, beliefs: Beliefs, names: tuple[str, ...], top: int) -> Prediction:

@@ -28,7 +28,7 @@ from pipeline.errors import OutputExistsError, TrainingError
 from pipeline.exhaustion import is_exhaustion
 from pipeline.files import refuse_existing
 from pipeline.metrics import Scores
-from pipeline.progress import OnProgress, Snapshot
+from pipeline.progress import OnProgress, Steps
 from pipeline.training.evaluation import evaluate_network
 from pipeline.training.holding import Supply, supply_images
 from pipeline.training.locking import sole_training
@@ -281,16 +281,8 @@ def _prepared(run: _Run) -> tuple[Trainer, Supply]:
 
 def _counter(run: _Run, first: int) -> Callable[[int], None]:
     """What counts the images that the network has seen, and tells."""
-    n_samples = len(run.train)
-    fresh, begun = 0, time.perf_counter()
-
-    def on_batch(rows: int) -> None:
-        nonlocal fresh
-        fresh += rows
-        done, total = first * n_samples + fresh, run.config.epochs * n_samples
-        run.report.on_progress(Snapshot(done, total, fresh, time.perf_counter() - begun))
-
-    return on_batch
+    n_samples, report = len(run.train), run.report.on_progress
+    return Steps(run.config.epochs * n_samples, report, done=first * n_samples).advance
 
 
 def _is_evaluated(config: PretrainConfig, epoch: int) -> bool:

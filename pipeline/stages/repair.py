@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from cache import (
 from cache.layout import Header
 from pipeline.datasets import ImageSource, SourceOptions, open_sources
 from pipeline.extraction import ExtractionPlan, plan_extraction, prepare_model
-from pipeline.progress import OnProgress
+from pipeline.progress import OnProgress, counting
 from pipeline.provenance import BY_HAND, noted_config
 from pipeline.team import Team
 
@@ -29,7 +29,7 @@ def repair(
     *,
     root: Path | str | None = None,
     model: str = "auto",
-    on_shard: Callable[[int, int], None] | None = None,
+    on_shard: OnProgress | None = None,
     on_progress: OnProgress | None = None,
 ) -> Reopened:
     """Mend a damaged store, in the settings that it has noted.
@@ -44,7 +44,7 @@ def repair(
         root: folder that the paths of list files are relative to.
         model: its `ExtractConfig.model`, where that is PACKAGE.MODULE:FACTORY, a function that
             runs only where it is named; every other one is noted in the store.
-        on_shard: called with the number of shards looked at, and of all.
+        on_shard: called with a snapshot, in shards, while the store is looked at.
         on_progress: called with a snapshot after every batch that is computed.
 
     Returns:
@@ -62,7 +62,7 @@ def repair(
     """
     images = open_sources(sources, SourceOptions(Path(root) if root is not None else None))
     plan = plan_repair(path, checkpoint, images, model=model, on_progress=on_progress)
-    found = reopen_store(path, on_shard=on_shard)
+    found = reopen_store(path, on_shard=on_shard and counting(on_shard))
     complete_repair(path, plan, on_progress=on_progress)
     return found
 

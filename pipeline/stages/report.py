@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cache import Store
-from pipeline.errors import EvaluationError, OutputExistsError
+from pipeline.errors import EvaluationError
+from pipeline.files import is_text, refuse_existing, whole_files, write_whole
 from pipeline.heads import Head, require_same_identity
 from pipeline.lookup import ImageLookup
 from pipeline.reporting import (
+    CellHits,
     Content,
-    Grid,
     LostClass,
     Thumbnails,
     gather,
-    grid_of_sweep,
+    hits_of_cells,
     lost_classes,
     make_thumbnails,
     render_page,
+    sweep_of,
     write_for_papers,
 )
-from pipeline.reporting.grid import with_hits
 from pipeline.reporting.page import samples_shown
+from pipeline.sweep import Sweep
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,11 @@ class Report:
     content: Content
     """The predictions of old head, new head and ensemble."""
 
-    grid: Grid | None
+    sweep: Sweep | None
     """The temperature plane."""
+
+    cell_hits: CellHits | None
+    """What every cell of the plane gets right; None where that is too much for a page."""
 
     lost: tuple[LostClass, ...]
     """The worst classes, and where their images go."""
@@ -60,7 +64,7 @@ def make_report(
     store: Store,
     head: Head,
     *,
-    sweep: Mapping[str, Any] | Path | None = None,
+    sweep: Sweep | Path | None = None,
     temperatures: tuple[float, float] | None = None,
     images: str | Path | None = None,
     split: str = "test",
@@ -75,9 +79,9 @@ def make_report(
     Args:
         store: features and old logits.
         head: the re-trained head of that store.
-        sweep: a sweep of both: its folder, or its JSON form (`Sweep.to_json()`); None leaves the
-            temperature plane out.
-        temperatures: (t_old, t_new) of the ensemble; None takes the sweep's, or (1, 1).
+        sweep: of both, or the folder that it was saved in; None leaves the plane out.
+        temperatures: (t_old, t_new) of the ensemble; None takes those that the sweep chose on
+            another split, or (1, 1).
         images: where the images of the split are: the folder that its ids are relative to, or a
             named data set; None shows no images.
         split: name of the split.
@@ -92,70 +96,61 @@ def make_report(
         DatasetError: if there is nothing at `images`.
     """
     require_same_identity(head, store)
-    grid = None if sweep is None else grid_of_sweep(sweep, store, head, test_views)
-    used, source, trusted = _temperatures(grid, temperatures, split)
+    plane = None if sweep is None else sweep_of(sweep, store, head, test_views)
+    used, source, trusted = _temperatures(plane, temperatures, split)
     content = gather(
         store, head, used, temperatures_from=source, trusts_ensemble=trusted, split=split,
         test_views=test_views,
     )  # fmt: skip
-    if grid is not None:
-        grid = with_hits(grid, store, head)
+    cell_hits = None if plane is None else hits_of_cells(plane, store, head)
     lost = lost_classes(content, n_worst)
     thumbnails = None
     if images is not None:
         thumbnails = make_thumbnails(ImageLookup(images), samples_shown(content, lost))
-    return Report(content, grid, lost, thumbnails)
+    return Report(content, plane, cell_hits, lost, thumbnails)
 
 
 def save_report(report: Report, path: str | Path, overwrite: bool = False) -> Path:
     """Write the report as one HTML file.
 
     Raises:
-        OutputExistsError: if the file exists and is not to be replaced.
+        OutputError: as `whole_file`.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise OutputExistsError(f"{target} is a folder: name the file, as {target}/report.html.")
-    if target.exists() and not overwrite:
-        raise OutputExistsError(f"{target} exists already: give another name or --overwrite.")
-    page = render_page(report.content, report.grid, report.lost, report.thumbnails)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        return unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    refuse_existing(path, overwrite=overwrite, replaceable=is_text)
+    page = render_page(
+        report.content, report.lost, sweep=report.sweep, cell_hits=report.cell_hits,
+        thumbnails=report.thumbnails,
+    )  # fmt: skip
+    write_whole(path, page.encode(), overwrite=overwrite, replaceable=is_text)
+    return Path(path)
 
 
 def save_for_papers(report: Report, folder: str | Path, overwrite: bool = False) -> list[Path]:
     """Write the report's tables (CSV, Markdown) and figures (PNG, SVG) into a folder.
 
     Raises:
-        OutputExistsError: if the folder holds something and that is not to be replaced.
+        OutputError: as `whole_files`; if the folder holds anything, it must be overwritten.
     """
-    target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise OutputExistsError(f"{target} is a file: give a folder.")
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
-        raise OutputExistsError(f"{target} is not empty: give another folder or --overwrite.")
-    target.mkdir(parents=True, exist_ok=True)
-    return write_for_papers(report.content, report.grid, target)
+    with whole_files(folder, overwrite=overwrite) as made:
+        written = write_for_papers(report.content, report.sweep, made)
+    return [Path(folder) / file.name for file in written]
 
 
 def _temperatures(
-    grid: Grid | None, given: tuple[float, float] | None, split: str
+    sweep: Sweep | None, given: tuple[float, float] | None, split: str
 ) -> tuple[tuple[float, float], str, bool]:
     """Temperatures of the ensemble, who set them, and whether they were chosen at all."""
     if given is not None:
         words = f"given as t_old = {given[0]:g}, t_new = {given[1]:g}"
         return given, words, True
-    if grid is None or grid.chosen_on is None:
+    if sweep is None or sweep.chosen_on is None:
         return (1.0, 1.0), "(1, 1), as nothing has chosen them", False
-    if grid.chosen_on == split and grid.cross_fitted is not None:
+    if sweep.chosen_on == split and sweep.cross_fit is not None:
         return (1.0, 1.0), "(1, 1); what cross-fitting chose stands beside the plane", False
-    if grid.chosen_on == split:
+    if sweep.chosen_on == split:
         raise EvaluationError(
             f"The temperatures were chosen on {split!r}, the split to report: that would flatter "
             "the result. Report another split, or give --t-old and --t-new."
         )
-    return grid.chosen, f"chosen on the {grid.chosen_on} split by the harmonic mean", True
+    by = "likelihood" if sweep.chosen_by == "nll" else "harmonic mean"
+    return sweep.chosen, f"chosen on the {sweep.chosen_on} split by the {by}", True

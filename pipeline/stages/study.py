@@ -18,7 +18,7 @@ from pipeline.errors import FitError
 from pipeline.fitting import LinearFit
 from pipeline.fitting.store_heads import fit_linear_heads, head_of_fit
 from pipeline.old_head import has_old_head
-from pipeline.progress import OnProgress, Snapshot
+from pipeline.progress import OnProgress
 from pipeline.studying import Measurement, Study, Variant, judged, study_members
 from pipeline.studying.grid import varied_fields, varied_settings
 from pipeline.studying.measuring import score_heads
@@ -69,7 +69,7 @@ def study(
     rows = scored_split(store, split)
     for name in splits:
         averaged_views(store, name, test_views)
-    variants = _fitted(store, members, varied_fields(given), on_progress, begun)
+    variants = _fitted(store, members, varied_fields(given), on_progress)
     seconds = time.perf_counter() - begun
     measured = _measured(store, split, variants, test_views)
     found = Study(
@@ -94,15 +94,9 @@ def _fitted(
     members: Sequence[Sequence[FitConfig]],
     fields: Sequence[str],
     on_progress: OnProgress | None,
-    begun: float,
 ) -> list[Variant]:
-    """Each configuration with its heads, which are not measured yet; its progress is told."""
-
-    def report(done: int, total: int) -> None:
-        if on_progress is not None:
-            on_progress(Snapshot(done, total, done, time.perf_counter() - begun))
-
-    fits = fit_linear_heads(store, [config for of in members for config in of], report)
+    """Each configuration with its heads, which are not measured yet."""
+    fits = fit_linear_heads(store, [config for of in members for config in of], on_progress)
     if not any(fit.finite for fit in fits):
         _raise_diverged(members)
     remaining = iter(fits)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutputExistsError
+from pipeline.files import refuse_existing_in, whole_files
 from pipeline.heads import save_head
-from pipeline.studying.results import METRICS, Study, Variant
+from pipeline.studying.results import MEASURED, Study, Variant
+from pipeline.writing import csv_text
 
 FILES = ("study.csv", "seeds.csv", "study.json", "study.png")
 """A row for each configuration, a row for each head, everything, and the picture."""
@@ -31,19 +29,9 @@ def refuse_existing_study(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds a study already; a command asks before its work, not after it.
 
     Raises:
-        OutputExistsError: if it does and `overwrite` is false, it is a file, or there is no folder
-            for it.
+        OutputError: as `refuse_existing_in`.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file: give a folder for the study's results.")
-    if not folder.parent.is_dir():
-        raise OutputExistsError(f"There is no folder {folder.parent} for {folder.name}: make it.")
-    present = [name for name in FILES if (folder / name).exists()]
-    present += [path.name for path in _old_heads(folder)]
-    if present and not overwrite:
-        raise OutputExistsError(
-            f"{folder} holds {', '.join(present[:4])} already: give another folder or --overwrite."
-        )
+    refuse_existing_in(folder, _names(folder), overwrite=overwrite)
 
 
 def save_study(study: Study, folder: Path, overwrite: bool = False) -> list[Path]:
@@ -63,26 +51,19 @@ def save_study(study: Study, folder: Path, overwrite: bool = False) -> list[Path
         The heads' paths, in the order of the seeds.
 
     Raises:
-        OutputExistsError: if the folder holds a study and `overwrite` is false.
+        OutputError: as `whole_files`; what was there is untouched.
     """
     # matplotlib loads for half a second, and a study need not be saved
     from pipeline.figures.studies import study_dots
 
-    refuse_existing_study(folder, overwrite=overwrite)
-    folder.mkdir(exist_ok=True)
-    # Everything is made first and moved last: a failure leaves what was there untouched.
-    with tempfile.TemporaryDirectory(prefix=".study-", dir=folder) as temporary:
-        made = Path(temporary)
+    # Heads of other seeds, too, would pass for this study's.
+    with whole_files(folder, _names(folder), overwrite=overwrite) as made:
         texts = (_csv(_configuration_rows(study)), _csv(_seed_rows(study)), _json(study))
         for name, text in zip(FILES, texts, strict=False):
             (made / name).write_text(text, encoding="utf-8", newline="")
         study_dots(study, made / FILES[-1])
         heads = _save_heads(study, made)
-        for path in _old_heads(folder):  # heads of other seeds would pass for this study's
-            path.unlink()
-        for name in FILES:
-            (made / name).replace(folder / name)
-        return [path.replace(folder / path.name) for path in heads]
+    return [folder / path.name for path in heads]
 
 
 def _save_heads(study: Study, folder: Path) -> list[Path]:
@@ -97,9 +78,10 @@ def _save_heads(study: Study, folder: Path) -> list[Path]:
     return paths
 
 
-def _old_heads(folder: Path) -> list[Path]:
-    """Heads that an earlier study left in the folder."""
-    return sorted(p for p in folder.glob("seed*.safetensors") if p.stem[len("seed") :].isdigit())
+def _names(folder: Path) -> list[str]:
+    """The files of a study, with the heads that an earlier one left in the folder."""
+    heads = (p for p in folder.glob("seed*.safetensors") if p.stem[len("seed") :].isdigit())
+    return [*FILES, *sorted(path.name for path in heads)]
 
 
 def _configuration_rows(study: Study) -> Iterable[Mapping[str, Any]]:
@@ -116,7 +98,7 @@ def _configuration_rows(study: Study) -> Iterable[Mapping[str, Any]]:
     for variant, split, state, measured in rows:
         row = _settings(study, variant)
         row |= {"seeds": len(variant.seeds), "split": split, "state": state}
-        for metric in METRICS:
+        for metric in MEASURED:
             spread = {} if measured is None else measured.spread(metric).to_json()
             row |= {f"{metric}_{k}": spread.get(k) for k in ("mean", "deviation", "low", "high")}
         yield row
@@ -132,7 +114,7 @@ def _seed_rows(study: Study) -> Iterable[Mapping[str, Any]]:
             if measured is None:
                 continue
             for seed, scores in zip(variant.seeds, measured.scores, strict=True):
-                metrics = {metric: getattr(scores, metric) for metric in METRICS}
+                metrics = {metric: getattr(scores, metric) for metric in MEASURED}
                 yield {**_settings(study, variant), "seed": seed, "split": split, **metrics}
 
 
@@ -143,13 +125,8 @@ def _settings(study: Study, variant: Variant) -> dict[str, Any]:
 
 def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV; what is not there is an empty field."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for k, row in enumerate(rows):
-        if k == 0:
-            writer.writerow(row)
-        writer.writerow(f"{v:.10g}" if isinstance(v, float) else v for v in row.values())
-    return text.getvalue()
+    listed = list(rows)
+    return csv_text([*(list(row) for row in listed[:1]), *(row.values() for row in listed)])
 
 
 def _json(study: Study) -> str:

@@ -27,8 +27,8 @@ ELSEWHERE = {
 }
 """Fields that no sweep varies, and why."""
 
-Grid = Mapping[str, Sequence[Any]]
-"""Values by field of `FitConfig`."""
+Choices = Mapping[str, Sequence[Any]]
+"""Values to try, by field of `FitConfig`."""
 
 
 def parse_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:
@@ -39,55 +39,55 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:
     Raises:
         ConfigError: if a text is no list of values, or a field comes twice.
     """
-    grid: dict[str, list[Any]] = {}
+    choices: dict[str, list[Any]] = {}
     for text in texts:
         values: list[Any] | None = None
         for piece in text.split(","):
             name, equals, value = piece.rpartition("=")
             if equals:
                 field = name.strip().replace("-", "_")
-                if field in grid:
+                if field in choices:
                     raise ConfigError(f"--sweep {field} is given twice: list all values at once.")
-                values = grid[field] = []
+                values = choices[field] = []
             if values is None or not value.strip():
                 raise ConfigError(
                     f"--sweep {text!r} is no list of values: give FIELD=VALUE,VALUE, as "
                     "lr=0.05,0.1,0.2."
                 )
             values.append(_value(value.strip()))
-    return grid
+    return choices
 
 
-def grid_configs(config: FitConfig, grid: Grid) -> list[FitConfig]:
-    """Every combination of the values in a grid, the last field fastest.
+def grid_configs(config: FitConfig, choices: Choices) -> list[FitConfig]:
+    """Every combination of the values to try, the last field fastest.
 
     Of combinations that differ only in settings which decide nothing about their heads, as momentum
     with adamw, there is the first.
 
     Args:
         config: settings of all other fields.
-        grid: values by field; may be empty, which leaves one combination.
+        choices: values by field; may be empty, which leaves one combination.
 
     Raises:
         ConfigError: if a field is unknown or not to be varied, or a value cannot be used or comes
             twice.
     """
     known = [field.name for field in dataclasses.fields(FitConfig) if field.name not in ELSEWHERE]
-    for name, values in grid.items():
+    for name, values in choices.items():
         if name in ELSEWHERE:
             raise ConfigError(f"A study does not sweep {name}: {ELSEWHERE[name]}.")
         if name not in known:
             raise ConfigError(f"There is no setting {name!r} to sweep; those are: {_list(known)}.")
         if not values:
             raise ConfigError(f"The sweep of {name} has no values.")
-    _require_few(math.prod(len(values) for values in grid.values()))
+    _require_few(math.prod(len(values) for values in choices.values()))
     base = {k: v for k, v in dataclasses.asdict(config).items() if v is not None}
     configs = [
-        build_config(FitConfig, base, **dict(zip(grid, values, strict=True)))
-        for values in product(*grid.values())
+        build_config(FitConfig, base, **dict(zip(choices, values, strict=True)))
+        for values in product(*choices.values())
     ]
-    for name in grid:
-        _require_distinct(name, [getattr(one, name) for one in configs], len(grid[name]))
+    for name in choices:
+        _require_distinct(name, [getattr(one, name) for one in configs], len(choices[name]))
     first: dict[FitConfig, FitConfig] = {}
     for one in configs:
         first.setdefault(decisive(one), one)

@@ -12,11 +12,11 @@ from typing import Any
 
 from pipeline.config import FitConfig
 from pipeline.heads import Head
-from pipeline.metrics import Scores
+from pipeline.metrics import METRICS, Scores
 from pipeline.studying.statistics import Spread, paired_difference, spread_of
 
-METRICS = ("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall", "substituted_zeros")
-"""What is measured of every head: fields of `Scores`; all but the last in percent."""
+MEASURED = tuple(METRICS)
+"""What is measured of every head: fields of `Scores`."""
 
 CHOOSES = "val"
 """The split that may choose."""
@@ -30,13 +30,13 @@ class Measurement:
     """(S,) in the order of the seeds."""
 
     def spread(self, metric: str) -> Spread:
-        """One of `METRICS` over the seeds."""
-        highest = 100.0 if metric != METRICS[-1] else float(len(self.scores[0].class_names))
+        """One of `MEASURED` over the seeds."""
+        highest = 100.0 if METRICS[metric].unit else float(len(self.scores[0].class_names))
         return spread_of([float(getattr(one, metric)) for one in self.scores], highest)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {metric: self.spread(metric).to_json() for metric in METRICS}
+        return {metric: self.spread(metric).to_json() for metric in MEASURED}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Variant:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; the metrics are null where a fit diverged."""
-        nothing = dict.fromkeys(METRICS)
+        nothing = dict.fromkeys(MEASURED)
         return {
             "settings": dict(self.settings),
             "seeds": list(self.seeds),

@@ -7,19 +7,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.metrics import Scores
-from pipeline.studying.results import METRICS, Measurement, Study, Variant
+from pipeline.metrics import METRICS, Metric, Scores
+from pipeline.studying.results import MEASURED, Measurement, Study, Variant
 from pipeline.studying.statistics import Spread
-
-HEADINGS = ("Accuracy", "Geometric\nmean", "Harmonic\nmean", "Lowest\nrecall", "At\nzero")
-
-MEANS = ("geometric_mean", "harmonic_mean")
-"""Metrics in which a recall of zero counts as 0.1 %."""
+from pipeline.writing import measured_on, star_note, terminal_table
 
 
 def study_table(study: Study) -> StudyTable:
@@ -37,7 +32,7 @@ def table_on_test(study: Study) -> StudyTable | None:
         return None
     no_part = ", which had no part in the choice" if study.chosen is not None else ""
     first = study.test.scores[0]
-    where = _measured("test", first.n_samples, first.n_failed, first.test_views)
+    where = measured_on("test", first.n_samples, first.n_failed, first.test_views)
     row = Row((study.chosen or 0) + 1, study.kept, _spreads(study.test), "")
     return StudyTable(_old(study, "test"), (row,), (f"{where}{no_part}.",))
 
@@ -107,13 +102,10 @@ class StudyTable:
 
     def _table(self, names: Sequence[Text]) -> Table:
         """All rows, by these names."""
-        table = Table(
-            box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left",
-            caption_style="dim",
-        )  # fmt: skip
+        table = terminal_table()
         table.add_column("", no_wrap=True)
-        for heading in HEADINGS:
-            table.add_column(heading, justify="right", no_wrap=True)
+        for metric in METRICS.values():
+            table.add_column(metric.heading.replace(" ", "\n"), justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
         if self.old is not None:
             table.add_row("old", *self.old, "")
@@ -135,31 +127,26 @@ def _old(study: Study, split: str) -> list[str] | None:
 
 def _plain(scores: Scores) -> list[str]:
     """The metrics of one head."""
-    return [
-        f"{getattr(scores, metric):.{0 if metric == METRICS[-1] else 1}f}"
-        f"{'*' if metric in MEANS and scores.substituted_zeros else ''}"
-        for metric in METRICS
-    ]
+    zeros = scores.substituted_zeros > 0
+    return [metric.text(getattr(scores, name), zeros=zeros) for name, metric in METRICS.items()]
 
 
 def _cells(variant: Variant) -> Sequence[str]:
     """The metrics of one configuration, or that it has none."""
     if variant.measured is None:
-        return ["diverged", *["-"] * (len(METRICS) - 1)]
+        return ["diverged", *["-"] * (len(MEASURED) - 1)]
     return _spreads(variant.measured)
 
 
 def _spreads(measured: Measurement) -> list[str]:
     """Mean and deviation, and below it the interval of the mean."""
     zeros = any(scores.substituted_zeros for scores in measured.scores)
-    return [
-        _spread(measured.spread(metric), "*" if zeros and metric in MEANS else "")
-        for metric in METRICS
-    ]
+    return [_spread(measured.spread(name), metric, zeros=zeros) for name, metric in METRICS.items()]
 
 
-def _spread(spread: Spread, star: str) -> str:
-    """As `37.1 ± 0.4` above `(36.8, 37.4)`."""
+def _spread(spread: Spread, metric: Metric, *, zeros: bool) -> str:
+    """As `37.1 ± 0.4` above `(36.8, 37.4)`; of a mean, a number of classes has a decimal too."""
+    star = "*" if zeros and metric.starred else ""
     if spread.deviation is None:
         return f"{spread.mean:.1f}{star}"
     text = f"{spread.mean:.1f}{star} ± {spread.deviation:.1f}"
@@ -178,13 +165,12 @@ def _remark(study: Study, index: int) -> str:
 
 def _notes(study: Study) -> list[str]:
     """Where the numbers come from, what the intervals cover, and what was chosen."""
-    where = _measured(study.split, study.n_samples, study.n_failed, study.test_views)
+    where = measured_on(study.split, study.n_samples, study.n_failed, study.test_views)
     notes = [f"{where}."]
     notes += _about_seeds(study)
     measured = [v.measured for v in study.variants if v.measured is not None]
-    if any(scores.substituted_zeros for one in measured for scores in one.scores):
-        notes.append("* Classes of zero recall count as 0.1 % in this mean.")
-    return notes + _choice(study)
+    zeros = any(scores.substituted_zeros for one in measured for scores in one.scores)
+    return notes + star_note(zeros) + _choice(study)
 
 
 def _about_seeds(study: Study) -> list[str]:
@@ -196,7 +182,7 @@ def _about_seeds(study: Study) -> list[str]:
     if study.n_seeds == 1:
         return ["One seed: no spread. --seeds 10 gives one."]
     seeded = [v.measured for v in study.variants if v.seeded and v.measured is not None]
-    deviations = {one.spread(metric).deviation for one in seeded for metric in METRICS}
+    deviations = {one.spread(metric).deviation for one in seeded for metric in MEASURED}
     if deviations == {0.0}:  # as with l-bfgs, whose optimum may be one wherever a seed begins
         notes = [f"All {study.n_seeds} seeds come to the same figures: there is no spread."]
     else:
@@ -210,13 +196,6 @@ def _about_seeds(study: Study) -> list[str]:
     if once:
         notes.append("No seed decides the heads without ±: each was fitted once.")
     return notes
-
-
-def _measured(split: str, n_samples: int, n_failed: int, test_views: int) -> str:
-    """The split, its size, and what was classified of each image."""
-    views = f", mean feature of {1 + test_views} views each" if test_views else ""
-    left_out = f"; {n_failed:,} more could not be read" if n_failed else ""
-    return f"In %, on the {split} split ({n_samples:,} images{views}{left_out})"
 
 
 def _choice(study: Study) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cache import (
     create_store,
     samples_digest,
 )
+from cache.backends.hdf5_frame import read_frame
 
 N_TRAIN, N_TEST, C, D, V = 23, 9, 3, 4, 2
 SHARD_ROWS = 8  # 3 shards of train (8, 8, 7) and 2 of test (8, 1)
@@ -120,3 +122,19 @@ def tree(path: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
     }
+
+
+def as_first_frame(path: Path) -> Path:
+    """Make of an HDF5 store what was written before files had a frame: the same HDF5 part."""
+    frame = read_frame(path)
+    assert frame is not None
+    path.write_bytes(bytes(512) + path.read_bytes()[frame.start : frame.stop])
+    return sign_first_frame(path)
+
+
+def sign_first_frame(path: Path) -> Path:
+    """Write the head of frame 1 that fits the rest of the file, as its maker does."""
+    rest = path.read_bytes()[512:]
+    head = f"nolb store, HDF5 from byte 512 on\nsha256 {hashlib.sha256(rest).hexdigest()}\n"
+    path.write_bytes(head.encode().ljust(512, b"\0") + rest)
+    return path

@@ -13,8 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache import CorruptStoreError, NolbError, open_store, verify_store
-from tests.cache.store_making import make_spec, make_store, whole_arrays
+from cache import CorruptStoreError, NolbError, open_store, reopen_store, verify_store
+from tests.cache.store_making import (
+    as_first_frame,
+    make_spec,
+    make_store,
+    sign_first_frame,
+    whole_arrays,
+)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +183,22 @@ def test_swapped_shards_are_noticed_though_their_checksums_are_right(zarr_store,
             store["train"].features()
 
 
+@pytest.mark.parametrize("name", ["records", "ids", "failed", "catalogue"])
+@pytest.mark.parametrize(
+    "other", ["classifier/weight/c.0.0", "test/features/c.0.0", "test/ids/c.0"]
+)
+def test_a_chunk_of_texts_that_is_another_array_s_is_told(zarr_store, name, other):
+    """zarr would make room for as many texts as the first number of the weights says."""
+    array = zarr_store / (name if name == "catalogue" else f"train/{name}")
+    shutil.copy(zarr_store / other, array / "c.0")
+    [problem] = verify_store(zarr_store)
+    assert f"{name}/c.0 is " in str(problem)
+    if name == "records":
+        with pytest.raises(CorruptStoreError):
+            open_store(zarr_store)
+    assert reopen_store(zarr_store).lost == ()
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.999])
 def test_truncated_files_are_noticed(zarr_store, hdf5_store, original, kept):
     chunk = zarr_store / "test" / "logits" / "c.1.0"
@@ -198,7 +220,14 @@ def test_lost_arrays_are_noticed(zarr_store, hdf5_store, lost):
 
 
 def test_edited_values_are_noticed(hdf5_store):
-    original = hdf5_store.read_bytes()
+    with h5py.File(hdf5_store, "r+") as file:
+        file["train/labels"][0] = 2
+    [problem] = verify_store(hdf5_store)
+    assert "its names, texts or tables are not as written" in str(problem)
+
+
+def test_edited_values_are_noticed_though_the_file_was_signed_anew(hdf5_store):
+    original = as_first_frame(hdf5_store).read_bytes()
     edits = {
         "train/labels": (0, 2, "labels"),
         "train/ids": (0, "katze/other.png", "ids"),
@@ -208,6 +237,7 @@ def test_edited_values_are_noticed(hdf5_store):
     for name, (index, value, word) in edits.items():
         with h5py.File(hdf5_store, "r+") as file:
             file[name][index] = value
+        sign_first_frame(hdf5_store)
         [problem] = verify_store(hdf5_store)
         assert word in str(problem)
         assert problem.shard is None
@@ -215,9 +245,11 @@ def test_edited_values_are_noticed(hdf5_store):
     for attribute, value in (("class_counts", "[8,8,8]"), ("dtype", "float16"), ("version", "1")):
         with h5py.File(hdf5_store, "r+") as file:
             file.attrs[attribute] = value
+        sign_first_frame(hdf5_store)
         with pytest.raises(NolbError):
             open_store(hdf5_store)
         hdf5_store.write_bytes(original)
     with h5py.File(hdf5_store, "r+") as file:
         file["classifier"].attrs["scale"] = 3.0
+    sign_first_frame(hdf5_store)
     assert len(verify_store(hdf5_store)) == 1

@@ -322,6 +322,10 @@ def test_a_finished_store_describes_itself(path):
     json = info.to_json()
     assert json["identity"]["device"] == "cpu"
     assert json["splits"]["train"]["n_failed"] == 2
+    assert json["unreadable"]["test"] == {}
+    with open_store(path) as store:
+        ids, failed = store["train"].ids, store["train"].failed
+    assert json["unreadable"]["train"] == {ids[row]: why for row, why in failed.items()}
     card = info.card()
     assert card.startswith(f"# {path.name}\n")
     assert "| train | 23 | 2 | 2 | 3 of 3 |" in card

@@ -20,7 +20,13 @@ from cache import CorruptStoreError, NolbError, StoreError, open_store, resume_s
 from cache.catalogue import Catalogue
 from cache.shards import ShardRecord
 from cache.strict_json import MOST_BYTES, canonical, parse
-from tests.cache.store_making import make_spec, make_store, whole_arrays
+from tests.cache.store_making import (
+    as_first_frame,
+    make_spec,
+    make_store,
+    sign_first_frame,
+    whole_arrays,
+)
 
 JSON = st.recursive(
     st.none()
@@ -170,10 +176,11 @@ def test_any_draft(tmp_path_factory, value, name):
 
 
 def hdf5_with(stores, tmp_path, change) -> Path:
-    path = Path(shutil.copy(stores[".h5"], tmp_path / "x.h5"))
+    # A stranger knows how the sha256 is made.
+    path = as_first_frame(Path(shutil.copy(stores[".h5"], tmp_path / "x.h5")))
     with h5py.File(path, "r+") as file:
         change(file, file["train/features"][...])
-    return path
+    return sign_first_frame(path)
 
 
 @pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual"])

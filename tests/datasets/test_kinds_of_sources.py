@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.datasets import (
     AnnotationSource,
+    ArraySource,
     HubSource,
     ImageSource,
     SourceOptions,
@@ -322,3 +323,19 @@ def test_a_path_may_hold_commas(tmp_path: Path) -> None:
     (folder / "ant").mkdir(parents=True)
     (folder / "ant" / "1.png").write_bytes(png((1, 1, 1)))
     assert open_source(folder).class_names == ("ant",)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "remedy"),
+    [
+        ((2, 4, 5, 3), np.float32, r"float32 \(2, 4, 5, 3\): \(images \* 255\).round\(\)"),
+        ((2, 3, 4, 5), np.uint8, r"\(2, 3, 4, 5\): \.transpose\(0, 2, 3, 1\) puts their channels"),
+        ((2, 3, 4, 5), np.float64, r"transpose\(0, 2, 3, 1\) .* and \(images \* 255\)"),
+        ((2, 4, 5), np.int64, r"got int64 \(2, 4, 5\)\.$"),
+    ],
+)
+def test_arrays_that_are_nearly_images_are_told_how(
+    shape: tuple[int, ...], dtype: type[np.generic], remedy: str
+) -> None:
+    with pytest.raises(DatasetError, match=remedy):
+        ArraySource(np.zeros(shape, dtype), [0, 1], ("a", "b"))

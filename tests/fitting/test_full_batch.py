@@ -127,7 +127,7 @@ def test_an_end_before_convergence_is_told() -> None:
     seen: list[tuple[int, int]] = []
     fit = fit_head_on_rows(
         long_tailed_rows(), replace(CONFIG, epochs=1, weight_decay=1e-4),
-        lambda *of: seen.append(of),
+        lambda s: seen.append((s.done, s.total)),
     )  # fmt: skip
     assert fit.convergence is not None
     assert not fit.convergence.converged

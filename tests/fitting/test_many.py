@@ -13,6 +13,7 @@ from pipeline.config import FitConfig, build_config
 from pipeline.errors import FitError
 from pipeline.fitting import fit_heads_on_rows, many
 from pipeline.losses import GRADIENTS
+from pipeline.progress import Snapshot
 from tests.fitting.made_rows import assert_close, fitted, long_tailed_rows, same
 
 ROUNDING = {torch.float32: 2e-5, torch.float64: 1e-12}
@@ -70,11 +71,11 @@ def test_what_cannot_share_a_pass_gets_one_of_its_own(monkeypatch: pytest.Monkey
     monkeypatch.setattr(many, "fit_mini_batches", counted)
     configs = [replace(BASE, seed=seed, lr=lr) for seed in range(5) for lr in (0.1, 0.2)]
     other = [replace(BASE, batch_size=8), replace(BASE, head="nearest-mean"), configs[3]]
-    seen: list[tuple[int, int]] = []
-    fits = fit_heads_on_rows(long_tailed_rows(), configs + other, lambda *of: seen.append(of))
+    seen: list[Snapshot] = []
+    fits = fit_heads_on_rows(long_tailed_rows(), configs + other, seen.append)
     assert sorted(passes) == [(1, 1), (5, 2)]
     assert same(fits[3], fits[-1])
-    assert seen[-1][0] <= seen[-1][1]
+    assert [one.done for one in seen] == list(range(1, seen[0].total + 1))
     monkeypatch.setattr(many, "MOST_HEADS", 4)
     again = fit_heads_on_rows(long_tailed_rows(), configs)
     assert max(g * h for g, h in passes[2:]) <= 4

@@ -187,7 +187,7 @@ def test_samples_per_class_reaches_the_class_aware_sampler() -> None:
 
 def test_epochs_are_reported() -> None:
     seen: list[tuple[int, int]] = []
-    fit_head_on_rows(long_tailed_rows(), CONFIG, lambda *of: seen.append(of))
+    fit_head_on_rows(long_tailed_rows(), CONFIG, lambda s: seen.append((s.done, s.total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

@@ -94,7 +94,7 @@ def test_what_rounding_made_of_a_constant_is_constant(dtype: torch.dtype) -> Non
             0.1 * (1 + limits.eps * sign / 2),  # neighbouring numbers
             0.1 * (1 + 8 * limits.eps * sign),
             sign * limits.tiny / 16,  # 1 over it would be infinite
-            sign * max(16 * limits.tiny, 1e-150),  # a square below float64 is 0
+            sign * 16 * limits.tiny,  # in float64 its square is 0
             torch.zeros(53, 1, dtype=dtype),
         ],
         dim=1,
@@ -123,19 +123,58 @@ def test_processes_that_share_the_rows_find_the_same() -> None:
 
 
 @pytest.mark.parametrize("settings", SOLVERS)
-def test_features_too_small_to_be_inverted_have_no_weight(settings: dict[str, object]) -> None:
-    rows = long_tailed_rows()
-    rows = replace(rows, features=rows.features * 1e-41)
-    fit = fit_head_on_rows(rows, build_config(FitConfig, settings, standardize=True))
-    assert (fit.weight == 0).all()
-    assert fit.finite
+@pytest.mark.parametrize(
+    ("dtype", "factor", "added"),
+    [
+        (torch.float32, 1e-41, 0.0),  # too small to be inverted
+        (torch.float64, 0.0, 0.1),
+        (torch.float64, 1.0, 1e17),  # neighbouring numbers are 16 apart
+    ],
+)
+def test_features_that_are_all_constant_are_told(
+    settings: dict[str, object], dtype: torch.dtype, factor: float, added: float
+) -> None:
+    rows = long_tailed_rows(dtype=dtype)
+    rows = replace(rows, features=rows.features * factor + added)
+    with pytest.raises(FitError, match="Every one of the 5 features is constant over the 53"):
+        fit_head_on_rows(rows, build_config(FitConfig, settings, standardize=True))
 
 
-def test_features_too_large_for_their_squares_are_told() -> None:
+@pytest.mark.parametrize("power", [-1000, -600, -50, 500, 1000])
+@pytest.mark.parametrize("block", [4 * 9, 2**20])
+def test_the_scale_of_a_feature_does_not_matter_up_to_the_ends_of_float64(
+    power: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their squares are beyond float64; a power of two, so that nothing is rounded."""
+    monkeypatch.setattr("pipeline.fitting.rows.BLOCK_VALUES", block)
+    rows = long_tailed_rows(width=4, dtype=torch.float64)
+    scale = 2.0 ** torch.tensor([0.0, power, 0.0, power], dtype=torch.float64)
+    one = standardisation(rows)
+    other = standardisation(replace(rows, features=rows.features * scale))
+    torch.testing.assert_close(other.mean, one.mean * scale, rtol=0, atol=0)
+    torch.testing.assert_close(other.factor * scale, one.factor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170, 1e290])
+def test_processes_that_share_rows_of_any_scale_find_the_same(scale: float) -> None:
+    rows = long_tailed_rows(width=4, dtype=torch.float64)
+    rows = replace(rows, features=(3 + rows.features.sort(dim=1).values) * scale)
+    whole = standardisation(rows)
+
+    def work(shared: Rows) -> list[LinearFit]:
+        found = standardisation(shared)
+        return [LinearFit(found.mean, found.factor)]
+
+    for ((of,),) in zip(together(rows, [0, 10, 51, 53, 53], work), strict=True):
+        torch.testing.assert_close(of.weight, whole.mean, rtol=1e-14, atol=0)
+        torch.testing.assert_close(of.bias, whole.factor, rtol=1e-10, atol=0)
+
+
+def test_features_too_far_apart_for_their_type_are_told() -> None:
     rows = long_tailed_rows(dtype=torch.float64)
-    rows = replace(rows, features=rows.features * torch.tensor([1, 1, 1e300, 1, 1]))
+    features = rows.features.sign() * torch.tensor([1, 1, 1.7e308, 1, 1])
     with pytest.raises(FitError, match="Feature 2 is too large to be standardised: divide it"):
-        fitted(rows, FitConfig(standardize=True))
+        fitted(replace(rows, features=features), FitConfig(standardize=True))
 
 
 @pytest.mark.parametrize("other", [{"normalize": True}, {"head": "cosine"}])

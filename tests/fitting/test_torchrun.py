@@ -57,7 +57,7 @@ def test_two_processes_fit_the_head_of_one(
         ["-m", "pipeline", "fit-head", str(stored), "--out", str(out), *SETTINGS, *memory]
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("fitted  gml, 4 epochs over 52 rows and 2 views of each") == 1
+    assert run.stdout.count("fitted         gml, 4 epochs over 52 rows and 2 views of each") == 1
     config = FitConfig(epochs=4, batch_size=16, feature_dropout=0.1)
     with open_store(stored) as store:
         alone = fit_head(store, config).head

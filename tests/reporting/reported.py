@@ -8,6 +8,8 @@ import numpy as np
 
 from cache import Store
 from pipeline.heads import Head
+from pipeline.reporting import render_page
+from pipeline.stages.report import Report
 from tests.measured_stores import planted_head, planted_store
 
 NASTY = "<script>document.title='owned'</script>"
@@ -38,6 +40,14 @@ def reported_store(folder: Path, *, val: bool = False, failed: bool = False) -> 
     planted = {"train": train, "test": (TEST, LABELS)} | ({"val": (TEST, LABELS)} if val else {})
     failures = {"test": {15: "truncated"}} if failed else None
     return planted_store(folder, planted, class_names=NAMES, failures=failures)
+
+
+def page_of(report: Report) -> str:
+    """The text of a report's page."""
+    return render_page(
+        report.content, report.lost, sweep=report.sweep, cell_hits=report.cell_hits,
+        thumbnails=report.thumbnails,
+    )  # fmt: skip
 
 
 def reported_head(store: Store) -> Head:

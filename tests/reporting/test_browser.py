@@ -13,11 +13,10 @@ import pytest
 
 from pipeline.config import SweepConfig
 from pipeline.metrics import wilson_interval
-from pipeline.reporting.page import render_page
 from pipeline.stages.report import make_report
 from pipeline.stages.sweep_temps import sweep_temps
 from tests.measured_stores import planted_head, planted_store
-from tests.reporting.reported import NASTY, reported_head, reported_store
+from tests.reporting.reported import NASTY, page_of, reported_head, reported_store
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 waiting = pytest.importorskip("selenium.webdriver.support.wait")
@@ -97,7 +96,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = reported_store(folder)
     head = reported_head(store)
     sweep = sweep_temps(store, head, SweepConfig(t_old=(1, 2), t_new=(1, 2, 4)))
-    return written(folder, make_report(store, head, sweep=sweep.to_json()))
+    return written(folder, make_report(store, head, sweep=sweep))
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +114,12 @@ def large_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noisy = np.eye(300) + generator.normal(0, 0.05, (300, 300))
     head = planted_head(store, noisy)
     sweep = sweep_temps(store, head, SweepConfig(t_old=(1, 2), t_new=(1, 2)))
-    return written(folder, make_report(store, head, sweep=sweep.to_json()))
+    return written(folder, make_report(store, head, sweep=sweep))
 
 
 def written(folder: Path, report: Any) -> Path:
     path = folder / "report.html"
-    text = render_page(report.content, report.grid, report.lost, report.thumbnails)
+    text = page_of(report)
     path.write_text(text, encoding="utf-8")
     return path
 

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from pipeline.config import SweepConfig
-from pipeline.reporting.page import group_sentences, headline, render_page
+from pipeline.reporting.page import group_sentences, headline
 from pipeline.stages.report import Report, make_report
 from pipeline.stages.sweep_temps import sweep_temps
-from tests.reporting.reported import LABELS, NASTY, NEW_HITS, reported_head, reported_store
+from tests.reporting.reported import LABELS, NASTY, NEW_HITS, page_of, reported_head, reported_store
 
 
 class Page(HTMLParser):
@@ -54,12 +54,12 @@ def report(tmp_path: Path) -> Report:
     store = reported_store(tmp_path)
     head = reported_head(store)
     sweep = sweep_temps(store, head, SweepConfig(t_old=(1, 2), t_new=(1, 2, 3)))
-    return make_report(store, head, sweep=sweep.to_json(), images=tmp_path / "images")
+    return make_report(store, head, sweep=sweep, images=tmp_path / "images")
 
 
 @pytest.fixture
 def text(report: Report) -> str:
-    return render_page(report.content, report.grid, report.lost, report.thumbnails)
+    return page_of(report)
 
 
 def test_nothing_is_loaded_from_anywhere(text: str) -> None:
@@ -120,7 +120,7 @@ def test_images_stand_in_the_page_and_a_missing_one_is_named(report: Report, tex
 
 
 def test_equal_reports_are_equal_files(report: Report, text: str) -> None:
-    again = render_page(report.content, report.grid, report.lost, report.thumbnails)
+    again = page_of(report)
     assert again == text
 
 
@@ -144,7 +144,7 @@ def test_sentences_about_groups_name_what_a_mean_hides(report: Report) -> None:
 def test_without_plane_and_images_the_page_has_no_empty_sections(tmp_path: Path) -> None:
     store = reported_store(tmp_path)
     report = make_report(store, reported_head(store), n_worst=0)
-    text = render_page(report.content, report.grid, report.lost, report.thumbnails)
+    text = page_of(report)
     assert 'id="plane"' not in text
     assert 'id="lost"' not in text
     assert json.loads(Page(text).scripts[0])["plane"] is None

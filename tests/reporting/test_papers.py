@@ -17,7 +17,7 @@ def report(tmp_path: Path) -> Report:
     store = reported_store(tmp_path)
     head = reported_head(store)
     sweep = sweep_temps(store, head, SweepConfig(t_old=(1, 2), t_new=(1, 2)))
-    return make_report(store, head, sweep=sweep.to_json())
+    return make_report(store, head, sweep=sweep)
 
 
 def test_tables_and_figures_are_all_there(report: Report, tmp_path: Path) -> None:
@@ -46,6 +46,6 @@ def test_a_folder_with_something_in_it_is_left_alone(report: Report, tmp_path: P
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="not empty"):
+    with pytest.raises(OutputExistsError, match=r"thesis\.tex exists already"):
         save_for_papers(report, folder)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]

@@ -1,0 +1,6 @@
+"""How a plane of temperatures comes about: what is read, measured, chosen, and judged.
+
+`source` knows what a sweep reads; `measuring` makes the plane; `choosing` picks its cell, and
+`cross_fitting` does so by folds; `judging` says how sure the choice is. The stage `sweep_temps`
+calls them in turn; `pipeline.sweep.Sweep` is what comes out.
+"""

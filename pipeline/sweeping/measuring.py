@@ -1,0 +1,81 @@
+"""The plane of one grid: what every cell gets right, and how far its confidence can be trusted.
+
+Legend: K new heads, To and Tn temperatures of the old and the new heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.metrics import Floats
+from pipeline.plane import HitPlane, Member, collect_hits, plane_members
+from pipeline.plane.confidence import ConfidencePlanes, measure_confidence
+from pipeline.plane.scores import measure
+from pipeline.progress import OnProgress, Steps
+from pipeline.sweep import Sweep
+from pipeline.sweeping.source import Source
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A plane and what it was made from."""
+
+    sweep: Sweep
+    """Its metrics."""
+
+    hits: HitPlane
+    """Which rows every cell gets right."""
+
+
+def measure_plane(
+    source: Source,
+    t_old: Floats,
+    t_new: Floats,
+    factors: tuple[float, ...],
+    on_progress: OnProgress | None,
+) -> Measured:
+    """Measure every pair of two temperatures.
+
+    Args:
+        source: what to read.
+        t_old: (To,) ascending, of the old head.
+        t_new: (Tn,) ascending, of the first new head.
+        factors: (K,) what `t_new` is multiplied by for each new head.
+        on_progress: called with a snapshot, in rows, after each block.
+    """
+    store, split = source.store, source.store[source.split]
+    hits = collect_hits(
+        source.blocks(), _members(source, t_old, t_new, factors), len(store.class_names),
+        make_chunk=source.make_chunk, threads=source.threads, bit_bytes=source.memory // 2,
+        on_rows=Steps(int(split.usable.sum()), on_progress).reach,
+    )  # fmt: skip
+    sweep = Sweep(
+        split=source.split, t_old=t_old, t_new=t_new, **measure(hits, store.class_counts),
+        class_names=tuple(store.class_names), n_samples=len(hits.labels),
+        n_failed=split.n_samples - len(hits.labels),
+        test_views=source.views(source.split), factors=factors, weights=source.weights,
+        provenance={
+            "store": store.identity.to_json(),
+            "head": dict(source.heads[0].config),
+            "heads": [dict(head.config) for head in source.heads],
+        },
+    )  # fmt: skip
+    return Measured(sweep, hits)
+
+
+def measure_confidence_of(source: Source, measured: Measured) -> ConfidencePlanes:
+    """Likelihood and calibration in every cell."""
+    sweep = measured.sweep
+    members = _members(source, sweep.t_old, sweep.t_new, sweep.factors)
+    return measure_confidence(
+        source.blocks(), members, measured.hits, make_chunk=source.make_chunk,
+        threads=source.threads,
+    )  # fmt: skip
+
+
+def _members(
+    source: Source, t_old: Floats, t_new: Floats, factors: tuple[float, ...]
+) -> tuple[Member, ...]:
+    """The heads on the two axes."""
+    n_new = len(source.heads)
+    return plane_members(t_old, t_new, n_new, weights=source.weights, factors=factors)
