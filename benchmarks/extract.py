@@ -26,7 +26,7 @@ from pipeline.backbones import BACKBONES
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import open_source
-from pipeline.extraction import prepare_model
+from pipeline.extracting.plan import prepare_model
 from pipeline.reading import BatchReader, RowRange, read_ahead
 from pipeline.stages.extract import extract
 

@@ -35,9 +35,9 @@ from pipeline.backbones.tap import Tap
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, open_source
-from pipeline.device_decoding import BatchDecoder, Decoder, EncodedReader, jpeg_decoder
 from pipeline.devices import autocast
-from pipeline.extraction import prepare_model
+from pipeline.extracting.device_decoding import BatchDecoder, Decoder, EncodedReader, jpeg_decoder
+from pipeline.extracting.plan import prepare_model
 from pipeline.reading import BatchReader, RowRange, read_ahead
 from pipeline.stages.extract import extract
 

@@ -14,6 +14,8 @@ from cache.lazy import lazy_names
 if TYPE_CHECKING:
     from cache import Store as Store
     from cache import open_store as open_store
+    from pipeline.balancing.pools import pool_of_images as pool_of_images
+    from pipeline.balancing.pools import pool_of_store as pool_of_store
     from pipeline.checkpoints import load_checkpoint as load_checkpoint
     from pipeline.config import BalanceConfig as BalanceConfig
     from pipeline.config import ExtractConfig as ExtractConfig
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from pipeline.heads import save_head as save_head
     from pipeline.losses import gml as gml
     from pipeline.metrics import Scores as Scores
-    from pipeline.pools import pool_of_images as pool_of_images
-    from pipeline.pools import pool_of_store as pool_of_store
     from pipeline.recipes import load_recipe as load_recipe
     from pipeline.stages.balance_head import balance_head as balance_head
     from pipeline.stages.balance_head import score_by_folds as score_by_folds
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pipeline.stages.sweep_temps import sweep_temps as sweep_temps
     from pipeline.studying import grid_configs as grid_configs
     from pipeline.studying import save_study as save_study
-    from pipeline.sweep_files import save_sweep as save_sweep
+    from pipeline.sweeping.files import save_sweep as save_sweep
 
 _HOMES = {
     "BalanceConfig": "pipeline.config",
@@ -73,14 +73,14 @@ _HOMES = {
     "load_recipe": "pipeline.recipes",
     "make_report": "pipeline.stages.report",
     "open_store": "cache",
-    "pool_of_images": "pipeline.pools",
-    "pool_of_store": "pipeline.pools",
+    "pool_of_images": "pipeline.balancing.pools",
+    "pool_of_store": "pipeline.balancing.pools",
     "pretrain": "pipeline.stages.pretrain",
     "repair": "pipeline.stages.repair",
     "save_head": "pipeline.heads",
     "save_report": "pipeline.stages.report",
     "save_study": "pipeline.studying",
-    "save_sweep": "pipeline.sweep_files",
+    "save_sweep": "pipeline.sweeping.files",
     "score_by_folds": "pipeline.stages.balance_head",
     "score_pool": "pipeline.stages.balance_head",
     "score_pool_by_folds": "pipeline.stages.balance_head",

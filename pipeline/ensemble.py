@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.balanced import sees_test_views
+from pipeline.balancing.history import sees_test_views
 from pipeline.errors import EvaluationError
 from pipeline.metrics import Bools, Floats, Ints, Scores, score
 from pipeline.mixture import Mixture, check_weights, head_names, require_temperature

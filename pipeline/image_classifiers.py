@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.backbones import Tap
-from pipeline.balanced import views_balanced_for
+from pipeline.balancing.history import views_balanced_for
 from pipeline.checkpoints import TrainedModel
 from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.folders import IMAGE_SUFFIXES

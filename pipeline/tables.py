@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.metrics import IN_PERCENT, METRICS, Scores
-from pipeline.selection import range_in_words
+from pipeline.sweeping.selection import range_in_words
 from pipeline.writing import (
     left_out,
     markdown_table,
@@ -21,8 +21,8 @@ from pipeline.writing import (
 
 if TYPE_CHECKING:
     from pipeline.bootstrap import Bootstrap, Estimate
-    from pipeline.calibration import Calibration
-    from pipeline.sweep import Sweep
+    from pipeline.sweeping.calibration import Calibration
+    from pipeline.sweeping.sweep import Sweep
 
 HEADINGS = tuple(METRICS[name].heading for name in IN_PERCENT)
 

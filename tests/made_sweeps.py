@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sweep import Sweep
+from pipeline.sweeping.sweep import Sweep
 
 
 def made_sweep(t_old: Sequence[float], t_new: Sequence[float], **more: Any) -> Sweep:

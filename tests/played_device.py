@@ -13,7 +13,7 @@ from pipeline.config import ExtractConfig
 from pipeline.datasets import (
     Preprocessing,
 )
-from pipeline.device_decoding import (
+from pipeline.extracting.device_decoding import (
     torchvision_decoder,
 )
 

@@ -12,7 +12,9 @@ import pytest
 
 from cache import Store
 from pipeline import balance_head, evaluate, load_head, pool_of_store, score_by_folds
-from pipeline.balancing import (
+from pipeline.balancing.pools import Pool
+from pipeline.balancing.refitting import refit
+from pipeline.balancing.shifts import (
     TEMPERATURE,
     Mean,
     decided_shares,
@@ -23,8 +25,6 @@ from pipeline.balancing import (
 from pipeline.config import BalanceConfig
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.metrics import Floats, Ints
-from pipeline.pools import Pool
-from pipeline.refitting import refit
 from pipeline.stages.balance_head import score_pool, score_pool_by_folds
 from tests.left_behind import (
     LEFT_BEHIND,

@@ -12,7 +12,8 @@ import pytest
 
 from cache import Split, Store, open_store
 from pipeline import balance_head, evaluate, load_head, pool_of_store, save_head, score_by_folds
-from pipeline.balancing import (
+from pipeline.balancing.pools import pool_of_images
+from pipeline.balancing.shifts import (
     MEANS,
     TEMPERATURE,
 )
@@ -21,7 +22,6 @@ from pipeline.config import BalanceConfig
 from pipeline.errors import EvaluationError
 from pipeline.image_classifiers import find_images
 from pipeline.metrics import harmonic_mean
-from pipeline.pools import pool_of_images
 from tests import viewed_images
 from tests.exporting.exported import small_extraction
 from tests.left_behind import (

@@ -23,7 +23,7 @@ from pipeline import (
     score_pool,
     sweep_temps,
 )
-from pipeline.balanced import sees_test_views, views_balanced_for, was_balanced_on
+from pipeline.balancing.history import sees_test_views, views_balanced_for, was_balanced_on
 from pipeline.config import SweepConfig
 from pipeline.errors import HeadError
 from pipeline.heads import Head

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from pipeline.balancing import (
+from pipeline.balancing.shifts import (
     MEANS,
     SHARPNESS,
     Mean,
@@ -146,7 +146,7 @@ def test_many_rows_go_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     decisions = logits.argmax(axis=1)
     whole = balancing_shifts(logits, equal())
     recalls = estimated_recalls(logits, equal(), 2, decisions)
-    monkeypatch.setattr("pipeline.balancing.BLOCK_BYTES", 8 * 4 * 7)
+    monkeypatch.setattr("pipeline.balancing.shifts.BLOCK_BYTES", 8 * 4 * 7)
     assert balancing_shifts(logits, equal()) == pytest.approx(whole, abs=1e-6)
     assert estimated_recalls(logits, equal(), 2, decisions) == pytest.approx(recalls)
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import device_decoding
 from pipeline.config import ExtractConfig
 from pipeline.datasets import (
     ArraySource,
@@ -20,7 +19,9 @@ from pipeline.datasets import (
     RelabelledSource,
     SubsetSource,
 )
-from pipeline.device_decoding import (
+from pipeline.errors import ConfigError, DatasetError, ExtractionError
+from pipeline.extracting import device_decoding
+from pipeline.extracting.device_decoding import (
     BatchDecoder,
     Decoder,
     EncodedBatch,
@@ -28,7 +29,6 @@ from pipeline.device_decoding import (
     jpeg_decoder,
     resized_and_cropped,
 )
-from pipeline.errors import ConfigError, DatasetError, ExtractionError
 from pipeline.reading import BatchReader, ImageBatch, RowRange
 from tests.played_device import (
     BY_READER,

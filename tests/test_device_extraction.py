@@ -12,11 +12,11 @@ import torch
 from cache import Store
 from cache.errors import IdentityMismatchError
 from pipeline.config import ExtractConfig
-from pipeline.device_decoding import (
-    Decoder,
-)
 from pipeline.devices import describe_arithmetic
 from pipeline.errors import ExtractionError
+from pipeline.extracting.device_decoding import (
+    Decoder,
+)
 from pipeline.progress import Snapshot
 from pipeline.stages.extract import Extraction, extract
 from tests.played_device import (
@@ -52,8 +52,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def on_cpu(config: ExtractConfig, device: torch.device) -> Decoder | None:
         return None if config.decode == "cpu" else decoder
 
-    monkeypatch.setattr("pipeline.extraction.choose_device", lambda _: CPU)
-    monkeypatch.setattr("pipeline.extraction.jpeg_decoder", on_cpu)
+    monkeypatch.setattr("pipeline.extracting.plan.choose_device", lambda _: CPU)
+    monkeypatch.setattr("pipeline.extracting.plan.jpeg_decoder", on_cpu)
     small_checkpoint(tmp_path / "m.pth")
     jpeg_folder(tmp_path / "train")
     jpeg_folder(tmp_path / "test")

@@ -20,7 +20,7 @@ from cache.errors import (
 from pipeline.config import ExtractConfig, FitConfig
 from pipeline.datasets import ViewSpec, open_source
 from pipeline.errors import CheckpointError, ConfigError, DatasetError, ExtractionError
-from pipeline.extraction import prepare_model
+from pipeline.extracting.plan import prepare_model
 from pipeline.progress import Snapshot
 from pipeline.stages.extract import Extraction, extract
 from pipeline.stages.fit_head import fit_head

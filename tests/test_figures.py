@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.calibration import Calibration, Reliability
 from pipeline.errors import EvaluationError
 from pipeline.figures import (
     canvas,
@@ -21,7 +20,8 @@ from pipeline.figures import (
     temperatures,
 )
 from pipeline.metrics import Scores, score_hits
-from pipeline.sweep import Sweep
+from pipeline.sweeping.calibration import Calibration, Reliability
+from pipeline.sweeping.sweep import Sweep
 from tests.made_sweeps import made_sweep
 
 
@@ -184,7 +184,7 @@ def test_large_grids_have_powers_of_two_as_plain_numbers() -> None:
 def test_the_region_within_the_noise_is_outlined_along_its_cells(tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
-    from pipeline.selection import noise_region
+    from pipeline.sweeping.selection import noise_region
 
     grid = np.array([1.0, 2.0, 4.0])
     mask = np.array([[0, 0, 0], [0, 1, 1], [0, 0, 0]], bool)

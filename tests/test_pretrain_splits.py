@@ -14,7 +14,7 @@ from pipeline.cli import main
 from pipeline.config import ExtractConfig
 from pipeline.datasets import open_sources
 from pipeline.errors import DatasetError
-from pipeline.extraction import plan_extraction
+from pipeline.extracting.plan import plan_extraction
 from pipeline.stages.extract import extract
 from pipeline.stages.pretrain import Callbacks
 from tests.small_data import CLASSES, image_folder, small_checkpoint

@@ -11,8 +11,8 @@ import pytest
 from cache.layout import Header
 from pipeline.config import ExtractConfig
 from pipeline.errors import ConfigError
+from pipeline.extracting.noted import noted_config
 from pipeline.old_head import ADOPTED
-from pipeline.provenance import noted_config
 from tests.cache.store_making import make_spec
 
 PATH = Path("x.zarr")

@@ -19,10 +19,10 @@ from pipeline.config import ExtractConfig
 from pipeline.datasets import ArraySource
 from pipeline.datasets.splitting import balanced_rows, shuffled_rows
 from pipeline.errors import CheckpointError, DatasetError
-from pipeline.extraction import prepare_model
+from pipeline.extracting.plan import prepare_model
+from pipeline.extracting.recalibration import recalibrate
 from pipeline.heads import load_head
 from pipeline.progress import Snapshot
-from pipeline.recalibration import recalibrate
 from pipeline.stages.extract import extract
 from tests.checkpoints.peer_files import FAMILIES, save
 from tests.left_behind import nolb

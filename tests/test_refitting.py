@@ -11,8 +11,8 @@ from scipy.special import softmax
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.balancing.refitting import RIDGE, refit
 from pipeline.errors import EvaluationError
-from pipeline.refitting import RIDGE, refit
 
 N, C, D = 60, 4, 6
 SHARES = np.array([0.1, 0.2, 0.3, 0.4])
@@ -48,7 +48,7 @@ def test_it_is_ridge_regression_on_the_beliefs(seed: int, share: float) -> None:
 def test_blocks_and_copies_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     features, logits = drawn()
     whole = refit(features, logits, SHARES, 0.5)
-    monkeypatch.setattr("pipeline.refitting.BLOCK_BYTES", 8 * (C + D) * 7)
+    monkeypatch.setattr("pipeline.balancing.refitting.BLOCK_BYTES", 8 * (C + D) * 7)
     twice = refit(np.tile(features, (2, 1)), np.tile(logits, (2, 1)), SHARES, 0.5)
     assert twice.weight == pytest.approx(whole.weight, abs=1e-9)
     assert twice.bias == pytest.approx(whole.bias, abs=1e-9)

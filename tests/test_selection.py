@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.selection import (
+from pipeline.sweeping.selection import (
     best_cell,
     finer_grid,
     noise_region,

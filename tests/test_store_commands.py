@@ -14,9 +14,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from cache import open_store, verify_store
-from pipeline import recalibration
 from pipeline.cli import main
-from pipeline.forward import ForwardPass
+from pipeline.extracting import recalibration
+from pipeline.extracting.forward import ForwardPass
 from tests.cache.store_making import make_spec, make_store, tree
 from tests.small_data import image_folder, small_checkpoint
 

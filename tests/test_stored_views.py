@@ -12,7 +12,7 @@ import torch
 from cache import Store, StoreError, convert_store, open_store, verify_store
 from cache.errors import IdentityMismatchError
 from pipeline.datasets import ShiftedViews, ViewSpec, open_source
-from pipeline.extraction import prepare_model
+from pipeline.extracting.plan import prepare_model
 from pipeline.progress import Snapshot
 from pipeline.stages.evaluate import evaluate
 from tests.cache.store_making import tree

@@ -14,7 +14,7 @@ import pytest
 from pipeline.config import SweepConfig
 from pipeline.errors import EvaluationError
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweep import Sweep
+from pipeline.sweeping.sweep import Sweep
 from tests.made_sweeps import made_sweep
 from tests.measured_stores import planted_head, planted_store
 

@@ -14,11 +14,11 @@ from pipeline.ensemble import ensemble_predictions, mixture_predictions
 from pipeline.errors import EvaluationError, HeadError, OutputExistsError
 from pipeline.metrics import score
 from pipeline.progress import Snapshot
-from pipeline.selection import stratified_folds
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweep import COLUMNS, Sweep, choose
-from pipeline.sweep_files import save_sweep
+from pipeline.sweeping.files import save_sweep
+from pipeline.sweeping.selection import stratified_folds
+from pipeline.sweeping.sweep import COLUMNS, Sweep, choose
 from tests.made_sweeps import made_sweep
 from tests.measured_stores import planted_head, planted_store
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.metrics import Scores, score_hits
-from pipeline.sweep import Sweep
+from pipeline.sweeping.sweep import Sweep
 from pipeline.tables import (
     scores_markdown,
     scores_table,

@@ -153,7 +153,7 @@ def _on_store(
 ) -> tuple[Balanced, Mapping[str, Scores] | None]:
     """The balanced head, and where folds are asked for the scores before and by folds."""
     from cache import open_store
-    from pipeline.pools import pool_of_store
+    from pipeline.balancing.pools import pool_of_store
     from pipeline.stages.balance_head import balance_head, score_pool, score_pool_by_folds
 
     with open_store(store) as opened:
@@ -174,8 +174,8 @@ def _on_images(
     how: dict[str, Any],
 ) -> Balanced:
     """The balanced head; images go through its network, and unreadable ones are told."""
+    from pipeline.balancing.pools import pool_of_images
     from pipeline.image_classifiers import find_images
-    from pipeline.pools import pool_of_images
     from pipeline.progress import ProgressReport
     from pipeline.stages.balance_head import balance_head
 
@@ -264,7 +264,7 @@ def _warn(balanced: Balanced, config: BalanceConfig, prior: str, speaker: Speake
 
 def _warn_of_before(head: Path, loaded: Head, split: str, speaker: Speaker) -> None:
     """Say where the score before is no honest one."""
-    from pipeline.balanced import was_balanced_on
+    from pipeline.balancing.history import was_balanced_on
 
     if was_balanced_on(loaded, split):
         speaker.note(

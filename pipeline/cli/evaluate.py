@@ -61,7 +61,7 @@ def evaluate(
         _require_drawable(figure)
 
     from cache import open_store
-    from pipeline.balance_notes import balance_notes
+    from pipeline.balancing.notes import balance_notes
     from pipeline.ensemble import score_each
     from pipeline.heads import load_head
     from pipeline.stages.evaluate import evaluate

@@ -84,7 +84,7 @@ def extract(
         _require_place(save_model, checkpoint, out, resume=resume, overwrite=overwrite)
     speaker = Speaker(json_path)
 
-    from pipeline.extraction import prepare_model
+    from pipeline.extracting.plan import prepare_model
     from pipeline.team import Team
 
     team = Team.from_environment()
@@ -113,7 +113,7 @@ def _run(
     overwrite: bool,
 ) -> Extraction:
     """Plan the extraction and do it, each with its progress; the leading process tells it."""
-    from pipeline.extraction import plan_extraction
+    from pipeline.extracting.plan import plan_extraction
     from pipeline.progress import ProgressReport
     from pipeline.stages.extract import complete_extraction
 

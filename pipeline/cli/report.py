@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cache import Store
     from pipeline.heads import Head
     from pipeline.stages.report import Report
-    from pipeline.sweep import Sweep
+    from pipeline.sweeping.sweep import Sweep
 
 
 @click.command()

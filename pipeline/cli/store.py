@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.datasets import ImageSource
-    from pipeline.extraction import ExtractionPlan
+    from pipeline.extracting.plan import ExtractionPlan
 
 
 @click.group()

@@ -19,9 +19,9 @@ from pipeline.checkpoints import TrainedModel, load_checkpoint
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.datasets.views import ShiftedViews
 from pipeline.errors import CheckpointError, ConfigError, ExportError
+from pipeline.extracting.recalibration import RECALIBRATED
 from pipeline.old_head import no_classifier
 from pipeline.pretrained import load_pretrained, pretrained_name
-from pipeline.recalibration import RECALIBRATED
 
 _PRINTED = re.compile(
     r"(?:no resize|resize (?P<resize>\d+)(?P<squash>x\d+)? (?P<interpolation>\w+) antialias), "

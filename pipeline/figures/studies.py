@@ -18,7 +18,7 @@ from pipeline.figures.canvas import add_legend, colour, save
 from pipeline.metrics import IN_PERCENT, METRICS
 
 if TYPE_CHECKING:
-    from pipeline.studying import Measurement, Study, Variant
+    from pipeline.studying.results import Measurement, Study, Variant
 
 SHOWN_UP_TO = 40
 """Configurations up to which a figure shows all; of more, those of the highest harmonic mean."""

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from pipeline.figures.canvas import mark, save
 from pipeline.metrics import IN_PERCENT, METRICS, Floats
-from pipeline.selection import NoiseRegion, log_edges
-from pipeline.sweep import Sweep
+from pipeline.sweeping.selection import NoiseRegion, log_edges
+from pipeline.sweeping.sweep import Sweep
 
 ANNOTATED_UP_TO = 100
 """Cells up to which a heat map carries its numbers."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Store
-from pipeline.balance_notes import balance_notes
+from pipeline.balancing.notes import balance_notes
 from pipeline.ensemble import averaged_views, predict_split, scored_split
 from pipeline.heads import Head, require_same_identity
 from pipeline.metrics import GROUPS, Ints, Scores, count_hits, group_masks, score, wilson_interval

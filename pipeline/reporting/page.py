@@ -33,8 +33,8 @@ from pipeline.reporting.confusion import Destination, LostClass
 from pipeline.reporting.content import Contender, Content
 from pipeline.reporting.plane import CellHits
 from pipeline.reporting.thumbnails import Thumbnails
-from pipeline.selection import range_in_words
-from pipeline.sweep import Sweep
+from pipeline.sweeping.selection import range_in_words
+from pipeline.sweeping.sweep import Sweep
 from pipeline.writing import ZEROS_COUNTED, measured_on, scores_in_words
 
 DESTINATIONS_SHOWN = 6

@@ -10,7 +10,7 @@ from pipeline.figures import recall_bars, temperature_heatmaps
 from pipeline.metrics import IN_PERCENT, METRICS, Scores, score_hits
 from pipeline.reporting.confusion import confusion_rows
 from pipeline.reporting.content import Contender, Content
-from pipeline.sweep import Sweep
+from pipeline.sweeping.sweep import Sweep
 from pipeline.tables import scores_markdown, sweep_markdown, table7_markdown
 from pipeline.writing import (
     csv_text,

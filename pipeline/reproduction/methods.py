@@ -15,7 +15,7 @@ from cache import Classifier, Store, open_store
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, SourceOptions, open_sources
 from pipeline.errors import ConfigError, DatasetError, EvaluationError
-from pipeline.extraction import prepare_model
+from pipeline.extracting.plan import prepare_model
 from pipeline.old_head import require_old_head
 from pipeline.progress import ProgressReport
 from pipeline.reproduction.fits import SPLIT, Method, Say, labels_of

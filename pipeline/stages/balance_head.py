@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Store
-from pipeline.balancing import (
+from pipeline.balancing.pools import Pool, pool_of_store
+from pipeline.balancing.refitting import Refit, refit
+from pipeline.balancing.shifts import (
     decided_shares,
     estimated_recalls,
     levelling_shifts,
@@ -25,8 +27,6 @@ from pipeline.ensemble import Logits
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head
 from pipeline.metrics import Floats, Ints, Scores, score
-from pipeline.pools import Pool, pool_of_store
-from pipeline.refitting import Refit, refit
 
 if TYPE_CHECKING:
     from cache.strict_json import JSON

@@ -21,8 +21,8 @@ from cache.errors import StoreExistsError, StoreNotFoundError
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, SourceOptions, open_sources
-from pipeline.extraction import ExtractionPlan, plan_extraction, prepare_model
-from pipeline.forward import ForwardPass
+from pipeline.extracting.forward import ForwardPass
+from pipeline.extracting.plan import ExtractionPlan, plan_extraction, prepare_model
 from pipeline.progress import OnProgress
 from pipeline.team import Team
 

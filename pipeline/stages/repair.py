@@ -16,9 +16,9 @@ from cache import (
 )
 from cache.layout import Header
 from pipeline.datasets import ImageSource, SourceOptions, open_sources
-from pipeline.extraction import ExtractionPlan, plan_extraction, prepare_model
+from pipeline.extracting.noted import BY_HAND, noted_config
+from pipeline.extracting.plan import ExtractionPlan, plan_extraction, prepare_model
 from pipeline.progress import OnProgress, counting
-from pipeline.provenance import BY_HAND, noted_config
 from pipeline.team import Team
 
 

@@ -25,7 +25,7 @@ from pipeline.reporting import (
     write_for_papers,
 )
 from pipeline.reporting.page import samples_shown
-from pipeline.sweep import Sweep
+from pipeline.sweeping.sweep import Sweep
 
 
 @dataclass(frozen=True, eq=False)

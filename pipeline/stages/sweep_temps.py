@@ -13,12 +13,12 @@ from pipeline.config import SweepConfig
 from pipeline.ensemble import heads_of
 from pipeline.heads import Head
 from pipeline.progress import OnProgress
-from pipeline.sweep import Sweep
 from pipeline.sweeping.choosing import measure_and_choose
 from pipeline.sweeping.cross_fitting import cross_fit
 from pipeline.sweeping.judging import doubts, intervals, reliability, scores_on_test, within_noise
 from pipeline.sweeping.measuring import Measured, measure_confidence_of
 from pipeline.sweeping.source import Source, open_source
+from pipeline.sweeping.sweep import Sweep
 
 
 def sweep_temps(

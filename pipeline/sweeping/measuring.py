@@ -12,8 +12,8 @@ from pipeline.plane import HitPlane, Member, collect_hits, plane_members
 from pipeline.plane.confidence import ConfidencePlanes, measure_confidence
 from pipeline.plane.scores import measure
 from pipeline.progress import OnProgress, Steps
-from pipeline.sweep import Sweep
 from pipeline.sweeping.source import Source
+from pipeline.sweeping.sweep import Sweep
 
 
 @dataclass(frozen=True)

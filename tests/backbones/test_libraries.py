@@ -26,7 +26,7 @@ from pipeline.checkpoints import load_checkpoint
 from pipeline.config import ExtractConfig
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.extraction import prepare_model
+from pipeline.extracting.plan import prepare_model
 from pipeline.pretrained import load_pretrained
 
 SMALL = (

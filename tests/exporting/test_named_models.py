@@ -27,10 +27,10 @@ from pipeline.config import ExtractConfig, FitConfig
 from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import ConfigError, ExportError
 from pipeline.exporting import Agreement, model_of_identity, open_export
+from pipeline.extracting.recalibration import RECALIBRATED
 from pipeline.heads import Head, save_head
 from pipeline.image_classifiers import classifier_of_export, classifier_of_head
 from pipeline.pretrained import load_pretrained, pretrained_name
-from pipeline.recalibration import RECALIBRATED
 from pipeline.stages.adopt_head import adopt_head
 from pipeline.stages.export import export
 from pipeline.stages.extract import extract

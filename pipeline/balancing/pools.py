@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Store
-from pipeline.balanced import sees_test_views
+from pipeline.balancing.history import sees_test_views
 from pipeline.datasets import ShiftedViews
 from pipeline.ensemble import averaged_views, logit_blocks
 from pipeline.errors import EvaluationError, UnreadableImageError

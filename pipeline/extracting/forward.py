@@ -18,9 +18,9 @@ from pipeline.backbones.tap import Tap
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, Views
-from pipeline.device_decoding import BatchDecoder, Decoder, EncodedReader
 from pipeline.devices import autocast, too_many_images
 from pipeline.errors import CheckpointError, ExtractionError
+from pipeline.extracting.device_decoding import BatchDecoder, Decoder, EncodedReader
 from pipeline.progress import Clock, OnProgress, Snapshot
 from pipeline.reading import (
     BatchReader,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.balanced import views_balanced_for, was_balanced_on, what_is_classified
+from pipeline.balancing.history import views_balanced_for, was_balanced_on, what_is_classified
 from pipeline.ensemble import averaged_views
 from pipeline.errors import HeadError
 

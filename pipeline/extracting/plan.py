@@ -13,15 +13,15 @@ from cache.identity import samples_digest
 from pipeline.checkpoints import TrainedModel, load_checkpoint
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, ShiftedViews, Views, ViewSpec, overlap_notes
-from pipeline.device_decoding import Decoder, jpeg_decoder
 from pipeline.devices import choose_device, describe_arithmetic
 from pipeline.errors import DatasetError
-from pipeline.forward import ForwardPass
+from pipeline.extracting.device_decoding import Decoder, jpeg_decoder
+from pipeline.extracting.forward import ForwardPass
+from pipeline.extracting.recalibration import describe as describe_recalibration
+from pipeline.extracting.recalibration import recalibrate
 from pipeline.old_head import no_classifier
 from pipeline.pretrained import load_pretrained
 from pipeline.progress import OnProgress
-from pipeline.recalibration import describe as describe_recalibration
-from pipeline.recalibration import recalibrate
 from pipeline.team import Team
 from pipeline.versions import versions
 

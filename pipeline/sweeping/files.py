@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import EvaluationError
 from pipeline.files import refuse_existing_in, whole_files
-from pipeline.sweep import Sweep
+from pipeline.sweeping.sweep import Sweep
 from pipeline.tables import table7_markdown
 from pipeline.writing import csv_text
 

@@ -8,16 +8,23 @@ and all that predicts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.errors import HeadError
 
 if TYPE_CHECKING:
     from cache.strict_json import JSON
-    from pipeline.heads import Head
 
 
-def views_balanced_for(head: Head) -> int | None:
+class WithHistory(Protocol):
+    """A head, as far as it is read here; heads ask this module themselves."""
+
+    @property
+    def config(self) -> Mapping[str, JSON]:
+        """Settings of the fit, and what became of the head after it."""
+
+
+def views_balanced_for(head: WithHistory) -> int | None:
     """Test views of each image that a head was balanced on, 0 for the clean image alone.
 
     Of a head that was balanced twice those of the last time, and of a mean of heads theirs. None
@@ -35,7 +42,9 @@ def views_balanced_for(head: Head) -> int | None:
     return next(iter(found), None)
 
 
-def sees_test_views(heads: Iterable[Head | None], test_views: bool | None = None) -> bool | None:
+def sees_test_views(
+    heads: Iterable[WithHistory | None], test_views: bool | None = None
+) -> bool | None:
     """Whether heads that answer together see test views.
 
     Args:
@@ -61,7 +70,7 @@ def sees_test_views(heads: Iterable[Head | None], test_views: bool | None = None
     return False if 0 in found else None
 
 
-def require_balanced_alike(heads: Iterable[Head]) -> None:
+def require_balanced_alike(heads: Iterable[WithHistory]) -> None:
     """Refuse heads whose mean suits no images.
 
     Raises:
@@ -75,7 +84,7 @@ def require_balanced_alike(heads: Iterable[Head]) -> None:
         )
 
 
-def was_balanced_on(head: Head, split: str) -> bool:
+def was_balanced_on(head: WithHistory, split: str) -> bool:
     """Whether images of the split have had a say in a head's biases, or in those it is made of."""
     return any(
         isinstance(pool := config.get("pool"), Mapping) and pool.get("split") == split
@@ -88,7 +97,7 @@ def what_is_classified(test_views: int) -> str:
     return f"the mean feature of {1 + test_views} views" if test_views else "the clean image alone"
 
 
-def _views_in_pools(heads: Iterable[Head]) -> set[int]:
+def _views_in_pools(heads: Iterable[WithHistory]) -> set[int]:
     """Test views for which the heads' biases are: one number for each kind of images."""
     pools = (
         config.get("pool")
@@ -101,7 +110,7 @@ def _views_in_pools(heads: Iterable[Head]) -> set[int]:
     return {views for views in told if isinstance(views, int)}
 
 
-def _history(head: Head, *, of_balanced: bool) -> Iterator[Mapping[str, JSON]]:
+def _history(head: WithHistory, *, of_balanced: bool) -> Iterator[Mapping[str, JSON]]:
     """Settings of a head, and of the heads that it was made of; of a balanced one's if asked."""
     remaining: list[JSON] = [head.config]
     while remaining:
