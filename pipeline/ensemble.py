@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.balancing.history import sees_test_views
 from pipeline.errors import EvaluationError
+from pipeline.head_history import sees_test_views
 from pipeline.metrics import Bools, Floats, Ints, Scores, score
 from pipeline.mixture import Mixture, check_weights, head_names, require_temperature
 from pipeline.old_head import has_old_head, require_old_head

@@ -19,9 +19,9 @@ from safetensors.numpy import save
 from cache import Identity, Store
 from cache.errors import StoreFormatError
 from cache.strict_json import JSON, Fields, canonical, parse
-from pipeline.balancing.history import require_balanced_alike
 from pipeline.errors import HeadError
 from pipeline.files import is_store_name, refuse_existing, write_whole
+from pipeline.head_history import require_balanced_alike
 
 FORMAT = "nolb head"
 VERSION = 1

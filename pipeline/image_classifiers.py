@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.backbones import Tap
-from pipeline.balancing.history import views_balanced_for
 from pipeline.checkpoints import TrainedModel
 from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.folders import IMAGE_SUFFIXES
@@ -31,6 +30,7 @@ from pipeline.exporting import (
     views_of_identity,
 )
 from pipeline.exporting.network import TwoHeads
+from pipeline.head_history import views_balanced_for
 from pipeline.heads import Head
 from pipeline.metrics import Floats
 from pipeline.old_head import is_stand_in, no_classifier

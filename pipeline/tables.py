@@ -21,7 +21,7 @@ from pipeline.writing import (
 
 if TYPE_CHECKING:
     from pipeline.bootstrap import Bootstrap, Estimate
-    from pipeline.sweeping.calibration import Calibration
+    from pipeline.calibration import Calibration
     from pipeline.sweeping.sweep import Sweep
 
 HEADINGS = tuple(METRICS[name].heading for name in IN_PERCENT)

@@ -23,9 +23,9 @@ from pipeline import (
     score_pool,
     sweep_temps,
 )
-from pipeline.balancing.history import sees_test_views, views_balanced_for, was_balanced_on
 from pipeline.config import SweepConfig
 from pipeline.errors import HeadError
+from pipeline.head_history import sees_test_views, views_balanced_for, was_balanced_on
 from pipeline.heads import Head
 from tests.left_behind import drawn_features, made_store, nolb, saved_head
 

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 
-from pipeline.ensemble import LogitBlock, softmax
-from pipeline.errors import EvaluationError
-from pipeline.sweeping.calibration import (
+from pipeline.calibration import (
     HIGHEST,
     LOWEST,
     ReliabilitySums,
     fit_temperatures,
     measure_calibration,
 )
+from pipeline.ensemble import LogitBlock, softmax
+from pipeline.errors import EvaluationError
 
 Blocks = Callable[[], Iterable[LogitBlock]]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.calibration import Calibration, Reliability
 from pipeline.errors import EvaluationError
 from pipeline.figures import (
     canvas,
@@ -20,7 +21,6 @@ from pipeline.figures import (
     temperatures,
 )
 from pipeline.metrics import Scores, score_hits
-from pipeline.sweeping.calibration import Calibration, Reliability
 from pipeline.sweeping.sweep import Sweep
 from tests.made_sweeps import made_sweep
 

@@ -208,7 +208,7 @@ def test_a_row_of_one_candidate_needs_no_exponential(monkeypatch: pytest.MonkeyP
 
 
 def test_likelihood_and_calibration_error_are_those_of_the_probabilities() -> None:
-    from pipeline.sweeping.calibration import ReliabilitySums
+    from pipeline.calibration import ReliabilitySums
 
     rng = np.random.default_rng(2)
     logits: list[Logits] = [(2 * rng.normal(size=(200, 7))).astype(np.float32) for _ in range(3)]

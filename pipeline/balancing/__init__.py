@@ -1,1 +1,1 @@
-"""Heads changed on images without labels: what the images say, and what the heads' files tell."""
+"""Heads changed on images without labels: how those are seen, and what they say."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.balancing.history import views_balanced_for, was_balanced_on, what_is_classified
 from pipeline.ensemble import averaged_views
 from pipeline.errors import HeadError
+from pipeline.head_history import views_balanced_for, was_balanced_on, what_is_classified
 
 if TYPE_CHECKING:
     from cache import Store

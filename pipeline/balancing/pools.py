@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Store
-from pipeline.balancing.history import sees_test_views
 from pipeline.datasets import ShiftedViews
 from pipeline.ensemble import averaged_views, logit_blocks
 from pipeline.errors import EvaluationError, UnreadableImageError
 from pipeline.exporting import views_of_identity
+from pipeline.head_history import sees_test_views
 from pipeline.heads import Head, require_same_identity
 from pipeline.image_classifiers import beliefs_of, classifier_of_head
 from pipeline.progress import OnProgress, Steps

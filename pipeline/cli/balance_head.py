@@ -264,7 +264,7 @@ def _warn(balanced: Balanced, config: BalanceConfig, prior: str, speaker: Speake
 
 def _warn_of_before(head: Path, loaded: Head, split: str, speaker: Speaker) -> None:
     """Say where the score before is no honest one."""
-    from pipeline.balancing.history import was_balanced_on
+    from pipeline.head_history import was_balanced_on
 
     if was_balanced_on(loaded, split):
         speaker.note(

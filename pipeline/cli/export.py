@@ -74,7 +74,7 @@ def export(
     speaker = Speaker(json_path)
 
     from cache import open_store
-    from pipeline.balancing.history import views_balanced_for, what_is_classified
+    from pipeline.head_history import views_balanced_for, what_is_classified
     from pipeline.heads import load_head
     from pipeline.progress import ProgressReport
     from pipeline.stages.export import export

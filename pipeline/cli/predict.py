@@ -194,9 +194,9 @@ def _trained_model(checkpoint: Path | None, model: str) -> TrainedModel | None:
 
 def _chosen_views(head: Head, given: Mapping[str, Any], speaker: Speaker) -> ShiftedViews:
     """The test views that suit the head, but for what options say; told where it matters."""
-    from pipeline.balancing.history import views_balanced_for
     from pipeline.datasets import ShiftedViews
     from pipeline.exporting import views_of_identity
+    from pipeline.head_history import views_balanced_for
     from pipeline.image_classifiers import views_of_head
 
     stored, suiting = views_of_identity(head.identity), views_of_head(head)

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pipeline.calibration import Calibration, Reliability
 from pipeline.figures.canvas import add_legend, colour, save
-from pipeline.sweeping.calibration import Calibration, Reliability
 
 GAP: Mapping[str, Any] = {
     "facecolor": "none",

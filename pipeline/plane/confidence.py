@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.calibration import N_BINS, confidence_bins
 from pipeline.cores import available_cores
 from pipeline.ensemble import LogitBlock, Logits
 from pipeline.metrics import Bools, Floats, Ints
@@ -19,7 +20,6 @@ from pipeline.plane.candidates import Indices, find_candidates
 from pipeline.plane.hits import HitPlane
 from pipeline.plane.members import Member
 from pipeline.plane.partitions import MakeChunk, NumpyChunk
-from pipeline.sweeping.calibration import N_BINS, confidence_bins
 
 CHUNK = 2**18
 """Logits of one head, and probabilities of one t_old, in one piece of work."""

@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
+from pipeline.calibration import fit_temperatures
 from pipeline.metrics import Floats
 from pipeline.progress import OnProgress
-from pipeline.sweeping.calibration import fit_temperatures
 from pipeline.sweeping.measuring import Measured, measure_plane
 from pipeline.sweeping.selection import best_cell, finer_grid
 from pipeline.sweeping.source import Source

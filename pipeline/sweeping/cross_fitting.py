@@ -9,10 +9,10 @@ import dataclasses
 
 import numpy as np
 
+from pipeline.calibration import fit_temperatures
 from pipeline.ensemble import mixture_predictions
 from pipeline.metrics import Bools, Floats, Ints, count_per_class, score_hits
 from pipeline.plane.scores import measure
-from pipeline.sweeping.calibration import fit_temperatures
 from pipeline.sweeping.measuring import Measured
 from pipeline.sweeping.selection import best_cell, stratified_folds
 from pipeline.sweeping.source import Source

@@ -11,10 +11,10 @@ import numpy as np
 
 from pipeline.balancing.notes import balance_notes
 from pipeline.bootstrap import Bootstrap, cells_within_noise, paired_bootstrap
+from pipeline.calibration import Calibration, measure_calibration
 from pipeline.ensemble import mixture_predictions, score_split
 from pipeline.metrics import Bools, Ints, Scores
 from pipeline.mixture import Mixture
-from pipeline.sweeping.calibration import Calibration, measure_calibration
 from pipeline.sweeping.measuring import Measured
 from pipeline.sweeping.selection import NoiseRegion, best_cell, noise_region
 from pipeline.sweeping.source import Source

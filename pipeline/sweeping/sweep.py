@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipeline.bootstrap import Bootstrap, Estimate
+from pipeline.calibration import Calibration, finite
 from pipeline.checked_json import Values
 from pipeline.errors import EvaluationError
 from pipeline.metrics import GROUPS, Floats, Ints, Scores, as_number
 from pipeline.mixture import Mixture
-from pipeline.sweeping.calibration import Calibration, finite
 from pipeline.sweeping.selection import NoiseRegion, best_cell
 
 _Part = TypeVar("_Part")
