@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from pipeline.stages.report import save_report as save_report
     from pipeline.stages.study import study as study
     from pipeline.stages.sweep_temps import sweep_temps as sweep_temps
+    from pipeline.study_files import save_study as save_study
     from pipeline.studying import grid_configs as grid_configs
-    from pipeline.studying import save_study as save_study
-    from pipeline.sweeping.files import save_sweep as save_sweep
+    from pipeline.sweep_files import save_sweep as save_sweep
 
 _HOMES = {
     "BalanceConfig": "pipeline.config",
@@ -79,8 +79,8 @@ _HOMES = {
     "repair": "pipeline.stages.repair",
     "save_head": "pipeline.heads",
     "save_report": "pipeline.stages.report",
-    "save_study": "pipeline.studying",
-    "save_sweep": "pipeline.sweeping.files",
+    "save_study": "pipeline.study_files",
+    "save_sweep": "pipeline.sweep_files",
     "score_by_folds": "pipeline.stages.balance_head",
     "score_pool": "pipeline.stages.balance_head",
     "score_pool_by_folds": "pipeline.stages.balance_head",

@@ -24,7 +24,7 @@ from pipeline.stages.evaluate import evaluate
 from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweeping.files import save_sweep
+from pipeline.sweep_files import save_sweep
 from pipeline.sweeping.sweep import Sweep
 
 BACKBONE = BACKBONES["small-cnn"]

@@ -26,7 +26,7 @@ from pipeline.stages.predict import predict
 from pipeline.stages.report import make_report
 from pipeline.stages.study import study
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweeping.files import save_sweep
+from pipeline.sweep_files import save_sweep
 from tests.measured_stores import planted_head, planted_store
 from tests.viewed_images import CONFIG, made_store, nolb, run, some_head
 

@@ -300,6 +300,6 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "sweep.csv")
 
-    monkeypatch.setattr("pipeline.sweeping.files.save_sweep", full)
+    monkeypatch.setattr("pipeline.sweep_files.save_sweep", full)
     result = nolb("sweep-temps", made / "s.zarr", made / "h.safetensors", "--out", tmp_path / "o")
     assert "No space left on device" in refused(result)

@@ -16,7 +16,7 @@ from pipeline.errors import EvaluationError, OutputExistsError
 from pipeline.heads import save_head
 from pipeline.stages.report import make_report, save_report
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweeping.files import save_sweep
+from pipeline.sweep_files import save_sweep
 from tests.reporting.reported import page_of, reported_head, reported_store
 
 GRID = SweepConfig(t_old=(0.5, 1, 2), t_new=(0.5, 1, 2))

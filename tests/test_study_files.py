@@ -20,9 +20,7 @@ from pipeline import grid_configs, load_head, save_study, study
 from pipeline.errors import EvaluationError, OutputError, OutputExistsError
 from pipeline.figures import studies
 from pipeline.figures.studies import study_dots
-from pipeline.studying import (
-    study_folder,
-)
+from pipeline.study_files import study_folder
 from pipeline.studying.results import shown
 from pipeline.studying.tables import study_table, table_on_test
 from tests.made_studies import CONFIG, store_with, study_of

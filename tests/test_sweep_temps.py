@@ -16,7 +16,7 @@ from pipeline.metrics import score
 from pipeline.progress import Snapshot
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweeping.files import save_sweep
+from pipeline.sweep_files import save_sweep
 from pipeline.sweeping.selection import stratified_folds
 from pipeline.sweeping.sweep import COLUMNS, Sweep, choose
 from tests.made_sweeps import made_sweep

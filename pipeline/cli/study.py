@@ -81,13 +81,8 @@ def run_study(
     from cache import open_store
     from pipeline.progress import ProgressReport
     from pipeline.stages.study import study
-    from pipeline.studying import (
-        grid_configs,
-        parse_sweeps,
-        refuse_existing_study,
-        save_study,
-        study_folder,
-    )
+    from pipeline.study_files import refuse_existing_study, save_study, study_folder
+    from pipeline.studying import grid_configs, parse_sweeps
 
     _require_one_process()
     grid = parse_sweeps(sweeps)

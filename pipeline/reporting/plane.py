@@ -17,7 +17,7 @@ from pipeline.errors import EvaluationError
 from pipeline.heads import Head
 from pipeline.metrics import Ints, count_per_class
 from pipeline.plane import collect_hits, plane_members
-from pipeline.sweeping.files import load_sweep
+from pipeline.sweep_files import load_sweep
 from pipeline.sweeping.sweep import Sweep
 
 MOST_HITS = 2_000_000

@@ -17,7 +17,7 @@ from pipeline.metrics import count_hits
 from pipeline.mixture import Mixture
 from pipeline.reporting import hits_of_cells, plane, sweep_of
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweeping.files import save_sweep
+from pipeline.sweep_files import save_sweep
 from tests.measured_stores import planted_head
 from tests.reporting.reported import LABELS, NAMES, reported_head, reported_store
 
