@@ -78,10 +78,12 @@ def refuse_existing_in(
 
     Raises:
         OutputExistsError: if one is there that is not to be replaced, or the folder is a file or
-            a store.
+            is named as stores are.
         OutputError: if there is no place for the folder, or it cannot be written to.
     """
     folder = Path(folder)
+    if is_store_name(folder):
+        raise OutputExistsError(f"{folder} is the name of a store: give results another name.")
     if not folder.exists():
         if folder.is_symlink():
             raise _link(folder)
@@ -89,8 +91,6 @@ def refuse_existing_in(
         return
     if not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file, not a folder: give another name.")
-    if is_store_name(folder):
-        raise OutputExistsError(f"{folder} is a store, not a folder of results: give another name.")
     _require_folder(folder / "any")
     if overwrite:
         return

@@ -150,11 +150,11 @@ def refuse_existing_head(path: str | Path, *, overwrite: bool) -> None:
     """Refuse to put a head where none can be; a command asks before the fit, not after it.
 
     Raises:
-        OutputExistsError: if something is there, unless it is a safetensors file and `overwrite`
-            is true; or if the folder for it is missing.
+        OutputExistsError: if something is there, unless it is a head file and `overwrite` is true.
+        OutputError: if the folder for it is missing.
         HeadError: if it would be named as stores are, and not be found again.
     """
-    refuse_existing(path, overwrite=overwrite, replaceable=is_safetensors)
+    refuse_existing(path, overwrite=overwrite, replaceable=is_head)
     if is_store_name(Path(path)):
         raise HeadError(f"{path} is the name of a store: call a head NAME.safetensors.")
 
@@ -175,7 +175,7 @@ def save_head(head: Head, path: str | Path, overwrite: bool = False) -> None:
         "bias": np.ascontiguousarray(head.bias),
     }
     content = save(tensors, {METADATA_KEY: canonical(_provenance(head))})
-    write_whole(path, content, overwrite=overwrite, replaceable=is_safetensors)
+    write_whole(path, content, overwrite=overwrite, replaceable=is_head)
 
 
 def load_head(path: str | Path) -> Head:
@@ -211,6 +211,15 @@ def load_head(path: str | Path) -> Head:
         return _head(weight, bias, provenance)
     except (StoreFormatError, HeadError) as error:
         raise HeadError(f"{path} does not hold a head that can be used: {error}") from None
+
+
+def is_head(path: Path) -> bool:
+    """Whether a file holds what head files do, and not a whole network."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return set(file.keys()) == {"weight", "bias"}
+    except (SafetensorError, OSError):
+        return False
 
 
 def is_safetensors(path: Path) -> bool:

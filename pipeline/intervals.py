@@ -79,7 +79,10 @@ def few_ends(levels: Floats, hits: Ints, samples: Ints) -> Floats:
 
     Else a class with one hit could count less than one without.
     """
-    ends = exact_ends(levels, hits, samples)
+    # Many classes share the few pairs that there are, and each costs an incomplete beta function.
+    pairs, of_class = np.unique(hits * (samples.max(initial=0) + 1) + samples, return_inverse=True)
+    kinds = divmod(pairs, samples.max(initial=0) + 1)
+    ends = exact_ends(levels, *kinds)[:, of_class.ravel()]
     return np.where(ends > 0, np.maximum(ends, 100 * ZERO_SUBSTITUTE), ends)
 
 

@@ -59,7 +59,9 @@ def load_sweep(folder: str | Path) -> Sweep:
     Raises:
         EvaluationError: if there is none, or a value in it is not what `save_sweep` writes.
     """
-    path = Path(folder) / "sweep.json"
+    path = Path(folder)
+    if not path.is_file():
+        path /= "sweep.json"
     if not path.is_file():
         raise EvaluationError(
             f"{folder} holds no sweep.json: make one with nolb sweep-temps STORE HEAD --out "
@@ -68,7 +70,9 @@ def load_sweep(folder: str | Path) -> Sweep:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path} cannot be read ({error}).") from None
+        raise EvaluationError(
+            f"{path} cannot be read ({error}): run nolb sweep-temps again."
+        ) from None
     return Sweep.from_json(content, str(path))
 
 

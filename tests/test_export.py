@@ -256,6 +256,18 @@ def test_the_own_file_is_never_patched_in_place(small: Small, tmp_path: Path) ->
     assert own.read_bytes() == small.checkpoint.read_bytes()
 
 
+def test_what_an_export_is_made_of_is_never_replaced(small: Small, tmp_path: Path) -> None:
+    own = tmp_path / "model.safetensors"
+    own.write_bytes(small.checkpoint.read_bytes())
+    head = tmp_path / "head.safetensors"
+    save_head(small.head, head)
+    for out, told in ((own, "is the checkpoint itself"), (head, "something else than what")):
+        before = out.read_bytes()
+        with pytest.raises(OutputExistsError, match=told):
+            export(small.store, small.head, own, out, format="safetensors", overwrite=True)
+        assert out.read_bytes() == before
+
+
 def test_the_formats_have_one_source() -> None:
     assert {name: each.suffix for name, each in FORMATS.items()} == dict(export_formats.SUFFIXES)
     assert "|".join(export_formats.FORMATS) in invoke("export", "--help").output

@@ -82,6 +82,8 @@ def test_one_sentence_says_what_they_need() -> None:
         "more; --test-view-shift decides nothing with --test-views 0, but with 2 or more, as the "
         "first is the mirror image: leave them out."
     )
+    with pytest.raises(ConfigError, match=r"^--no-view-flip decides nothing"):
+        refuse_idle(dataclasses.replace(SMALL, view_flip=False), ["view_flip"])
     refuse_idle(dataclasses.replace(SMALL, views=2, test_views=2), OTHER.keys() - {"recalibrate_bn_sampler", "logits"})  # fmt: skip  # noqa: E501
 
 

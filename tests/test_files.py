@@ -84,9 +84,10 @@ def test_a_folder_in_a_file_s_place_and_the_other_way_round(
 
 def test_a_store_is_no_folder_of_results(tmp_path: Path) -> None:
     make_store(tmp_path / "x.zarr").close()
-    for overwrite in (False, True):
-        with pytest.raises(OutputExistsError, match=r"x\.zarr is a store, not a folder of results"):
-            refuse_existing_in(tmp_path / "x.zarr", ["sweep.csv"], overwrite=overwrite)
+    for name in ("x.zarr", "new.h5"):
+        for overwrite in (False, True):
+            with pytest.raises(OutputExistsError, match=f"{name} is the name of a store: give"):
+                refuse_existing_in(tmp_path / name, ["sweep.csv"], overwrite=overwrite)
 
 
 def test_a_missing_folder_is_not_made_up(tmp_path: Path) -> None:

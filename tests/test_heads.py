@@ -58,6 +58,15 @@ def store_of(identity: Identity, class_names: tuple[str, ...] = ("apple", "bear"
     return SimpleNamespace(identity=identity, class_names=class_names)
 
 
+def test_a_network_is_not_taken_for_a_head_that_may_be_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "network.safetensors"
+    save_file({"weight": np.ones((2, 2), np.float32), "conv.weight": np.ones(3, np.float32)}, path)
+    before = path.read_bytes()
+    with pytest.raises(OutputExistsError, match="something else than what would replace it"):
+        save_head(make_head(), path, overwrite=True)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_logits_are_the_linear_map(dtype: type[np.floating[Any]]) -> None:
     # (2, 3): 2 + 0.5, 3, -2 + 6 - 1.

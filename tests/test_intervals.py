@@ -51,6 +51,14 @@ def test_a_class_of_one_hit_never_counts_less_than_one_of_none() -> None:
     assert few_ends(levels, of(0), of(5000))[1, 0] == pytest.approx(0.1)
 
 
+def test_ends_of_many_classes_are_each_one_s_own() -> None:
+    levels, rng = np.array([0.025, 0.3, 0.7, 0.975]), np.random.default_rng(0)
+    samples = rng.integers(1, 9, 60)
+    hits = rng.integers(0, samples + 1)
+    alone = [few_ends(levels, of(h), of(n)) for h, n in zip(hits, samples, strict=True)]
+    assert np.array_equal(few_ends(levels, hits, samples), np.hstack(alone))
+
+
 def test_few_hits_are_fewer_than_enough_of_some_samples() -> None:
     found = have_few_hits(of(0, ENOUGH_HITS - 1, ENOUGH_HITS, 0), of(9, 9, 9, 0))
     assert found.tolist() == [True, True, False, False]

@@ -294,6 +294,21 @@ def test_an_interrupted_repair_goes_on_with_the_same_command(
     assert tree(path) == before
 
 
+def test_a_file_that_lost_its_head_and_its_tail_is_repaired(inputs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    assert extract(inputs, path).exit_code == 0
+    before = path.read_bytes()
+    path.write_bytes(bytes(600) + before[600:-300])
+    done = nolb("store", "repair", path, *sources(inputs))
+    assert done.exit_code == 0, done.output
+    assert path.read_bytes() == before
+    (tmp_path / "y.h5").write_bytes(bytes(600))
+    failed = nolb("store", "repair", tmp_path / "y.h5", *sources(inputs))
+    assert failed.exit_code == 1
+    assert "Traceback" not in failed.output
+    assert (tmp_path / "y.h5").read_bytes() == bytes(600)
+
+
 def test_a_machine_s_own_settings_are_not_the_store_s(inputs: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.zarr"
     spec = dataclasses.replace(make_spec(device="cuda"), provenance={"config": {"device": "auto"}})

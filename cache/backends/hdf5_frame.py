@@ -29,7 +29,7 @@ from cache.backends.contract import Array
 from cache.errors import StoreFormatError
 from cache.layout import ArrayLayout
 from cache.shards import Shard
-from cache.strict_json import JSON, MOST_BYTES, Fields, canonical, parse
+from cache.strict_json import JSON, Fields, canonical, parse
 
 FRAME = 2
 OURS = b"nolb store"
@@ -192,7 +192,7 @@ def read_frame(file: Path) -> Frame | None:
             version, n_bytes, digest = int(found[1]), int(found[2]), found[3].decode()
             versions.add(version)
             raw.seek(max(0, found.end() if place is None else place - len(found[0]) - n_bytes))
-            text = raw.read(n_bytes) if version == FRAME and n_bytes <= MOST_BYTES else b""
+            text = raw.read(n_bytes) if version == FRAME and n_bytes <= size else b""
             if hashlib.sha256(text).hexdigest() == digest:
                 try:
                     return Frame.from_text(text, f"{file}: its frame")

@@ -10,6 +10,7 @@ end over a heap of which a part was zeroed: an object of size 0 ends where it be
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -49,7 +50,10 @@ def frame_of(file: Path) -> Frame | None:
         return frame
     try:
         done = subprocess.run(  # noqa: S603  # ourselves
-            [sys.executable, "-c", f"from {__name__} import answer; answer()", file.absolute()],
+            # -P: a module in the working folder may be called as ours are.
+            [sys.executable, "-P", "-c", f"from {__name__} import answer; answer()",
+             file.absolute()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True, check=True, timeout=_PATIENCE,
         )  # fmt: skip
         return Frame.from_text(done.stdout, f"{file}: its frame")

@@ -47,6 +47,9 @@ def average_heads(
     from pipeline.heads import average_heads, load_head, refuse_existing_head, save_head
 
     refuse_existing_head(out, overwrite=overwrite)
+    if shares is not None and len(shares) == len(heads):  # as in `evaluate`, 0 leaves a head out
+        heads = tuple(head for head, share in zip(heads, shares, strict=True) if share)
+        shares = tuple(filter(None, shares))
     loaded = [load_head(head) for head in heads]
     mean = average_heads(loaded, shares)
     views = [views_of_identity(head.identity) for head in loaded]

@@ -108,10 +108,12 @@ def balance_head(
         balanced, scores = _on_store(loaded, store, where, how, folds, seed or 0)
     save_head(balanced.head, out, overwrite=overwrite)
     speaker = Speaker(json_path)
-    _tell(balanced, scores, folds, out, speaker)
+    _tell(balanced, scores, folds, speaker)
     _warn(balanced, config, prior, speaker)
     if scores is not None:
         _warn_of_before(head, loaded, split or "test", speaker)
+    speaker.wrote(out)
+    speaker.next(f"nolb predict {out} IMAGES --checkpoint FILE --classifier new")
     content = {
         "head": str(out), "prior": prior, **asdict(config),
         **balanced.to_json(), "folds": folds,
@@ -214,10 +216,9 @@ def _tell(
     balanced: Balanced,
     scores: Mapping[str, Scores] | None,
     folds: int | None,
-    out: Path,
     speaker: Speaker,
 ) -> None:
-    """What the labels say, where they were looked at; what is known without; and what is next."""
+    """What the labels say, where they were looked at, and what is known without."""
     from pipeline.exporting import views_of_identity
     from pipeline.tables import scores_table
 
@@ -233,8 +234,6 @@ def _tell(
             "Balanced for the clean image alone: on that it predicts, and is scored, unless "
             "--test-views is said."
         )
-    speaker.wrote(out)
-    speaker.next(f"nolb predict {out} IMAGES --checkpoint FILE --classifier new")
 
 
 def _warn(balanced: Balanced, config: BalanceConfig, prior: str, speaker: Speaker) -> None:

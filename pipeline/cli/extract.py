@@ -209,7 +209,10 @@ def _old_scores(store: Store, out: Path, speaker: Speaker) -> dict[str, Any]:
         shown["old, test views"] = averaged = evaluate(store)
         found["old_test_views"] = averaged.to_json()
     speaker.show(scores_table(shown))
-    speaker.next(f"nolb fit-head {out} --out {out.with_suffix('.safetensors')}")
+    head = out.with_suffix(".safetensors")
+    if head.exists():  # it may be the checkpoint
+        head = out.with_name(f"{out.stem}-head.safetensors")
+    speaker.next(f"nolb fit-head {out} --out {head}")
     return found
 
 

@@ -80,6 +80,8 @@ def predict(
       nolb predict head.safetensors photos/ --checkpoint model.pth --test-views 0
       nolb predict model.onnx photo.jpg --format jsonl
     """
+    if overwrite and out is None:
+        raise click.UsageError("--overwrite replaces what is at --out: give that too.")
     temperatures = chosen_temperatures(classifier, t_old, t_new)
 
     from pipeline.image_classifiers import find_images
@@ -91,12 +93,12 @@ def predict(
     opened = _open(head, checkpoint, temperatures, views, speaker, fixed=fixed, model=model)
     with _destination(out, overwrite=overwrite) as file:
         failed = _predict(opened, found, top, format_name, file, speaker)
+        if failed:
+            speaker.warn(f"{failed} of {len(found)} images could not be used.")
+        if failed == len(found):  # and no empty file takes the place
+            click.get_current_context().exit(1)
     if out is not None:
         speaker.wrote(out)
-    if failed:
-        speaker.warn(f"{failed} of {len(found)} images could not be used.")
-    if failed == len(found):
-        click.get_current_context().exit(1)
 
 
 @contextmanager

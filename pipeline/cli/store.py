@@ -128,10 +128,10 @@ def repair(
         raise click.UsageError("A repair at once needs --train and --test, as the extraction did.")
     speaker = Speaker(json_path)
 
-    from cache import reopen_store, verify_store
+    from cache import reopen_store
     from pipeline.progress import ProgressReport, counting
 
-    if not verify_store(path):
+    if _is_whole(path):
         speaker.line(f"{path}: every byte is as written; nothing to repair")
         write_json({"path": str(path), "kept": None, "computed": []}, json_path)
         return
@@ -148,6 +148,16 @@ def repair(
         speaker.line(f"{path}: repaired, every byte is as written")
     lost = [shard.name for shard in found.lost]
     write_json({"path": str(path), "kept": len(found.kept), "computed": lost}, json_path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is nothing to repair."""
+    from cache import StoreFormatError, verify_store
+
+    try:
+        return not verify_store(path)
+    except StoreFormatError:  # the repair tells whether it was a store
+        return False
 
 
 def _planned(

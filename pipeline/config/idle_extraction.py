@@ -30,7 +30,8 @@ def refuse_idle(config: ExtractConfig, given: Iterable[str]) -> None:
     Raises:
         ConfigError: if there are such, with what they need.
     """
-    refuse(_idle(config), given)
+    flags = {} if config.view_flip else {"view_flip": "--no-view-flip"}
+    refuse(_idle(config), given, flags)
 
 
 def _idle(config: ExtractConfig) -> Iterator[Idle]:

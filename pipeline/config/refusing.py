@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pipeline.errors import ConfigError
@@ -21,19 +22,24 @@ class Idle(NamedTuple):
     """With what they would decide something."""
 
 
-def refuse(idle: Iterable[Idle], given: Iterable[str]) -> None:
+def refuse(
+    idle: Iterable[Idle], given: Iterable[str], flags: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Refuse idle settings that a user gave by hand.
 
     Args:
         idle: settings that decide nothing.
         given: fields that the user named.
+        flags: their options, where those are not the fields' names.
 
     Raises:
         ConfigError: if there are such, with what to leave out.
     """
     named, reasons, told = set(given), [], 0
     for names, found, needed in idle:
-        options = [f"--{name.replace('_', '-')}" for name in names if name in named]
+        options = [
+            flags.get(name, f"--{name.replace('_', '-')}") for name in names if name in named
+        ]
         if options:
             verb = "decides" if len(options) == 1 else "decide"
             reasons.append(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from cache import Store
 from pipeline.checkpoints import TrainedModel
 from pipeline.ensemble import averaged_views
-from pipeline.errors import ConfigError, ExportError
+from pipeline.errors import ConfigError, ExportError, OutputExistsError
 from pipeline.export_formats import CHECKPOINT, SUFFIXES, WEIGHTS
 from pipeline.exporting import (
     BATCH,
@@ -28,7 +28,7 @@ from pipeline.exporting import (
     write_export,
 )
 from pipeline.files import refuse_existing, refuse_existing_in, whole_file, whole_files
-from pipeline.heads import Head, require_same_identity
+from pipeline.heads import Head, is_head, require_same_identity
 from pipeline.lookup import ImageLookup
 from pipeline.old_head import has_adopted_head, has_old_head, is_stand_in
 from pipeline.pretrained import pretrained_name
@@ -128,7 +128,7 @@ def export(
     if format == CHECKPOINT:
         file = _own_file(checkpoint, store)
         return _patched(store, head, file, Path(out), model, overwrite=overwrite)
-    path = _target(Path(out), format, temperatures, overwrite=overwrite)
+    path = _target(Path(out), format, temperatures, checkpoint, overwrite=overwrite)
     trained = _trained_model(checkpoint, store, head, model, alone=temperatures is None)
     lookup = None if images is None else ImageLookup(images)
     side = _side(format, store, trained, lookup, side)
@@ -269,23 +269,26 @@ def _target(
     out: Path,
     format: str,  # noqa: A002  as above
     temperatures: tuple[float, float] | None,
+    checkpoint: Path | str | None,
     *,
     overwrite: bool,
 ) -> Path:
-    """The file to write."""
+    """The file to write, which is none of those that it is made of."""
     suffix = SUFFIXES[format]
     if out.is_dir() or not out.suffix:
         out /= ("ensemble" if temperatures is not None else "new-head") + suffix
     elif out.suffix != suffix:
         raise ExportError(f"{out} should end in {suffix} for the format {format}, or be a folder.")
     _refuse_existing(out, overwrite=overwrite)
+    if checkpoint is not None and out.resolve() == Path(checkpoint).resolve():
+        raise OutputExistsError(f"{out} is the checkpoint itself, which stays: give another name.")
     return out
 
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:
     """Refuse a file that has no place; a folder of its own may be missing."""
     if path.parent.exists():
-        refuse_existing(path, overwrite=overwrite)
+        refuse_existing(path, overwrite=overwrite, replaceable=_is_no_head)
     else:
         refuse_existing_in(path.parent, [path.name], overwrite=overwrite)
 
@@ -294,8 +297,13 @@ def _refuse_existing(path: Path, *, overwrite: bool) -> None:
 def _appearing(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """The file to write, whole or not at all; its folder is made with it where it is missing."""
     if path.parent.exists():
-        with whole_file(path, overwrite=overwrite) as unfinished:
+        with whole_file(path, overwrite=overwrite, replaceable=_is_no_head) as unfinished:
             yield unfinished
     else:
         with whole_files(path.parent, [path.name], overwrite=overwrite) as made:
             yield made / path.name
+
+
+def _is_no_head(path: Path) -> bool:
+    """Whether a file is none that a fit has left: those are what exports are made of."""
+    return not is_head(path)

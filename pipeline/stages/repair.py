@@ -124,5 +124,6 @@ def _require_same(path: Path, differing: list[str]) -> None:
     if differing:
         raise IdentityMismatchError(
             f"{path} is of another extraction ({'; '.join(differing)}, 'that' being the store): "
-            f"nothing was changed. Give the checkpoint and the images of its own; or {BY_HAND}"
+            f"nothing was changed. Give the checkpoint and the images of its own, with its --val, "
+            f"--split-seed, --class-order and the like; or {BY_HAND}"
         )

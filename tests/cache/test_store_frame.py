@@ -99,6 +99,20 @@ def test_zeroed_bytes_make_nothing_wait_without_end(path, first_frame):
     assert done.stdout == "told\n", done.stderr[-2000:]
 
 
+def test_a_module_of_our_name_in_the_working_folder_is_not_run(path, tmp_path, monkeypatch):
+    as_first_frame(path)
+    content = path.read_bytes()
+    overwrite(path, len(content) // 2, bytes(16))  # so that the file's sha256 is not its own
+    expected = [shard.name for shard in reopen_store(path).lost]
+    shutil.rmtree(path.with_name(f"{path.name}.partial"), ignore_errors=True)
+    working = tmp_path / "working"
+    working.mkdir()
+    (working / "cache.py").write_text("open('ran', 'w').close()")
+    monkeypatch.chdir(working)
+    assert [shard.name for shard in reopen_store(path).lost] == expected
+    assert sorted(place.name for place in working.iterdir()) == ["cache.py"]
+
+
 @pytest.mark.parametrize("text", [b"nolb extract", b"katze/3 sch", b'"index":1'])
 def test_a_zeroed_heap_of_a_file_without_a_frame_costs_no_shard(path, whole, text):
     as_first_frame(path)
