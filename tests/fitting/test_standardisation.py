@@ -108,9 +108,8 @@ def test_what_rounding_made_of_a_constant_is_constant(dtype: torch.dtype) -> Non
     assert ((classifier.coef_ != 0).any(axis=0) == (found.factor > 0).numpy()).all()
 
 
-def test_processes_that_share_the_rows_find_the_same() -> None:
-    rows = long_tailed_rows(width=4)
-    rows = replace(rows, features=1000 + rows.features.sort(dim=1).values)
+def require_the_same_of_shares(rows: Rows) -> None:
+    """What processes find that share the rows is what one finds."""
     whole = standardisation(rows)
 
     def work(shared: Rows) -> list[LinearFit]:
@@ -120,6 +119,11 @@ def test_processes_that_share_the_rows_find_the_same() -> None:
     for ((of,),) in zip(together(rows, [0, 10, 51, 53, 53], work), strict=True):
         torch.testing.assert_close(of.weight, whole.mean, rtol=1e-14, atol=0)
         torch.testing.assert_close(of.bias, whole.factor, rtol=1e-10, atol=0)
+
+
+def test_processes_that_share_the_rows_find_the_same() -> None:
+    rows = long_tailed_rows(width=4)
+    require_the_same_of_shares(replace(rows, features=1000 + rows.features.sort(dim=1).values))
 
 
 @pytest.mark.parametrize("settings", SOLVERS)
@@ -158,16 +162,9 @@ def test_the_scale_of_a_feature_does_not_matter_up_to_the_ends_of_float64(
 @pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170, 1e290])
 def test_processes_that_share_rows_of_any_scale_find_the_same(scale: float) -> None:
     rows = long_tailed_rows(width=4, dtype=torch.float64)
-    rows = replace(rows, features=(3 + rows.features.sort(dim=1).values) * scale)
-    whole = standardisation(rows)
-
-    def work(shared: Rows) -> list[LinearFit]:
-        found = standardisation(shared)
-        return [LinearFit(found.mean, found.factor)]
-
-    for ((of,),) in zip(together(rows, [0, 10, 51, 53, 53], work), strict=True):
-        torch.testing.assert_close(of.weight, whole.mean, rtol=1e-14, atol=0)
-        torch.testing.assert_close(of.bias, whole.factor, rtol=1e-10, atol=0)
+    require_the_same_of_shares(
+        replace(rows, features=(3 + rows.features.sort(dim=1).values) * scale)
+    )
 
 
 def test_features_too_far_apart_for_their_type_are_told() -> None:
