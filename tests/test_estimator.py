@@ -23,7 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from pipeline import FitConfig, GMLClassifier, fit_head
 from pipeline.errors import FitError
 from pipeline.estimator import harmonic_mean_recall, lowest_recall
-from tests.test_fit_head import LABELS, make_store, planted_features
+from tests.stages.test_fit_head import LABELS, make_store, planted_features
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Skipping check check_array_api_input:sklearn.exceptions.SkipTestWarning"
@@ -47,8 +47,8 @@ def long_tail(
 
 @pytest.mark.parametrize("solver", ["l-bfgs", "sgd"])
 def test_the_smallest_class_is_lifted(solver: Any) -> None:
-    # As in tests/test_fit_head.py: the Bayes border under these priors leaves the small class 69 %,
-    # that of equal priors 93 %.
+    # As in tests/stages/test_fit_head.py: the Bayes border under these priors leaves the small
+    # class 69 %, that of equal priors 93 %.
     rows, y = long_tail()
     unseen, true = long_tail((500, 500, 500), seed=1)
     recall = {}

@@ -18,11 +18,9 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from click.testing import CliRunner
 from torch import nn
 
 from cache import Store
-from pipeline.cli import main
 from pipeline.config import ExtractConfig, FitConfig
 from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import ConfigError, ExportError
@@ -36,6 +34,7 @@ from pipeline.stages.export import export
 from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
 from pipeline.stages.predict import Prediction, predict
+from tests.commands import nolb
 from tests.exporting.exported import TEMPERATURES, small_extraction
 from tests.small_data import image_folder
 
@@ -155,10 +154,6 @@ def _librarys(folder: Path) -> Made:
     return Made(store, head, file, folder / "test", ())
 
 
-def invoke(*arguments: Any) -> Any:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def _wanted(made: Made) -> Any:
     """(N, C) probabilities of the ensemble, from the store."""
     split = made.store["test"]
@@ -247,13 +242,10 @@ def test_the_commands_go_to_the_end_without_a_checkpoint(
     for name, suffix in ((FACTORY, "own"), (LIBRARY, "library")):
         one = made[name]
         alone = ("--classifier", "new", *one.option)
-        done = invoke("predict", one.file, one.images, "--format", "csv", *alone)
-        assert done.exit_code == 0, done.output
+        done = nolb("predict", one.file, one.images, "--format", "csv", *alone)
         out = tmp_path / f"{suffix}.safetensors"
-        exported = invoke("export", one.store.path, one.file, *alone, "--format", "safetensors", "--out", out)  # fmt: skip  # noqa: E501
-        assert exported.exit_code == 0, exported.output
-        again = invoke("predict", out, one.images, "--format", "csv", *one.option)
-        assert again.exit_code == 0, again.output
+        exported = nolb("export", one.store.path, one.file, *alone, "--format", "safetensors", "--out", out)  # fmt: skip  # noqa: E501
+        again = nolb("predict", out, one.images, "--format", "csv", *one.option)
         assert _classes(again.output) == _classes(done.output)
 
 
@@ -281,17 +273,17 @@ def test_a_function_runs_only_where_the_user_names_it(
     torch.save(state, tmp_path / "own.pth")
     monkeypatch.delitem(sys.modules, "named_nets")
     remedy = f"give --model {FACTORY}"
-    _one_sentence(invoke("predict", own.file, own.images), 2, remedy)
+    _one_sentence(nolb("predict", own.file, own.images), 2, remedy)
     common = ("export", own.store.path, own.file, "--format", "onnx", "--out", tmp_path / "x.onnx")
-    _one_sentence(invoke(*common), 2, remedy)
-    _one_sentence(invoke("predict", weights.path, own.images), 1, remedy)
+    _one_sentence(nolb(*common), 2, remedy)
+    _one_sentence(nolb("predict", weights.path, own.images), 1, remedy)
     with_file = ("predict", own.file, own.images, "--checkpoint", tmp_path / "own.pth")
-    _one_sentence(invoke(*with_file), 2, remedy)
+    _one_sentence(nolb(*with_file), 2, remedy)
     identity = dataclasses.replace(own.head.identity, model=f"lade:ce,{FACTORY}")
     with pytest.raises(ConfigError, match=remedy):
         model_of_identity(tmp_path / "own.pth", identity, own.head.class_counts)
     assert "named_nets" not in sys.modules
-    assert invoke(*with_file, "--model", FACTORY).exit_code == 0
+    nolb(*with_file, "--model", FACTORY)
 
 
 def test_other_weights_of_the_same_name_are_refused(
@@ -299,15 +291,15 @@ def test_other_weights_of_the_same_name_are_refused(
 ) -> None:
     own = made[FACTORY]
     monkeypatch.setattr(importlib.import_module("named_nets"), "SEED", 1)
-    refused = invoke("predict", own.file, own.images, "--model", FACTORY)
+    refused = nolb("predict", own.file, own.images, "--model", FACTORY)
     _one_sentence(refused, 1, f"{FACTORY} has other weights here", "extract again")
 
 
 def test_another_model_is_refused(made: dict[str, Made]) -> None:
     of_library, own = made[LIBRARY], made[FACTORY]
-    refused = invoke("predict", of_library.file, of_library.images, "--model", FACTORY)
+    refused = nolb("predict", of_library.file, of_library.images, "--model", FACTORY)
     _one_sentence(refused, 1, f"{FACTORY} is not the model", f"that is {LIBRARY_WEIGHTS}", "leave --checkpoint and --model out")  # fmt: skip  # noqa: E501
-    refused = invoke("predict", own.file, own.images, "--model", LIBRARY)
+    refused = nolb("predict", own.file, own.images, "--model", LIBRARY)
     _one_sentence(refused, 1, f"give --model {FACTORY} and no --checkpoint")
 
 
@@ -316,25 +308,25 @@ def test_models_that_cannot_be_built_here(
 ) -> None:
     one = made[LIBRARY]
     common = ("predict", one.file, one.images, "--model")
-    _one_sentence(invoke(*common, "nonsense"), 2, "names no model", "--checkpoint")
-    _one_sentence(invoke(*common, "torchvision/resnet5"), 2, "no classification model 'resnet5'")
-    _one_sentence(invoke(*common, "no_such.module:net"), 2, "cannot be imported")
+    _one_sentence(nolb(*common, "nonsense"), 2, "names no model", "--checkpoint")
+    _one_sentence(nolb(*common, "torchvision/resnet5"), 2, "no classification model 'resnet5'")
+    _one_sentence(nolb(*common, "no_such.module:net"), 2, "cannot be imported")
     monkeypatch.setattr(
         "pipeline.backbones.efficientnet_lite.find_spec",
         lambda name: None if name.startswith("efficientnet") else find_spec(name),
     )
     identity = dataclasses.replace(one.head.identity, model="pretrained:efficientnet-lite0")
     save_head(dataclasses.replace(one.head, identity=identity), tmp_path / "h.safetensors")
-    missing = invoke("predict", tmp_path / "h.safetensors", one.images)
+    missing = nolb("predict", tmp_path / "h.safetensors", one.images)
     _one_sentence(missing, 2, "pip install 'nolb[efficientnet-lite]'")
     monkeypatch.setitem(sys.modules, "timm", None)
-    _one_sentence(invoke(*common, "timm/resnet10t"), 2, "pip install 'nolb[timm]'")
+    _one_sentence(nolb(*common, "timm/resnet10t"), 2, "pip install 'nolb[timm]'")
 
 
 def test_there_is_no_file_to_patch(made: dict[str, Made], tmp_path: Path) -> None:
     one = made[LIBRARY]
     common = ("export", one.store.path, one.file, "--format", "checkpoint", "--out", tmp_path / "x")
-    _one_sentence(invoke(*common), 1, f"{LIBRARY_WEIGHTS} are in no checkpoint", "onnx")
+    _one_sentence(nolb(*common), 1, f"{LIBRARY_WEIGHTS} are in no checkpoint", "onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -342,11 +334,11 @@ def test_a_head_of_a_file_asks_for_it(folder: Path, tmp_path: Path) -> None:
     small = small_extraction(tmp_path)
     save_head(small.head, tmp_path / "head.safetensors")
     asked = "give the one that was extracted with --checkpoint FILE"
-    _one_sentence(invoke("predict", tmp_path / "head.safetensors", small.images), 2, "plain:small-cnn", asked)  # fmt: skip  # noqa: E501
+    _one_sentence(nolb("predict", tmp_path / "head.safetensors", small.images), 2, "plain:small-cnn", asked)  # fmt: skip  # noqa: E501
     common = ("export", small.store.path, tmp_path / "head.safetensors", "--out", tmp_path / "x")
-    _one_sentence(invoke(*common, "--format", "onnx"), 2, asked)
-    _one_sentence(invoke(*common, "--format", "checkpoint"), 2, "give it with --checkpoint FILE")
-    named = invoke(*common, "--format", "onnx", "--model", LIBRARY)
+    _one_sentence(nolb(*common, "--format", "onnx"), 2, asked)
+    _one_sentence(nolb(*common, "--format", "checkpoint"), 2, "give it with --checkpoint FILE")
+    named = nolb(*common, "--format", "onnx", "--model", LIBRARY)
     _one_sentence(named, 1, f"{LIBRARY_WEIGHTS} is not the model", "give the checkpoint")
 
 
@@ -360,7 +352,7 @@ def test_a_file_of_the_same_weights_serves_and_of_others_not(
     assert model.backbone_digest() == one.store.identity.backbone
     state = {name: tensor + 1 for name, tensor in network.state_dict().items()}
     torch.save(state, tmp_path / "other.pth")
-    refused = invoke("predict", one.file, one.images, "--checkpoint", tmp_path / "other.pth")
+    refused = nolb("predict", one.file, one.images, "--checkpoint", tmp_path / "other.pth")
     _one_sentence(refused, 1, "other.pth is not the model", f"that is {LIBRARY_WEIGHTS} with weights of its own")  # fmt: skip  # noqa: E501
 
 

@@ -16,7 +16,7 @@ from cache import Classifier, open_store
 from pipeline.config import FitConfig
 from pipeline.heads import load_head
 from pipeline.stages.fit_head import fit_head
-from tests.test_fit_head import make_store, planted_features
+from tests.stages.test_fit_head import make_store, planted_features
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = np.array([0] * 40 + [1] * 10 + [2] * 4)

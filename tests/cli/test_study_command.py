@@ -10,12 +10,11 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
-from click.testing import CliRunner, Result
 
 from cache import open_store
 from pipeline import FitConfig, fit_head, study
-from pipeline.cli import main
 from pipeline.team import Team
+from tests.commands import nolb
 from tests.small_data import image_folder, small_checkpoint
 
 
@@ -23,10 +22,6 @@ from tests.small_data import image_folder, small_checkpoint
 def _quick_and_searchable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.figures.canvas.DPI", 40)
     monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")  # letters stay letters
-
-
-def nolb(*args: object) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +36,12 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "extract", "--checkpoint", folder / "m.pth", *sources, "--out", folder / "s.zarr",
         "--workers", 0, "--device", "cpu",
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
     return folder / "s.zarr"
 
 
 def test_seeds_write_heads_that_the_next_command_takes(store_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "head.safetensors"
     result = nolb("fit-head", store_path, "--out", out, "--seeds", 3, "--seed", 7, "--json", "-")
-    assert result.exit_code == 0, result.output
     content = json.loads(result.stdout)
     heads = [tmp_path / "head" / f"seed{seed}.safetensors" for seed in (7, 8, 9)]
     assert content["heads"] == [str(path) for path in heads]
@@ -64,7 +57,7 @@ def test_seeds_write_heads_that_the_next_command_takes(store_path: Path, tmp_pat
         for each in (sorted(Path(word).parent.glob(Path(word).name)) if "*" in word else [word])
     ]
     few = ["--t-old", "1,2", "--t-new", "1,2", "--replicates", 0]
-    assert nolb(*globbed, *few).exit_code == 0
+    nolb(*globbed, *few)
 
 
 def test_a_sweep_is_chosen_on_validation_and_shown_on_test(
@@ -74,7 +67,6 @@ def test_a_sweep_is_chosen_on_validation_and_shown_on_test(
         "fit-head", store_path, "--out", tmp_path / "study", "--epochs", 2, "--sweep",
         "lr=0.1,1e-6", "--sweep", "loss=gml,cross-entropy", "--json", tmp_path / "s.json",
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "s.json").read_text())
     assert content["chosen_on"] == "val"
     assert len(content["configurations"]) == 4
@@ -82,12 +74,11 @@ def test_a_sweep_is_chosen_on_validation_and_shown_on_test(
     assert "fitted         4 configurations with 5 seeds each" in result.stdout
     assert "on the val split" in result.stdout
     assert "on the test split (12 images), which had no part in the choice" in result.stdout
-    again = nolb("fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2)
-    assert again.exit_code == 1
+    again = nolb("fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2, code=1)
     assert "study.csv exists already" in again.stderr
-    assert nolb(
+    nolb(
         "fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2, "--overwrite"
-    ).exit_code == 0  # fmt: skip
+    )  # fmt: skip
     assert len(list((tmp_path / "study").glob("*.safetensors"))) == 2
 
 
@@ -97,7 +88,6 @@ def test_a_sweep_names_a_head_by_what_decides_it(store_path: Path, tmp_path: Pat
         "--sweep", "head=nearest-mean,linear", "--sweep", "solver=sgd,adamw",
         "--sweep", "momentum=0.5,0.9", "--json", "-",
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
     content = json.loads(result.stdout)
     assert [of["settings"] for of in content["configurations"]] == [
         {"head": "nearest-mean"},
@@ -113,7 +103,6 @@ def test_seeds_of_a_head_that_has_none_are_one_head(store_path: Path, tmp_path: 
     result = nolb(
         "fit-head", store_path, "--out", tmp_path / "means", "--head", "nearest-mean", "--seeds", 3
     )
-    assert result.exit_code == 0, result.output
     assert "fitted         one head, over 12 rows" in result.stdout
     assert "No seed decides this head: it was fitted once" in result.stdout
     assert "±" not in result.stdout
@@ -135,8 +124,8 @@ def test_seeds_of_a_head_that_has_none_are_one_head(store_path: Path, tmp_path: 
 def test_what_cannot_be_studied_is_one_sentence(
     store_path: Path, tmp_path: Path, options: list[object], words: str
 ) -> None:
-    result = nolb("fit-head", store_path, "--out", tmp_path / "study", *options)
-    assert result.exit_code == 2  # usage
+    result = nolb("fit-head", store_path, "--out", tmp_path / "study", *options, code=2)
+    # usage
     assert words in result.stderr
     assert "Traceback" not in result.output
     assert not list(tmp_path.iterdir())
@@ -146,8 +135,7 @@ def test_a_study_is_the_work_of_one_process(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Team, "from_environment", lambda **_: Team(size=2))
-    result = nolb("fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2)
-    assert result.exit_code == 2
+    result = nolb("fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2, code=2)
     assert "leave torchrun out" in result.stderr
 
 
@@ -157,7 +145,6 @@ def test_one_fit_says_how_it_ended(store_path: Path, tmp_path: Path) -> None:
         result = nolb(
             "fit-head", store_path, "--out", out, *settings, "--json", out.with_suffix("")
         )
-        assert result.exit_code == 0, result.output
         return result.stdout, json.loads(out.with_suffix("").read_text())["convergence"]
 
     newton = ("--solver", "l-bfgs", "--standardize", "--weight-decay", "1e-2")

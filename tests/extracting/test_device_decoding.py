@@ -30,7 +30,7 @@ from pipeline.extracting.device_decoding import (
     resized_and_cropped,
 )
 from pipeline.reading import BatchReader, ImageBatch, RowRange
-from tests.played_device import (
+from tests.extracting.played_device import (
     BY_READER,
     CONFIG,
     CPU,

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from markupsafe import escape
 
-from pipeline.cli import main
 from pipeline.config import SweepConfig
 from pipeline.errors import EvaluationError, OutputExistsError
 from pipeline.heads import save_head
 from pipeline.stages.report import make_report, save_report
 from pipeline.stages.sweep_temps import sweep_temps
 from pipeline.sweep_files import save_sweep
+from tests.commands import nolb
 from tests.reporting.reported import page_of, reported_head, reported_store
 
 GRID = SweepConfig(t_old=(0.5, 1, 2), t_new=(0.5, 1, 2))
@@ -78,10 +76,6 @@ def test_a_report_is_not_written_over_unasked(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["r.html"]
 
 
-def invoke(*arguments: Any) -> Any:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def test_the_command_writes_page_and_json(
     tmp_path: Path,
 ) -> None:
@@ -89,17 +83,14 @@ def test_the_command_writes_page_and_json(
     head = reported_head(store)
     save_head(head, tmp_path / "head.safetensors")
     save_sweep(sweep_temps(store, head, GRID), tmp_path / "sweep")
-    done = invoke(
+    done = nolb(
         "report", store.path, tmp_path / "head.safetensors", "--out", tmp_path / "r.html",
         "--sweep", tmp_path / "sweep", "--json", tmp_path / "r.json",
     )  # fmt: skip
-    assert done.exit_code == 0, done.output
     assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     content = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert content["scores"]["new"]["lowest_recall"] == 50.0
-    again = invoke(
-        "report", store.path, tmp_path / "head.safetensors", "--out", tmp_path / "r.html"
+    again = nolb(
+        "report", store.path, tmp_path / "head.safetensors", "--out", tmp_path / "r.html", code=1
     )
-    assert again.exit_code == 1
-    both = invoke("report", "a", "b", "--out", "c", "--sweep", "d", "--no-plane")
-    assert both.exit_code == 2
+    both = nolb("report", "a", "b", "--out", "c", "--sweep", "d", "--no-plane", code=2)

@@ -20,8 +20,8 @@ from pipeline.studying import (
 )
 from pipeline.studying.grid import varied_fields, varied_settings
 from pipeline.studying.tables import study_table, table_on_test
-from tests.made_studies import CONFIG, N_CLASSES, store_with, study_of, text_of
 from tests.measured_stores import planted_store
+from tests.studying.made_studies import CONFIG, N_CLASSES, store_with, study_of, text_of
 
 # Statistics
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from pipeline.cli.options import json_option, overwrite_option, resume_option
 from pipeline.cli.output import LABEL_WIDTH, Speaker, write_json
 
-CLI = Path(__file__).resolve().parents[1] / "pipeline" / "cli"
+CLI = Path(__file__).resolve().parents[2] / "pipeline" / "cli"
 
 
 def say_all(speaker: Speaker) -> None:

@@ -11,7 +11,7 @@ from pipeline import evaluate, fit_head, grid_configs, save_study, study
 from pipeline.errors import FitError
 from pipeline.studying import study_members
 from pipeline.studying.tables import study_table
-from tests.made_studies import CONFIG, store_with, study_of, text_of
+from tests.studying.made_studies import CONFIG, store_with, study_of, text_of
 
 
 def test_a_head_that_no_seed_decides_is_fitted_once() -> None:

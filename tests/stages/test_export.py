@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 from pipeline import export_formats, progress
 from pipeline.backbones import BACKBONES
 from pipeline.checkpoints import load_checkpoint
-from pipeline.cli import main
 from pipeline.ensemble import ensemble_probabilities, predict_split, softmax
 from pipeline.errors import ExportError, HeadError, OutputExistsError
 from pipeline.exporting import FORMATS, Agreement, as_input, checking, open_export
@@ -24,6 +21,7 @@ from pipeline.lookup import ImageLookup
 from pipeline.mixture import Mixture
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.export import export
+from tests.commands import nolb
 from tests.exporting.exported import TEMPERATURES, Small, small_extraction
 
 
@@ -204,18 +202,13 @@ def test_a_head_is_no_export(small: Small, tmp_path: Path) -> None:
         open_export(tmp_path / "head.safetensors")
 
 
-def invoke(*arguments: Any) -> Any:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def test_the_command_says_what_goes_in_and_what_comes_out(small: Small, tmp_path: Path) -> None:
     save_head(small.head, tmp_path / "head.safetensors")
     common = ("export", small.store.path, tmp_path / "head.safetensors", "--checkpoint", small.checkpoint)  # fmt: skip  # noqa: E501
-    done = invoke(
+    done = nolb(
         *common, "--format", "safetensors", "--out", tmp_path / "out", "--t-old", 2,
         "--images", small.images, "--check", "all", "--json", tmp_path / "r.json",
     )  # fmt: skip
-    assert done.exit_code == 0, done.output
     assert "RGB in 0..1; normalisation is inside" in done.output
     assert "12 of 12 test images" in done.output
     content = json.loads((tmp_path / "r.json").read_text())
@@ -228,7 +221,7 @@ def test_the_command_says_what_goes_in_and_what_comes_out(small: Small, tmp_path
         ("--format", "onnx", "--t-old", 0),
         ("--format", "onnx", "--check", "some"),
     ):
-        assert invoke(*common, "--out", tmp_path / "no", *wrong).exit_code == 2
+        nolb(*common, "--out", tmp_path / "no", *wrong, code=2)
 
 
 def test_long_checking_tells_how_far_it_is(
@@ -237,12 +230,11 @@ def test_long_checking_tells_how_far_it_is(
     monkeypatch.setattr(checking, "BATCH", 5)
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     save_head(small.head, tmp_path / "head.safetensors")
-    done = invoke(
+    done = nolb(
         "export", small.store.path, tmp_path / "head.safetensors", "--checkpoint", small.checkpoint,
         "--format", "safetensors", "--out", tmp_path / "m.safetensors", "--images", small.images,
         "--check", "all",
     )  # fmt: skip
-    assert done.exit_code == 0, done.output
     told = [line.split(" images, ")[0] for line in done.stderr.splitlines()]
     assert told == [f"export, checking: {k} of 12" for k in (5, 10, 12)]
     assert "images/s" in done.stderr
@@ -270,7 +262,7 @@ def test_what_an_export_is_made_of_is_never_replaced(small: Small, tmp_path: Pat
 
 def test_the_formats_have_one_source() -> None:
     assert {name: each.suffix for name, each in FORMATS.items()} == dict(export_formats.SUFFIXES)
-    assert "|".join(export_formats.FORMATS) in invoke("export", "--help").output
+    assert "|".join(export_formats.FORMATS) in nolb("export", "--help").output
 
 
 def test_a_head_of_another_store_is_refused(small: Small, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_the_next_command_knows_where_listed_images_lie(
 
 
 def test_a_network_of_one_s_own_is_allowed_by_the_next_command(run: Run) -> None:
-    name = "tests.test_pretrain:own_network"
+    name = "tests.stages.test_pretrain:own_network"
     options = ("--train", run.folder / "train", "--test", run.folder / "test", "--model", name)
     command = pretrained(*options, "--out", run.folder / "m.pth")
     assert f"--model nolb:{name}" in command

@@ -23,7 +23,7 @@ from pipeline.figures.studies import study_dots
 from pipeline.study_files import study_folder
 from pipeline.studying.results import shown
 from pipeline.studying.tables import study_table, table_on_test
-from tests.made_studies import CONFIG, store_with, study_of
+from tests.studying.made_studies import CONFIG, store_with, study_of
 
 
 @pytest.fixture(autouse=True)

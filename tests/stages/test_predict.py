@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from pipeline import image_classifiers, progress
-from pipeline.cli import main
 from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import DatasetError
 from pipeline.exporting import open_export
@@ -24,6 +22,7 @@ from pipeline.image_classifiers import classifier_of_export, classifier_of_head,
 from pipeline.progress import Snapshot
 from pipeline.stages.export import export
 from pipeline.stages.predict import predict
+from tests.commands import nolb
 from tests.exporting.exported import TEMPERATURES, Small, small_extraction
 
 
@@ -101,44 +100,38 @@ def test_images_are_found_in_folders_and_below(small: Small, tmp_path: Path) -> 
         find_images([tmp_path])
 
 
-def invoke(*arguments: Any) -> Any:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def test_json_lines_csv_and_table(small: Small, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image")
     common = (
         "predict", small.folder / "head.safetensors", small.images / "bee", tmp_path,
         "--checkpoint", small.checkpoint, "--t-old", 2,
     )  # fmt: skip
-    lines = invoke(*common, "--format", "jsonl", "--top", 2)
-    assert lines.exit_code == 0
+    lines = nolb(*common, "--format", "jsonl", "--top", 2)
     found = [json.loads(line) for line in lines.stdout.splitlines()]
     assert len(found) == 5
     assert len(found[0]["candidates"]) == 2
     assert found[4]["error"] == "not an image of a known format"
     assert "1 of 5 images could not be used" in lines.stderr
-    table = list(csv.DictReader(io.StringIO(invoke(*common, "--format", "csv").stdout)))
+    table = list(csv.DictReader(io.StringIO(nolb(*common, "--format", "csv").stdout)))
     assert len(table) == 4 * 3 + 1
     assert table[0]["class"] == found[0]["class"]
     assert table[-1]["error"]
-    shown = invoke(*common, "--out", tmp_path / "table.txt")
-    assert shown.exit_code == 0
+    shown = nolb(*common, "--out", tmp_path / "table.txt")
     assert "Old head" in (tmp_path / "table.txt").read_text(encoding="utf-8")
 
 
 def test_wrong_usage_is_told(small: Small, tmp_path: Path) -> None:
     head = small.folder / "head.safetensors"
     (tmp_path / "bad.png").write_bytes(b"no image")
-    assert invoke("predict", head, small.images).exit_code == 2  # no --checkpoint
-    none_good = invoke("predict", head, tmp_path / "bad.png", "--checkpoint", small.checkpoint)
-    assert none_good.exit_code == 1
+    nolb("predict", head, small.images, code=2)  # no --checkpoint
+    none_good = nolb(
+        "predict", head, tmp_path / "bad.png", "--checkpoint", small.checkpoint, code=1
+    )
     result = export(small.store, small.head, small.checkpoint, tmp_path, format="safetensors")
-    fixed = invoke("predict", result.path, small.images, "--t-old", 2)
-    assert fixed.exit_code == 1
+    fixed = nolb("predict", result.path, small.images, "--t-old", 2, code=1)
     assert "are fixed" in fixed.output
-    assert invoke("predict", result.path, small.images).exit_code == 0
-    assert invoke("predict", tmp_path / "none.onnx", small.images).exit_code == 1
+    nolb("predict", result.path, small.images)
+    nolb("predict", tmp_path / "none.onnx", small.images, code=1)
 
 
 def test_a_file_of_predictions_is_whole_or_not_there(
@@ -149,10 +142,9 @@ def test_a_file_of_predictions_is_whole_or_not_there(
         "predict", small.folder / "head.safetensors", small.images, "--checkpoint",
         small.checkpoint, "--format", "csv", "--out", out,
     )  # fmt: skip
-    assert invoke(*common).exit_code == 0
+    nolb(*common)
     before = out.read_bytes()
-    again = invoke(*common)
-    assert again.exit_code == 1
+    again = nolb(*common, code=1)
     assert again.stderr == f"nolb: {out} exists already: give another name or --overwrite.\n"
     whole = image_classifiers._features
     calls: list[int] = []
@@ -165,16 +157,15 @@ def test_a_file_of_predictions_is_whole_or_not_there(
 
     monkeypatch.setattr(image_classifiers, "BATCH", 4)
     monkeypatch.setattr(image_classifiers, "_features", fails_later)
-    failed = invoke(*common, "--overwrite")
-    assert failed.exit_code == 1
+    failed = nolb(*common, "--overwrite", code=1)
     assert "the disk is gone" in failed.stderr
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
     monkeypatch.undo()
     shutil.copy(small.checkpoint, tmp_path / "model.pth")
-    other = invoke(*common[:-1], tmp_path / "model.pth", "--overwrite")
+    other = nolb(*common[:-1], tmp_path / "model.pth", "--overwrite")
     assert "model.pth is something else than what would replace it" in other.stderr
-    assert invoke(*common, "--overwrite").exit_code == 0
+    nolb(*common, "--overwrite")
 
 
 def test_long_predicting_tells_how_far_it_is(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +175,7 @@ def test_long_predicting_tells_how_far_it_is(small: Small, monkeypatch: pytest.M
     classifier = classifier_of_head(small.head, small.checkpoint, TEMPERATURES)
     list(predict(classifier, find_images([small.images]), on_progress=seen.append))
     assert [(one.done, one.total) for one in seen] == [(k, 12) for k in range(1, 13)]
-    done = invoke(
+    done = nolb(
         "predict", small.folder / "head.safetensors", small.images, "--checkpoint",
         small.checkpoint, "--format", "jsonl",
     )  # fmt: skip

@@ -19,7 +19,7 @@ from pipeline.extracting.device_decoding import (
 )
 from pipeline.progress import Snapshot
 from pipeline.stages.extract import Extraction, extract
-from tests.played_device import (
+from tests.extracting.played_device import (
     BY_READER,
     CONFIG,
     CPU,
