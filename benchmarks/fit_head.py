@@ -60,7 +60,7 @@ def loader_loop(rows: TrainingRows, config: FitConfig) -> None:
     """One epoch the usual way: DataLoader, autograd, torch's optimiser."""
     dataset = TensorDataset(rows.features[0], rows.labels)
     head = torch.nn.Linear(rows.features.shape[2], len(rows.class_counts))
-    optimizer = torch.optim.SGD(head.parameters(), config.lr, momentum=config.momentum)
+    optimizer = torch.optim.SGD(head.parameters(), config.first_lr, momentum=config.momentum)
     for features, labels in DataLoader(dataset, config.batch_size, shuffle=True):
         loss = gml(head(features), labels, rows.class_counts)
         optimizer.zero_grad()

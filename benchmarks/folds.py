@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.machine import describe
 from cache import Store, open_store
 from pipeline.config import FitConfig, build_config
-from pipeline.ensemble import ensemble_predictions
+from pipeline.ensemble import mixture_predictions
 from pipeline.fitting import LinearMap, TrainingRows, fit_head_on_rows
 from pipeline.metrics import score
 from pipeline.recipes import load_recipe
@@ -87,7 +87,7 @@ def main() -> None:
     predictions = {
         "cross entropy": old.argmax(1),
         recipe.loss: new.argmax(1),
-        "ensemble (1, 1)": ensemble_predictions(old, new),
+        "ensemble (1, 1)": mixture_predictions((old, new), (1.0, 1.0)),
     }
     print(describe())
     for head, predicted in predictions.items():

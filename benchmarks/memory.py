@@ -47,8 +47,8 @@ def make_store(path: Path, n_bytes: int) -> None:
     classifier = Classifier(means)
     ids = {name: [f"{name}/{i}" for i in range(len(of))] for name, of in labels.items()}
     identity = Identity(
-        model="random", checkpoint="", backbone="", classifier=classifier.digest(),
-        preprocessing="", compute="float32", dtype="float32", device="cpu", views="",
+        model={}, checkpoint="", backbone="", classifier=classifier.digest(),
+        preprocessing={}, compute={}, dtype="float32", device="cpu", views={},
         samples={name: samples_digest(ids[name], of) for name, of in labels.items()},
     )  # fmt: skip
     splits = tuple(SplitSpec(name, ids[name], of) for name, of in labels.items())

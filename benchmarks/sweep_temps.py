@@ -27,11 +27,12 @@ from benchmarks.machine import describe, seconds, spread
 from cache import open_store
 from pipeline.config import Temperatures, parse_temperatures
 from pipeline.cores import available_cores
-from pipeline.ensemble import LogitBlock, ensemble_predictions, logit_blocks, mixture_predictions
+from pipeline.ensemble import LogitBlock, mixture_predictions
 from pipeline.heads import load_head
 from pipeline.metrics import Floats
 from pipeline.plane import Member, collect_hits, plane_members
 from pipeline.plane.scores import measure
+from pipeline.scored import scored_split
 
 BLOCK_ROWS = 4096
 CACHED = 2**15
@@ -80,8 +81,9 @@ def pieces(blocks: Blocks) -> Iterator[LogitBlock]:
 
 def cell_by_cell(block: LogitBlock, cells: Sequence[tuple[float, float]]) -> int:
     """The plain way: both softmaxes anew in every cell."""
-    old, new = block.logits
-    return sum(int(np.sum(ensemble_predictions(old, new, *cell) == block.labels)) for cell in cells)
+    return sum(
+        int(np.sum(mixture_predictions(block.logits, cell) == block.labels)) for cell in cells
+    )
 
 
 def log_sum_exps(block: LogitBlock, grid: Temperatures, dtype: type[Any]) -> list[Floats]:
@@ -122,7 +124,7 @@ def main(
     print(describe())
     if path is not None and head_path is not None:
         with open_store(path) as store:
-            blocks = list(logit_blocks(store, "test", [None, load_head(head_path)]))
+            blocks = list(scored_split(store, "test").blocks([None, load_head(head_path)]))
     else:
         blocks = drawn_blocks(rows, classes, independent=independent)
     n, n_classes = sum(len(b.labels) for b in blocks), blocks[0].logits[0].shape[1]

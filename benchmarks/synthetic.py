@@ -34,8 +34,8 @@ def random_store(
     classifier = Classifier(means, None)
     ids = {name: [f"{name}/{i}" for i in range(len(rows))] for name, rows in labels.items()}
     identity = Identity(
-        model="random", checkpoint="", backbone="", classifier=classifier.digest(),
-        preprocessing="", compute="float32", dtype="float32", device="cpu", views="",
+        model={}, checkpoint="", backbone="", classifier=classifier.digest(),
+        preprocessing={}, compute={}, dtype="float32", device="cpu", views={},
         samples={name: samples_digest(ids[name], rows) for name, rows in labels.items()},
     )  # fmt: skip
     splits = tuple(SplitSpec(name, ids[name], rows) for name, rows in labels.items())

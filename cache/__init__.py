@@ -12,6 +12,8 @@ from cache.lazy import lazy_names
 if TYPE_CHECKING:
     from cache.classifier import Classifier as Classifier
     from cache.convert import convert_store as convert_store
+    from cache.convert import copy_store as copy_store
+    from cache.convert import spec_of as spec_of
     from cache.errors import CorruptStoreError as CorruptStoreError
     from cache.errors import IdentityMismatchError as IdentityMismatchError
     from cache.errors import IncompleteStoreError as IncompleteStoreError
@@ -67,6 +69,7 @@ _HOMES = {
     "StoreSpec": "cache.spec",
     "StoreWriter": "cache.writer",
     "convert_store": "cache.convert",
+    "copy_store": "cache.convert",
     "create_store": "cache.writer",
     "describe_store": "cache.info",
     "join_store": "cache.writer",
@@ -75,6 +78,7 @@ _HOMES = {
     "resume_store": "cache.writer",
     "salvage_header": "cache.repair",
     "samples_digest": "cache.identity",
+    "spec_of": "cache.convert",
     "verify_store": "cache.verify",
 }
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cache.backends.contract import Sealed, damaged
+from cache.backends.contract import Sealed
+from cache.damage import damaged
 from cache.errors import CorruptStoreError, StoreFormatError
 from cache.layout import FORMAT, SPARE, VERSION, Header
 from cache.shards import Shard, ShardRecord
@@ -175,7 +176,7 @@ def salvage_catalogue(sealed: Sealed | None, spare: str | None, path: Path) -> C
             pass
     raise CorruptStoreError(
         f"{path} cannot be repaired: neither its catalogue nor the second copy can be read. "
-        "Restore it from a copy, or extract it again with --overwrite."
+        "Restore it from a copy, or move it away and extract again."
     )
 
 

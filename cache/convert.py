@@ -1,4 +1,4 @@
-"""The same store in another format, type or size of shards."""
+"""The same features in another store: another format, type or size of shards, another head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from cache.errors import StoreError, StoreNotFoundError
 from cache.shards import Shard
 from cache.spec import SplitSpec, StoreSpec
 from cache.store import Store, open_store
-from cache.strict_json import JSON
 from cache.writer import StoreWriter, create_store, resume_store
 
 
@@ -50,44 +49,104 @@ def convert_store(
             `target` exists or cannot be written.
         CorruptStoreError: the source is damaged.
     """
-    source, target = Path(source), Path(target)
-    if source.absolute() == target.absolute():
-        raise StoreError(f"{source} cannot be converted onto itself; choose another name.")
     with open_store(source) as store:
-        spec = _converted_spec(store, dtype, shard_rows)
-        with _begin(target, spec, resume=resume, overwrite=overwrite) as writer:
-            missing = writer.missing()
-            for number, shard in enumerate(missing, start=1):
-                _copy(store, writer, shard)
-                if on_shard is not None:
-                    on_shard(number, len(missing))
-            return writer.seal()
-
-
-def _converted_spec(store: Store, dtype: str | None, shard_rows: int | None) -> StoreSpec:
-    """The store's own specification with another type or size of shards."""
-    dtype = dtype or store.dtype
-    if dtype == "float32" and store.dtype == "float16":
-        raise StoreError(
-            f"{store.path} holds float16: float32 would promise digits that are gone. Extract "
-            "again with --dtype float32."
+        spec = spec_of(store)
+        if shard_rows is not None:
+            spec = replace(spec, shard_rows=shard_rows)
+        if dtype is not None and dtype != store.dtype:
+            spec = _in_type(spec, dtype, store.path)
+        return copy_store(
+            store, target, spec, resume=resume, overwrite=overwrite, on_shard=on_shard
         )
-    provenance: dict[str, JSON] = dict(store.provenance)
-    if dtype != store.dtype:
-        provenance["converted"] = f"{store.dtype} to {dtype}"
+
+
+def copy_store(
+    store: Store,
+    target: Path | str,
+    spec: StoreSpec,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_shard: Callable[[int, int], None] | None = None,
+) -> Store:
+    """Write the features and views of a store, shard by shard, into another one.
+
+    Args:
+        store: where they come from; every byte that is taken over is verified.
+        target: the store to create.
+        spec: what it will be: `spec_of(store)`, changed by `dataclasses.replace`; the samples and
+            their views must stay.
+        resume: go on with an interrupted copy; begin one where there is none.
+        overwrite: replace what stands at `target`, once the new store is complete.
+        on_shard: called with the number of shards written, and of all that were missing.
+
+    Returns:
+        The new store, open.
+
+    Raises:
+        StoreError: the two are the same, `spec` has other samples or views, or wants logits that
+            `store` does not keep; or `target` exists or cannot be written.
+        CorruptStoreError: the store is damaged.
+    """
+    target = Path(target)
+    if store.path.absolute() == target.absolute():
+        raise StoreError(f"{target} cannot be copied onto itself; choose another name.")
+    _require_copyable(store, spec)
+    with _begin(target, spec, resume=resume, overwrite=overwrite) as writer:
+        missing = writer.missing()
+        for number, shard in enumerate(missing, start=1):
+            _copy(store, writer, shard)
+            if on_shard is not None:
+                on_shard(number, len(missing))
+        return writer.seal()
+
+
+def spec_of(store: Store) -> StoreSpec:
+    """Return what `create_store` was told, so that the same store could be written again."""
+    header = store.header
     return StoreSpec(
-        identity=replace(store.identity, dtype=dtype),
-        class_names=store.class_names,
+        identity=header.identity,
+        class_names=header.class_names,
         classifier=store.classifier,
         splits=tuple(
             SplitSpec(name, store[name].ids, store[name].labels, store[name].n_views)
             for name in store.splits
         ),
-        dtype=dtype,
-        store_logits=store.header.store_logits,
-        shard_rows=shard_rows or store.header.shard_rows,
-        provenance=provenance,
+        dtype=header.dtype,
+        store_logits=header.store_logits,
+        shard_rows=header.shard_rows,
+        provenance=header.provenance,
     )
+
+
+def _in_type(spec: StoreSpec, dtype: str, path: Path) -> StoreSpec:
+    """The specification of a store whose features are of another type."""
+    if dtype == "float32":
+        raise StoreError(
+            f"{path} holds {spec.dtype}: float32 would promise digits that are gone. Extract again "
+            "with --dtype float32."
+        )
+    return replace(
+        spec,
+        identity=replace(spec.identity, dtype=dtype),
+        dtype=dtype,
+        provenance={**spec.provenance, "converted": f"{spec.dtype} to {dtype}"},
+    )
+
+
+def _require_copyable(store: Store, spec: StoreSpec) -> None:
+    """Refuse what a copy cannot give: other samples or views, and logits of another head."""
+    views = {split.name: split.n_views for split in spec.splits}
+    if (
+        spec.identity.samples != store.identity.samples
+        or views != {name: store[name].n_views for name in store.splits}
+    ):  # fmt: skip
+        raise StoreError(f"{store.path} has other samples or views than a copy of it shall have.")
+    same_head = store.header.classifier == spec.classifier.digest()
+    if spec.store_logits and not (same_head and store.header.store_logits):
+        raise StoreError(
+            f"{store.path} keeps no logits of that head: copy it with store_logits=False."
+        )
 
 
 def _begin(target: Path, spec: StoreSpec, *, resume: bool, overwrite: bool) -> StoreWriter:
@@ -101,15 +160,12 @@ def _begin(target: Path, spec: StoreSpec, *, resume: bool, overwrite: bool) -> S
 
 def _copy(store: Store, writer: StoreWriter, shard: Shard) -> None:
     split, rows = store[shard.split], (shard.start, shard.stop)
-    failed = {row: why for row, why in split.failed.items() if shard.start <= row < shard.stop}
-    features = split.features(*rows)
-    views = split.views(*rows) if split.n_views else None
     # Out of range is infinite, and the writer names it; a warning would say less.
     with np.errstate(over="ignore"):
         writer.write_shard(
             shard,
-            features=features,
-            views=views,
-            logits=split.logits(*rows) if store.header.store_logits else None,
-            failures=failed,
+            features=split.features(*rows),
+            views=split.views(*rows) if split.n_views else None,
+            logits=split.logits(*rows) if writer.spec.store_logits else None,
+            failures={row: split.failed[row] for row in range(*rows) if row in split.failed},
         )

@@ -42,3 +42,8 @@ class CorruptStoreError(StoreError):
 
 class NonFiniteError(StoreError):
     """Features or logits hold NaN or infinity in rows that are not marked failed."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message as one bounded line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,18 +1,17 @@
-"""What a store, finished or not, says about itself: for people, programs and dataset cards."""
+"""What a store, finished or not, says about itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.backends import backend_for
+from cache.card import card
 from cache.errors import StoreNotFoundError
 from cache.layout import Header
 from cache.store import open_store
 from cache.strict_json import JSON
-
-_SHOWN_CLASSES = 10  # the largest and the smallest that a card names
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class StoreInfo:
 
     def card(self) -> str:
         """Return a dataset card in Markdown."""
-        return _card(self)
+        return card(self)
 
 
 def describe_store(path: Path | str) -> StoreInfo:
@@ -114,127 +113,3 @@ def describe_store(path: Path | str) -> StoreInfo:
         splits.append(SplitInfo(split.name, *size, len(own), failed))
     sealed, size_on_disk = backend.has_sealed(path), backend.n_bytes(path)
     return StoreInfo(path, sealed, header, counts, tuple(splits), size_on_disk, unreadable)
-
-
-def _card(info: StoreInfo) -> str:
-    """The blocks of the card, an empty line between any two."""
-    blocks = [
-        _introduction(info),
-        *_unfinished(info),
-        _split_table(info),
-        *_classes(info),
-        "## Identity",
-        _identity_table(info),
-        "## Reading it",
-        _example(info),
-        _advice(info),
-    ]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _introduction(info: StoreInfo) -> str:
-    header, name = info.header, _inline(info.path.name)
-    return (
-        f"# {name}\n\n"
-        f"Features of {len(header.class_names)} classes from the frozen backbone of "
-        f"`{_inline(header.identity.model)}`, {header.feature_width} {header.dtype} numbers an "
-        f"image, with the old classifier's logits. Made with nolb; {_size(info.n_bytes)}."
-    )
-
-
-def _unfinished(info: StoreInfo) -> list[str]:
-    if info.complete:
-        return []
-    recorded = sum(split.n_recorded for split in info.splits)
-    of = sum(split.n_shards for split in info.splits)
-    return [f"**Unfinished**: {recorded} of {of} shards are written."]
-
-
-def _table(head: str, alignment: str, rows: Iterable[str]) -> str:
-    return "\n".join([head, alignment, *rows])
-
-
-def _split_table(info: StoreInfo) -> str:
-    rows = (
-        f"| {split.name} | {split.n_samples:,} | {split.n_failed:,} | {split.n_views} | "
-        f"{split.n_recorded} of {split.n_shards} |"
-        for split in info.splits
-    )
-    head = "| split | images | not readable | views | shards |"
-    return _table(head, "|---|---:|---:|---:|---:|", rows)
-
-
-def _classes(info: StoreInfo) -> list[str]:
-    """The largest and smallest classes: all of them would drown the rest of the card."""
-    if info.class_counts is None:
-        return []
-    names, counts = info.header.class_names, info.class_counts
-    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
-    smallest = max(1, counts[order[-1]])
-    whole = len(order) <= 2 * _SHOWN_CLASSES
-    top, rest = (order, []) if whole else (order[:_SHOWN_CLASSES], order[-_SHOWN_CLASSES:])
-    rows = {c: f"| {_inline(names[c])} | {counts[c]:,} |" for c in (*top, *rest)}
-    between = [f"| ... {len(order) - len(top) - len(rest)} more | |"] if rest else []
-    return [
-        f"The largest class has {counts[order[0]]:,} usable training images, the smallest "
-        f"{counts[order[-1]]:,}: an imbalance of {counts[order[0]] / smallest:,.1f}.",
-        _table(
-            "| class | training images |",
-            "|---|---:|",
-            [*(rows[c] for c in top), *between, *(rows[c] for c in rest)],
-        ),
-    ]
-
-
-def _identity_table(info: StoreInfo) -> str:
-    identity = info.header.identity
-    rows = [
-        f"| {key} | `{_inline(value) or '-'}` |"
-        for key, value in identity.to_json().items()
-        if isinstance(value, str)
-    ]
-    samples = (
-        f"| samples of {_inline(split)} | `{_inline(digest)}` |"
-        for split, digest in identity.samples.items()
-    )
-    return _table("| field | value |", "|---|---|", [*rows, *samples])
-
-
-def _example(info: StoreInfo) -> str:
-    return (
-        "```python\n"
-        "from cache import open_store\n"
-        "\n"
-        f"with open_store({info.path.name!r}) as store:\n"
-        '    features, labels = store["train"].features(), store["train"].labels\n'
-        "```"
-    )
-
-
-def _advice(info: StoreInfo) -> str:
-    return (
-        "Every byte can be compared with the recorded sha256 sums: "
-        f"`nolb store verify --full {_inline(info.path.name)}`. Plain Zarr 3 and HDF5 readers "
-        "find the same arrays: `<split>/features`, `views`, `logits`, `labels`, `ids`, `failed`, "
-        "and `classifier/weight`, `bias`."
-    )
-
-
-def _inline(text: str) -> str:
-    """Text of strangers that stays within its cell."""
-    return (
-        " ".join(text.split())
-        .replace("|", "\\|")
-        .replace("`", "'")
-        .replace("&", "&amp;")
-        .replace("<", "&lt;")
-    )
-
-
-def _size(n_bytes: int) -> str:
-    size = float(n_bytes)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:  # noqa: PLR2004  # of the next unit
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} TiB"

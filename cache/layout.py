@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from cache.errors import StoreFormatError
 from cache.identity import Identity, ids_digest
-from cache.shards import Shard, array_digest, shards_of
+from cache.shards import Shard, array_digest, shard_at, shards_of
 from cache.spec import SplitSpec, StoreSpec, is_split_name
 from cache.strict_json import JSON, Fields
 
@@ -196,7 +196,7 @@ class Header:
             )
         found = Fields(value, f"{where}: the header", _HEADER_KEYS)
         header = cls(
-            identity=Identity.from_json(found.mapping("identity")),
+            identity=Identity.from_json(found.mapping("identity"), f"{where}: the identity"),
             class_names=found.texts("class_names"),
             feature_width=found.count("feature_width"),
             classifier=found.text("classifier"),
@@ -243,6 +243,14 @@ class Header:
             for each in self.splits
             if split in (None, each.name)
             for shard in shards_of(each.n_samples, self.shard_rows, each.name)
+        )
+
+    def has(self, shard: Shard) -> bool:
+        """Tell whether a shard is one of `shards`, without making the others."""
+        return any(
+            0 <= shard.start < each.n_samples
+            and shard == shard_at(shard.index, each.n_samples, self.shard_rows, each.name)
+            for each in self.splits
         )
 
     def n_shards(self, split: str) -> int:

@@ -8,6 +8,7 @@ neither clocks nor process numbers decide anything. What the file says is for pe
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -17,10 +18,9 @@ from uuid import uuid4
 
 from cache.errors import StoreLockedError
 
-_WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What a file system answers that has no locks: the work goes on without one."""
-
-_NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0)
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF}
+"""What a file system answers that has no locks, or none for files that are open to be read: the
+work goes on without one."""
 
 _LONGEST = 4096  # bytes of a lock file that are looked at
 
@@ -43,7 +43,7 @@ class Lock:
     def __init__(self, file: Path, store: Path, invitation: str | None = None) -> None:
         self._store = store
         # What holders say replaces the content, which must not be that of a file elsewhere.
-        self._descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | _NOT_THROUGH_LINKS)
+        self._descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._works = True
         _held.add(self)
         self._finalizer = weakref.finalize(self, _close, self._descriptor)
@@ -89,18 +89,13 @@ class Lock:
         self._finalizer()
 
     def _take(self, *, shared: bool) -> None:
-        try:
-            import fcntl  # not at the top: stores are read where there is no flock, too
-        except ImportError:
-            self._works = False
-            return
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
             fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreLockedError(self._refusal()) from None
         except OSError as error:
-            if error.errno not in _WITHOUT_LOCKS:
+            if error.errno not in WITHOUT_LOCKS:
                 raise
             self._works = False
 
@@ -138,5 +133,4 @@ def _forget_in_child() -> None:
         lock.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(after_in_child=_forget_in_child)

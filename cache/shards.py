@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -52,11 +53,31 @@ class Shard:
 
 def shards_of(n_rows: int, shard_rows: int, split: str) -> tuple[Shard, ...]:
     """Cut `n_rows` rows into shards of `shard_rows`; the last one takes what is left."""
-    starts = range(0, n_rows, shard_rows)
-    return tuple(
-        Shard(split, index, start, min(start + shard_rows, n_rows))
-        for index, start in enumerate(starts)
-    )
+    n_shards = -(-n_rows // shard_rows)
+    return tuple(shard_at(index, n_rows, shard_rows, split) for index in range(n_shards))
+
+
+def shard_at(index: int, n_rows: int, shard_rows: int, split: str) -> Shard:
+    """Return one of `shards_of`, without making the others."""
+    start = index * shard_rows
+    return Shard(split, index, start, min(start + shard_rows, n_rows))
+
+
+def indices_within(rows: slice, shard_rows: int) -> slice:
+    """Return the indices of the shards in which rows lie; none where there are no rows."""
+    first = rows.start // shard_rows
+    return slice(first, -(-rows.stop // shard_rows) if rows.start < rows.stop else first)
+
+
+def unfinished_message(path: Path, shards: Sequence[Shard], missing: Sequence[Shard]) -> str:
+    """Say which part of an unfinished store is missing, and how to finish it."""
+    parts = []
+    for split in dict.fromkeys(shard.split for shard in missing):
+        of = sum(shard.split == split for shard in shards)
+        lacking = sum(shard.split == split for shard in missing)
+        parts.append(f"{lacking} of {of} shards of split '{split}'")
+    what = f"{' and '.join(parts)} are not written" if parts else "the store is not sealed yet"
+    return f"{path}: {what}. Finish with: nolb extract ... --out {path} --resume"
 
 
 @dataclass(frozen=True)

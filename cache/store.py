@@ -14,14 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.backends import backend_for
-from cache.backends.contract import Sealed, damaged
+from cache.backends.contract import Sealed
 from cache.catalogue import Catalogue, failures_of
 from cache.classifier import Classifier
 from cache.closable import Closable
+from cache.damage import damaged
 from cache.errors import CorruptStoreError, IncompleteStoreError, StoreError, StoreNotFoundError
 from cache.identity import Identity, ids_digest
 from cache.layout import ArrayLayout, Header
-from cache.shards import Shard, ShardRecord, array_digest, blocks_digest, finite_rows
+from cache.shards import (
+    Shard,
+    ShardRecord,
+    array_digest,
+    blocks_digest,
+    finite_rows,
+    indices_within,
+    unfinished_message,
+)
 from cache.strict_json import JSON
 
 _READERS = 2  # one reads while the other hashes; more would only hold more shards in memory
@@ -53,17 +62,6 @@ def open_store(path: Path | str) -> Store:
     except BaseException:
         sealed.close()
         raise
-
-
-def unfinished_message(path: Path, shards: tuple[Shard, ...], missing: list[Shard]) -> str:
-    """Say which part of an unfinished store is missing, and how to finish it."""
-    parts = []
-    for split in dict.fromkeys(shard.split for shard in missing):
-        of = sum(shard.split == split for shard in shards)
-        lacking = sum(shard.split == split for shard in missing)
-        parts.append(f"{lacking} of {of} shards of split '{split}'")
-    what = f"{' and '.join(parts)} are not written" if parts else "the store is not sealed yet"
-    return f"{path}: {what}. Finish with: nolb extract ... --out {path} --resume"
 
 
 class Store(Closable):
@@ -300,7 +298,7 @@ class Split:
         """Read rows shard by shard, each checked while it is still in the processor's cache."""
         first, last, _ = slice(start, stop).indices(self.n_samples)
         rows = slice(first, max(first, last))
-        touched = [r for r in self.records if r.start < rows.stop and rows.start < r.stop]
+        touched = self.records[indices_within(rows, self._header.shard_rows)]
         if len(touched) == 1:
             return self._read_shard(array, touched[0], rows, view)
         of = array if view is None else array.one_view()

@@ -28,9 +28,16 @@ from cache.errors import (
 )
 from cache.identity import ids_digest
 from cache.layout import SPARE, ArrayLayout, Header
-from cache.shards import Shard, ShardRecord, array_digest, finite_rows, tidy_reason
+from cache.shards import (
+    Shard,
+    ShardRecord,
+    array_digest,
+    finite_rows,
+    tidy_reason,
+    unfinished_message,
+)
 from cache.spec import StoreSpec
-from cache.store import Store, open_store, unfinished_message
+from cache.store import Store, open_store
 from cache.strict_json import JSON
 from cache.verify import verify_sealed
 
@@ -228,7 +235,7 @@ class StoreWriter(Closable):
             StoreError: an array is missing, superfluous or of another shape or type; or the disk
                 does not take it.
         """
-        if shard not in self._draft.header.shards(shard.split):
+        if not self._draft.header.has(shard):
             raise StoreError(f"{self.path} has no {shard}.")
         reasons = {int(row): tidy_reason(why) for row, why in (failures or {}).items()}
         foreign = sorted(row for row in reasons if not shard.start <= row < shard.stop)

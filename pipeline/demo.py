@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
-
-from pipeline.backbones import BACKBONES
-from pipeline.config import ExtractConfig, FitConfig, SweepConfig, build_config
-from pipeline.datasets import ImageSource, ViewSpec, open_source
+from pipeline.config import ExtractConfig, FitConfig, PretrainConfig, SweepConfig, build_config
 from pipeline.errors import OutputExistsError
 from pipeline.figures import recall_bars
 from pipeline.files import refuse_existing_in, whole_files
@@ -23,16 +16,13 @@ from pipeline.recipes import load_recipe
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
+from pipeline.stages.pretrain import pretrain
 from pipeline.stages.sweep_temps import sweep_temps
 from pipeline.sweep_files import save_sweep
 from pipeline.sweeping.sweep import Sweep
 
-BACKBONE = BACKBONES["small-cnn"]
 DATA = "digits-lt"
-SEED = 0
-EPOCHS = 40
-BATCH_SIZE = 32
-LEARNING_RATE = 0.05
+"""The data set, and the recipe for it."""
 
 FILES = ("digits.pth", "digits.zarr", "head.safetensors", "sweep", "recalls.png")
 """What the demo leaves in its folder, the last one being the figure."""
@@ -79,12 +69,13 @@ def run_demo(
 def _walk(out: Path, say: Callable[[str], None]) -> tuple[dict[str, Scores], Sweep]:
     """The whole path, its files in an empty folder; the scores of all heads, and the plane."""
     recipe = load_recipe(DATA)
+    pretrain_config = build_config(PretrainConfig, recipe.pretrain, device="cpu")
     extract_config = build_config(ExtractConfig, recipe.extract, device="cpu")
-    fit_config = build_config(FitConfig, recipe.fit_head, seed=SEED)
+    fit_config = build_config(FitConfig, recipe.fit_head)
     sources = {split: f"{DATA}:{split}" for split in ("train", "test")}
-    say("1/5  training a small CNN with cross entropy on 110 zeros, 71 ones, ... 2 nines")
     checkpoint, data, new_head, plane, figure = (out / name for name in FILES)
-    train_classifier(checkpoint, extract_config.view_padding)
+    say("1/5  pretrain: a small CNN with cross entropy on 110 zeros, 71 ones, ... 2 nines")
+    pretrain({"train": sources["train"]}, checkpoint, pretrain_config)
     say(f"2/5  extract: one pass for features, {extract_config.views} views and old logits")
     with extract(checkpoint, sources, data, extract_config).store as store:
         say("3/5  fit-head: re-training the linear head with the Geometric Mean Loss")
@@ -102,46 +93,3 @@ def _walk(out: Path, say: Callable[[str], None]) -> tuple[dict[str, Scores], Swe
         }
         recall_bars(scores, store.class_counts, figure)
     return scores, sweep
-
-
-def train_classifier(path: Path, padding: int) -> None:
-    """Train the demo's classifier with plain cross entropy and save its state dict.
-
-    The usual recipe: SGD with momentum, cosine schedule, random shifts; no flips, since a mirrored
-    digit is none. The classes stay as imbalanced as they are: this is the model to be mended.
-
-    Args:
-        path: checkpoint to write.
-        padding: largest shift, in pixels.
-    """
-    source = open_source(f"{DATA}:train")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        model = BACKBONE.build(len(source.class_names))
-    labels = torch.from_numpy(source.labels.copy())
-    generator = torch.Generator().manual_seed(SEED)
-    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
-    model.train()
-    for epoch in range(EPOCHS):
-        pixels = _shifted(source, epoch, padding)
-        for rows in torch.randperm(len(source), generator=generator).split(BATCH_SIZE):
-            logits = model(BACKBONE.preprocessing.normalize(pixels[rows]))
-            loss = nn.functional.cross_entropy(logits, labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-    content = io.BytesIO()  # on a full disk torch's own writer ends the whole process
-    torch.save({"state_dict": model.state_dict()}, content)
-    path.write_bytes(content.getbuffer())
-
-
-def _shifted(source: ImageSource, epoch: int, padding: int) -> torch.Tensor:
-    """(N, H, W, 3) uint8: every image, shifted at random for this epoch."""
-    views = ViewSpec(count=1, seed=epoch, padding=padding, flip=False)
-    crops = [
-        views.make(source.read(row), name, 0, BACKBONE.preprocessing)
-        for row, name in enumerate(source.ids)
-    ]
-    return torch.from_numpy(np.stack(crops))

@@ -7,17 +7,27 @@ from typing import Literal
 
 import torch
 
+from cache.strict_json import JSON
 from pipeline.config import ExtractConfig
 from pipeline.errors import ConfigError, ExtractionError
+from pipeline.team import Team
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, team: Team | None = None) -> torch.device:
     """Device by name; `auto` is CUDA where there is one, else the CPU.
+
+    Args:
+        name: of the device.
+        team: processes that share the work; those on one machine take different GPUs, unless one
+            is named.
 
     Raises:
         ConfigError: if CUDA is asked for and this machine or this build of torch has none.
     """
-    if name == "auto":
+    team = team or Team()
+    if team.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{team.local_rank % torch.cuda.device_count()}"
+    elif name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -45,12 +55,11 @@ def too_many_images(n_images: int, device: torch.device) -> ExtractionError:
     )
 
 
-def describe_arithmetic(config: ExtractConfig) -> str:
-    """What of the settings changes the last bits of a feature; part of a store's identity."""
-    arithmetic = "float32" if config.autocast == "none" else f"{config.autocast} autocast"
-    if config.channels_last:
-        arithmetic += ", channels-last"
-    if config.decode == "device":
+def arithmetic(config: ExtractConfig) -> dict[str, JSON]:
+    """The settings that change the last bits of a feature; part of a store's identity."""
+    return {
+        "autocast": config.autocast,
+        "channels_last": config.channels_last,
         # Other decoders and other sums differ by a grey level or so; see `device_decoding`.
-        arithmetic += ", JPEG decoded and resized on the device"
-    return arithmetic
+        "decode": config.decode,
+    }

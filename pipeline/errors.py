@@ -1,6 +1,6 @@
 """The errors of the pipeline; every message says what was needed, what came and what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from cache.errors import NolbError
 
@@ -19,7 +19,12 @@ __all__ = [
     "TrainingError",
     "UndecidedError",
     "UnreadableImageError",
+    "first_line",
+    "listed",
 ]
+
+SHOWN = 5
+"""Most names that one message lists, unless it says otherwise."""
 
 
 class ConfigError(NolbError):
@@ -81,3 +86,14 @@ class OutputError(NolbError):
 
 class OutputExistsError(OutputError):
     """A file or folder that would be written exists already; nothing was touched."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, as part of a sentence; its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" .")
+
+
+def listed(names: Sequence[object], most: int = SHOWN, show: Callable[[object], str] = repr) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(map(show, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

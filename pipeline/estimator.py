@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.extmath import softmax
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
@@ -74,11 +74,11 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
             that is constant in training then has the coefficient 0.
         weight_decay: strength of the decay, on what the standardised features are multiplied with.
         solver: "l-bfgs", or mini-batches by "sgd" or "adamw".
-        epochs: passes over the rows for sgd and adamw; of l-bfgs ten times as many iterations at
-            most.
+        epochs: passes over the rows for sgd and adamw, 10 where not given; of l-bfgs ten times as
+            many iterations at most, 200 where not given.
         batch_size: rows in one step of sgd and adamw.
-        lr: learning rate of sgd and adamw at the first step; it falls to 0 along a cosine. 0.001
-            suits adamw.
+        lr: learning rate at the first step, from where it falls to 0 along a cosine; 0.1 of sgd and
+            0.001 of adamw where not given.
         sampler: how mini-batches are drawn, a sampler of `FitConfig`.
         device: "cpu", "cuda", "cuda:K" or "auto".
         random_state: seed of the initial head and of the mini-batches; an int K is the seed of
@@ -104,9 +104,9 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         standardize: bool = True,
         weight_decay: float = 5e-4,
         solver: Literal["l-bfgs", "sgd", "adamw"] = "l-bfgs",
-        epochs: int = 20,
+        epochs: int | None = None,
         batch_size: int = 128,
-        lr: float = 0.1,
+        lr: float | None = None,
         sampler: str = "instance",
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = None,
@@ -178,7 +178,7 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         logits = self.decision_function(X)
         if logits.ndim == 1:
             logits = np.column_stack([np.zeros_like(logits), logits])
-        probabilities: Floats = softmax(logits, copy=False)
+        probabilities: Floats = softmax(logits, axis=1)
         return probabilities
 
     def _standardisation(
@@ -235,12 +235,12 @@ class GMLClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         """The settings of the fit, in which standardising has been seen to.
 
         Raises:
-            ValueError: if one cannot be used; None is no value of any.
+            ValueError: if one cannot be used; None is a value of `epochs` and `lr` alone.
         """
         given = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in self.get_params(deep=False).items()
-            if name != "random_state"
+            if name != "random_state" and not (value is None and name in ("epochs", "lr"))
         }
         seed = self.random_state
         if not isinstance(seed, numbers.Integral):

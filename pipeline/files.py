@@ -8,25 +8,25 @@ which the system drops with its holder, tells the two apart.
 
 from __future__ import annotations
 
-import codecs
 import errno
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cache.files import fsync
+from cache.locks import WITHOUT_LOCKS
 from pipeline.errors import OutputError, OutputExistsError
 
-CHUNK = 2**20
-"""Bytes that are looked at together to tell whether a file is text."""
+BEGINNING = 2**16
+"""Bytes by which a file's kind is told."""
 
 ONLY_WRITING_FAILS_SO = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """Errors that no reading raises, so that it must be the file being written."""
-
-WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF}
-"""What a file system answers that cannot lock a folder: nothing is cleared away there."""
 
 AS_WE_ARE = os.access in os.supports_effective_ids
 """Whether the system tells what the process may do now, and not only what it began with."""
@@ -122,10 +122,10 @@ def whole_file(
     with _work_folder(path) as hidden:
         unfinished = hidden / path.name
         yield unfinished
-        _make_durable(unfinished)
+        fsync(unfinished)
         refuse_existing(path, overwrite=overwrite, replaceable=replaceable)  # it may have come
         unfinished.replace(path)
-        _make_durable(path.parent)
+        fsync(path.parent)
 
 
 def write_whole(
@@ -169,14 +169,14 @@ def whole_files(
         yield made
         for place, _, files in os.walk(made, topdown=False):
             for file in files:
-                _make_durable(Path(place, file))
-            _make_durable(Path(place))
+                fsync(Path(place, file))
+            fsync(Path(place))
         refuse_existing_in(folder, names, overwrite=overwrite)
         if not folder.exists():
             made.replace(folder)
         else:
             _move_into(made, folder, hidden / ".replaced", names or (), overwrite=overwrite)
-        _make_durable(folder.parent)
+        fsync(folder.parent)
 
 
 def is_store_name(path: Path) -> bool:
@@ -186,21 +186,23 @@ def is_store_name(path: Path) -> bool:
     return path.suffix in BACKENDS
 
 
-def is_text(path: Path) -> bool:
-    """Whether a file is text all through, which no image, store, head or checkpoint is.
+def begins_like(*beginnings: str) -> Replaceable:
+    """A test whether a file is of a kind: empty, or begun as we begin those that we write.
 
-    Its beginning alone does not tell: an HDF5 store begins with lines of text.
+    A suffix tells nothing: notes.txt, README.md and results.json are names of anybody's files.
+
+    Args:
+        beginnings: regular expressions, of a kind in one form or more; `.` is any character, a new
+            line too.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()  # a chunk may end within a character
-    try:
+    pattern = re.compile("|".join(beginnings).encode(), re.DOTALL)
+
+    def is_of_the_kind(path: Path) -> bool:
         with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                if "\0" in decoder.decode(chunk):
-                    return False
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
+            begins = file.read(BEGINNING)
+        return not begins or pattern.match(begins) is not None
+
+    return is_of_the_kind
 
 
 def _existing(path: Path) -> OutputExistsError:
@@ -244,7 +246,7 @@ def _move_into(
         if place.is_dir():  # which no rename replaces
             place.replace(replaced / each.name)
         each.replace(place)
-    _make_durable(folder)
+    fsync(folder)
 
 
 @contextmanager
@@ -291,7 +293,7 @@ def _new_hidden(place: Path) -> tuple[Path, int | None]:
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:
                 raise
-            return hidden, None
+            return hidden, None  # nothing is cleared away there
         if hidden.exists():
             return hidden, lock
         os.close(lock)
@@ -316,10 +318,6 @@ def _lock(folder: Path) -> int:
         BlockingIOError: if another one has it.
         OSError: if it cannot be locked.
     """
-    try:
-        import fcntl  # not at the top: the library can be read where there is no flock, too
-    except ImportError:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -327,12 +325,3 @@ def _lock(folder: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _make_durable(path: Path) -> None:
-    """Make a file's bytes, or a folder's entries, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

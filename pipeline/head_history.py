@@ -42,18 +42,13 @@ def views_balanced_for(head: WithHistory) -> int | None:
     return next(iter(found), None)
 
 
-def sees_test_views(
-    heads: Iterable[WithHistory | None], test_views: bool | None = None
-) -> bool | None:
-    """Whether heads that answer together see test views.
+def sees_test_views(heads: Iterable[WithHistory | None], test_views: bool | None = None) -> bool:
+    """Whether heads that answer together see test views, where there are any.
 
     Args:
         heads: the heads; None stands for the old classifier.
         test_views: what was asked for. Where nothing was, the balanced heads decide, and others
             go along.
-
-    Returns:
-        Whether they do; None for where there are any.
 
     Raises:
         HeadError: if nothing was asked for, and one was balanced on the clean image alone and
@@ -67,7 +62,7 @@ def sees_test_views(
             f"What shall answer here was balanced {_each(found)}: balance all alike with nolb "
             "balance-head, or say what to classify with --test-views or --no-test-views."
         )
-    return False if 0 in found else None
+    return 0 not in found
 
 
 def require_balanced_alike(heads: Iterable[WithHistory]) -> None:

@@ -20,20 +20,21 @@ from pipeline.checkpoints import TrainedModel
 from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.folders import IMAGE_SUFFIXES
 from pipeline.datasets.views import ShiftedViews
-from pipeline.ensemble import ensemble_probabilities, mean_features, softmax
+from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import DatasetError, ExportError, UnreadableImageError
 from pipeline.exporting import (
     Description,
     Exported,
     as_inputs,
     model_of_identity,
-    views_of_identity,
 )
 from pipeline.exporting.network import TwoHeads
+from pipeline.extracting.identities import record_of_identity, views_of_identity
 from pipeline.head_history import views_balanced_for
 from pipeline.heads import Head
 from pipeline.metrics import Floats
 from pipeline.old_head import is_stand_in, no_classifier
+from pipeline.scored import mean_features
 
 BATCH = 64
 """Images in one forward pass, at most."""
@@ -95,16 +96,16 @@ def classifier_of_head(
             its own, as `extract` took it without a file.
         temperatures: (t_old, t_new) of the ensemble; None where the new head decides alone.
         model: checkpoint family, or the name of that model, as in `model_of_identity`.
-        views: test views of each image; as in `ensemble.logit_blocks`, every head then sees the
+        views: test views of each image; as in `scored.ScoredSplit`, every head then sees the
             mean of the clean feature and theirs, for which an image takes 1 + V forward passes.
             `views_of_head` where not given, so that the head does what its scores say;
             `ShiftedViews()` for the clean image alone.
 
     Raises:
-        ExportError: if the two do not belong together, or the store's test views cannot be made
-            again, or an ensemble lacks its old head.
+        ExportError: if the two do not belong together, or an ensemble lacks its old head.
         CheckpointError: if the checkpoint does not load.
         ConfigError: if there is none where one is needed, or the named model cannot be built.
+        StoreFormatError: if another version of nolb wrote the head's identity.
     """
     if views is None:
         views = views_of_head(head)
@@ -119,7 +120,7 @@ def classifier_of_head(
         side=trained.preprocessing.crop,
         preprocessing=trained.preprocessing,
         class_names=head.class_names,
-        model=head.identity.model,
+        model=record_of_identity(head.identity).describe(),
         backbone=trained.backbone,
         classifier_name=trained.classifier_name,
         cosine_scale=None,
@@ -147,7 +148,7 @@ def views_of_head(head: Head) -> ShiftedViews:
     None of them where the head was balanced on clean images alone: its biases are for such.
 
     Raises:
-        ExportError: if they cannot be told from the words of the head's identity.
+        StoreFormatError: if another version of nolb wrote the head's identity.
         HeadError: if it is a mean of heads that were balanced for different test views.
     """
     stored = views_of_identity(head.identity)

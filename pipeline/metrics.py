@@ -89,18 +89,6 @@ def recalls_of_hits(hits: ArrayLike, class_samples: ArrayLike) -> Floats:
     return recalls
 
 
-def per_class_recall(predictions: ArrayLike, labels: ArrayLike, n_classes: int) -> Floats:
-    """Recall of each class (C,) in percent, NaN where the class has no samples.
-
-    Args:
-        predictions: (N,) predicted class indices.
-        labels: (N,) true class indices.
-        n_classes: C.
-    """
-    hits = count_hits(predictions, labels, n_classes)
-    return recalls_of_hits(hits, count_per_class(labels, n_classes))
-
-
 def mean_recall(recalls: Floats, classes: Bools | None = None) -> Floats:
     """Arithmetic mean (...) of recalls (..., C) over `classes` (C,) with samples, or NaN."""
     present = ~np.isnan(recalls) if classes is None else ~np.isnan(recalls) & classes

@@ -66,6 +66,34 @@ class Mixture:
         )
 
 
+def heads_of(head: Head | Sequence[Head] | None) -> list[Head]:
+    """The re-trained heads as a list, which is empty for the old classifier."""
+    if head is None:
+        return []
+    return list(head) if isinstance(head, Sequence) else [head]
+
+
+def answering(
+    heads: Sequence[Head], mixture: Mixture | None
+) -> tuple[list[Head | None], Mixture | None]:
+    """The heads whose logits a prediction needs, None for the old one, and how they are mixed.
+
+    Args:
+        heads: the re-trained head, or several; none for the old classifier.
+        mixture: of the old classifier and each head; None for the one head alone.
+
+    Raises:
+        EvaluationError: if the mixture is not of these heads, or several are not mixed.
+    """
+    if mixture is not None:
+        return mixture.among(heads)
+    if len(heads) > 1:
+        raise EvaluationError(
+            f"{len(heads)} heads predict together with the old one: give temperatures."
+        )
+    return [*heads] or [None], None
+
+
 def given_pair(t_old: float | None, t_new: float | None) -> tuple[float, float] | None:
     """(t_old, t_new) where one was given, the other then being 1; None where none was."""
     if t_old is None and t_new is None:

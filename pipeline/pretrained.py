@@ -18,16 +18,6 @@ FAMILY = "pretrained"
 """What stands for the checkpoint family in identities."""
 
 
-def pretrained_name(model: str) -> str | None:
-    """What `load_pretrained` takes for the model of an identity; None for one of a file.
-
-    Args:
-        model: as identities say it: FAMILY:BACKBONE, and after a comma what was done to it.
-    """
-    family, _, name = model.partition(":")
-    return name.partition(", ")[0] if family == FAMILY else None
-
-
 def load_pretrained(name: str) -> TrainedModel:
     """The trained classifier of that name, on the CPU, with the weights that its library has.
 

@@ -14,7 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.cores import available_cores
 from pipeline.datasets import ImageSource, Preprocessing, Views
-from pipeline.errors import DatasetError, ExtractionError, NolbError, UnreadableImageError
+from pipeline.errors import (
+    DatasetError,
+    ExtractionError,
+    NolbError,
+    UnreadableImageError,
+    first_line,
+)
 
 Batch = TypeVar("Batch")
 
@@ -173,10 +179,9 @@ def batches_of(
             batch = next(batches, None)
         except (RuntimeError, EOFError, ConnectionError) as error:
             # The last two are of a process that is gone before what it made could be fetched.
-            reason = str(error).partition("\n")[0] or type(error).__name__
             raise reader_died(
-                f"A process that reads images has died ({reason}): go on with --resume, and "
-                "with --workers 0 or a smaller --batch-size if that happens again."
+                f"A process that reads images has died ({first_line(error)}): go on with --resume, "
+                "and with --workers 0 or a smaller --batch-size if that happens again."
             ) from None
         if batch is None:
             return

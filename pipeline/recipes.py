@@ -20,7 +20,7 @@ from pipeline.config import (
     build_config,
     refuse_unknown,
 )
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ def load_recipe(name: str | Path) -> Recipe:
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{name} is no valid YAML: {first_line}.") from None
+        raise ConfigError(f"{name} is no valid YAML: {first_line(error)}.") from None
     if not isinstance(content, dict):
         raise ConfigError(
             f"{name} holds no settings: a recipe has the sections {', '.join(SECTIONS)}."

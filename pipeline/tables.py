@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,12 @@ NAME_WIDTH = 16
 
 ALL_CELLS_UP_TO = 25
 """Cells up to which a sweep is printed whole; of more, only the cells that matter."""
+
+ALL_FOLDS_UP_TO = 10
+"""Folds up to which each one's temperatures are told; of more, a summary and ..."""
+
+MOST_FREQUENT = 3
+"""... so many of the most frequent ones."""
 
 PAPER_TEMPERATURES = (1.0, 2.0, 3.0)
 """Of Table 7."""
@@ -174,14 +181,28 @@ def sweep_notes(sweep: Sweep) -> list[str]:
             f"t_new {range_in_words(region.t_new)}."
         )
     if sweep.cross_fit is not None:
-        folds = "; ".join(
-            "(" + ", ".join(f"{t:.3g}" for t in fold) + ")" for fold in sweep.cross_fit.folds
-        )
         notes.append(
             f"Cross-fitted on {sweep.split}: every row is scored at temperatures that other rows "
-            f"chose, by fold {folds}."
+            f"chose, {_of_folds(sweep.cross_fit.folds)}."
         )
     return notes
+
+
+def _of_folds(folds: Sequence[tuple[float, ...]]) -> str:
+    """The temperatures (t_old, t_new, ...) of few folds one by one, of many in a summary."""
+    told = ["(" + ", ".join(f"{t:.3g}" for t in fold) + ")" for fold in folds]
+    if len(told) <= ALL_FOLDS_UP_TO:
+        return f"by fold {'; '.join(told)}"
+    counted = Counter(told)
+    if len(counted) == 1:
+        return f"and all {len(told)} folds chose {told[0]}"
+    old, new = [fold[0] for fold in folds], [t for fold in folds for t in fold[1:]]
+    most = ", ".join(f"{of} in {n}" for of, n in counted.most_common(MOST_FREQUENT))
+    return (
+        f"and the {len(told)} folds chose {len(counted)} different ones, t_old "
+        f"{range_in_words((min(old), max(old)))} and t_new {range_in_words((min(new), max(new)))}, "
+        f"most often {most}; sweep.json has them all"
+    )
 
 
 def _of_paper(sweep: Sweep, cell: Mapping[str, Any]) -> bool:

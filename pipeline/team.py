@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.errors import ExtractionError, FitError
+from pipeline.errors import ExtractionError, FitError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -86,8 +86,7 @@ class Team:
             store, rank, size = next(rendezvous("env://", timeout=timedelta(minutes=5)))
         except (RuntimeError, ValueError) as error:
             raise ExtractionError(
-                f"The processes cannot meet ({str(error).splitlines()[0]}): start them with "
-                "torchrun."
+                f"The processes cannot meet ({first_line(error)}): start them with torchrun."
             ) from None
         return cls(
             rank, size, int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", size)),

@@ -26,3 +26,11 @@ def refused(*words: object, code: int = 1) -> str:
     sentence = result.stderr.splitlines()[-1]
     assert sentence.startswith(("nolb: ", "Error: ")), sentence  # ours, and click's for wrong usage
     return sentence
+
+
+def refused_at_once(*words: object, code: int = 1) -> str:
+    """As `refused`, of a command that says nothing else at all."""
+    said = nolb(*words, code=code).output
+    assert said.startswith("nolb: ")
+    assert said.count("\n") == 1, said
+    return said.rstrip("\n")

@@ -14,6 +14,15 @@ settings.load_profile("nolb")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.fixture
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coarse pictures, in whose SVG files letters stay letters, so that a test finds them."""
+    import matplotlib as mpl
+
+    monkeypatch.setattr("pipeline.figures.canvas.DPI", 40)
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and checkpoints beside the repository, or a skip."""

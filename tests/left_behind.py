@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from click.testing import CliRunner, Result
 
 from cache import Store
 from pipeline import save_head
-from pipeline.cli import main
 from pipeline.metrics import Floats, Ints
 from tests.measured_stores import planted_head, planted_store
 
@@ -48,9 +46,3 @@ def saved_head(store: Store, path: Path) -> Path:
     """A head that hardly ever decides for the last class."""
     save_head(planted_head(store, 2 * np.eye(N_CLASSES), [0, 0, 0, -6]), path)
     return path
-
-
-def nolb(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result

@@ -21,18 +21,23 @@ def planted_store(
     planted: Planted,
     *,
     class_names: Sequence[str] | None = None,
-    weight: ArrayLike | None = None,
+    weight: ArrayLike | Classifier | None = None,
     failures: Mapping[str, Mapping[int, str]] | None = None,
     shard_rows: int = 8,
     checkpoint: str = "a" * 64,
     views: Mapping[str, ArrayLike] | None = None,
     normalized: bool = False,
+    file: str = "planted.memory",
+    dtype: str = "float32",
+    store_logits: bool = True,
+    **identity: Any,
 ) -> Store:
     """A finished store; without a weight the old logits are the features themselves (C = D).
 
-    `views` are (V, N, D) by split; `normalized` makes an old head of cosines.
+    `weight` may be a whole old head; `views` are (V, N, D) by split; `normalized` makes an old
+    head of cosines; `identity` holds other values of the store's identity.
     """
-    seen = {name: np.asarray(each, np.float32) for name, each in (views or {}).items()}
+    seen = {name: np.asarray(each, dtype) for name, each in (views or {}).items()}
     splits = tuple(
         SplitSpec(
             name, [f"{name}/{i}" for i in range(len(np.asarray(labels)))], np.asarray(labels),
@@ -41,22 +46,30 @@ def planted_store(
         for name, (_, labels) in planted.items()
     )  # fmt: skip
     width = np.asarray(next(iter(planted.values()))[0]).shape[1]
-    eye = np.eye(width) if weight is None else weight
-    old = Classifier(np.asarray(eye, np.float32), normalized=normalized)
+    if isinstance(weight, Classifier):
+        old = weight
+    else:
+        eye = np.eye(width) if weight is None else weight
+        old = Classifier(np.asarray(eye, np.float32), normalized=normalized)
     names = class_names or [f"c{c}" for c in range(len(old.weight))]
-    identity = Identity(
-        model="planted", checkpoint=checkpoint, backbone="b" * 64, classifier=old.digest(),
-        preprocessing="none", compute="float32", dtype="float32", device="cpu", views="",
-        samples={s.name: samples_digest(s.ids, s.labels) for s in splits},
+    values: dict[str, Any] = {
+        "model": {"family": "planted", "variant": "", "backbone": "net", "recalibrated": None},
+        "checkpoint": checkpoint, "backbone": "b" * 64, "classifier": old.digest(),
+        "preprocessing": {}, "compute": {}, "dtype": dtype, "device": "cpu",
+        "views": {"train": None, "test": None},
+    }  # fmt: skip
+    samples = {s.name: samples_digest(s.ids, s.labels) for s in splits}
+    spec = StoreSpec(
+        Identity(**values | identity, samples=samples), tuple(names), old, splits, dtype,
+        store_logits=store_logits, shard_rows=shard_rows,
     )  # fmt: skip
-    spec = StoreSpec(identity, tuple(names), old, splits, "float32", shard_rows=shard_rows)
-    with create_store(folder / "planted.memory", spec, overwrite=True) as writer:
+    with create_store(folder / file, spec, overwrite=True) as writer:
         for shard in writer.missing():
-            features = np.asarray(planted[shard.split][0], np.float32)[shard.start : shard.stop]
+            features = np.asarray(planted[shard.split][0], dtype)[shard.start : shard.stop]
             failed = (failures or {}).get(shard.split, {})
             writer.write_shard(
-                shard, features=features, logits=old.logits(features),
-                views=seen[shard.split][:, shard.rows] if shard.split in seen else None,
+                shard, features=features, logits=old.logits(features) if store_logits else None,
+                views=seen[shard.split][:, shard.rows] if len(seen.get(shard.split, ())) else None,
                 failures={r: why for r, why in failed.items() if shard.start <= r < shard.stop},
             )  # fmt: skip
         return writer.seal()

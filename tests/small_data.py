@@ -41,3 +41,18 @@ def image_folder(
             pixels = generator.integers(0, 256, (side, side, 3), np.uint8)
             Image.fromarray(pixels).save(path / name / f"{i}.png")
     return path
+
+
+def small_sources(folder: Path, test: Sequence[int] = (2, 2, 2)) -> dict[str, Path]:
+    """Folders of images for `train`, and for `test` with as many of each class, by split."""
+    return {
+        "train": image_folder(folder / "train"),
+        "test": image_folder(folder / "test", test, seed=1),
+    }
+
+
+def small_inputs(folder: Path) -> Path:
+    """The folder, with all that an extraction takes: `m.pth` and the images of two splits."""
+    small_checkpoint(folder / "m.pth")
+    small_sources(folder)
+    return folder

@@ -11,7 +11,7 @@ from pipeline.config import PretrainConfig
 from pipeline.datasets import Preprocessing
 from pipeline.progress import Snapshot
 from pipeline.stages.pretrain import Callbacks, Pretraining, pretrain
-from tests.small_data import COUNTS, image_folder
+from tests.small_data import COUNTS, small_sources
 
 SMALL = PretrainConfig(
     model="small-cnn", epochs=3, batch_size=4, lr=0.05, padding=1, device="cpu", workers=0
@@ -76,6 +76,5 @@ def stop_after(batches: int, error: type[BaseException] = StopError) -> Callback
 
 def run_in(folder: Path) -> Run:
     """The run of a folder, with images drawn for it."""
-    image_folder(folder / "train")
-    image_folder(folder / "test", (2, 2, 2), seed=1)
+    small_sources(folder)
     return Run(folder)

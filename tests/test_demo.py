@@ -6,17 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from pipeline.cli import main
+from tests.commands import nolb, refused
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "out"
-    arguments = ["demo", "--out", str(folder), "--json", str(folder.parent / "demo.json")]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
+    result = nolb("demo", "--out", folder, "--json", folder.parent / "demo.json")
     (folder.parent / "output.txt").write_text(result.output)
     return folder
 
@@ -29,7 +26,7 @@ def test_it_leaves_every_artefact(out: Path) -> None:
 
 def test_the_worst_digit_gets_better(out: Path) -> None:
     scores = json.loads((out.parent / "demo.json").read_text())
-    assert set(scores) == {"old", "new", "ensemble"}
+    assert set(scores) == {"written_by", "old", "new", "ensemble"}
     # Two nines were seen: the old head finds about a quarter of them, the new one twice as many.
     assert scores["old"]["lowest_class"] == "9"
     assert scores["new"]["lowest_recall"] > scores["old"]["lowest_recall"] + 10
@@ -44,11 +41,7 @@ def test_it_ends_with_the_commands_for_one_s_own_data(out: Path) -> None:
 
 
 def test_it_touches_no_folder_that_is_not_its_own(out: Path, tmp_path: Path) -> None:
-    refused = CliRunner().invoke(main, ["demo", "--out", str(out)])
-    assert refused.exit_code == 1
-    assert "--overwrite" in refused.stderr
+    assert "--overwrite" in refused("demo", "--out", out)
     (tmp_path / "letter.txt").write_text("dear")
-    other = CliRunner().invoke(main, ["demo", "--out", str(tmp_path), "--overwrite"])
-    assert other.exit_code == 1
-    assert "not the folder of a demo" in other.stderr
+    assert "not the folder of a demo" in refused("demo", "--out", tmp_path, "--overwrite")
     assert (tmp_path / "letter.txt").read_text() == "dear"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -23,7 +21,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from pipeline import FitConfig, GMLClassifier, fit_head
 from pipeline.errors import FitError
 from pipeline.estimator import harmonic_mean_recall, lowest_recall
-from tests.stages.test_fit_head import LABELS, make_store, planted_features
+from tests.processes import python
+from tests.training_stores import LABELS, planted_features, training_store
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Skipping check check_array_api_input:sklearn.exceptions.SkipTestWarning"
@@ -65,7 +64,7 @@ def test_the_smallest_class_is_lifted(solver: Any) -> None:
 def test_it_is_the_head_of_fit_head() -> None:
     # An int is the seed; features that are not standardised go in as they are.
     features = planted_features()
-    head = fit_head(make_store(features), FitConfig(epochs=3, batch_size=16, seed=5)).head
+    head = fit_head(training_store(features), FitConfig(epochs=3, batch_size=16, seed=5)).head
     classifier = GMLClassifier(
         solver="sgd", standardize=False, epochs=3, batch_size=16, weight_decay=2e-4, random_state=5
     ).fit(features[0], LABELS)
@@ -204,12 +203,7 @@ def test_a_fitted_classifier_predicts_without_torch(tmp_path: Path) -> None:
         "classifier = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
         "print(classifier.predict([[0.0, 2.0]])[0], 'torch' in sys.modules)"
     )
-    root = Path(__file__).resolve().parents[1]
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        capture_output=True, text=True, check=True, cwd=root,
-    )  # fmt: skip
-    assert run.stdout.split() == ["1", "False"]
+    assert python("-c", code, path).split() == ["1", "False"]
 
 
 def test_names_of_columns_are_kept() -> None:
@@ -232,7 +226,7 @@ def test_names_of_columns_are_kept() -> None:
         ({"solver": "newton"}, "solver must be one of"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"random_state": -1}, "seed"),
-        ({"lr": None}, "lr must be a number, not None"),
+        ({"power": None}, "power must be a number, not None"),
         ({"loss": None}, "loss must be one of gml"),
         ({"device": None}, "device must be text, not None"),
         ({"standardize": "x"}, "standardize must be true or false, not 'x'"),

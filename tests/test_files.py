@@ -16,8 +16,7 @@ import pytest
 
 from pipeline.errors import NolbError, OutputError, OutputExistsError
 from pipeline.files import (
-    CHUNK,
-    is_text,
+    begins_like,
     refuse_existing,
     refuse_existing_in,
     whole_file,
@@ -316,19 +315,19 @@ def test_files_are_as_open_to_others_as_any(tmp_path: Path) -> None:
         assert (tmp_path / ours).stat().st_mode == (tmp_path / plain).stat().st_mode
 
 
-def test_text_is_told_from_what_it_must_not_replace(tmp_path: Path) -> None:
-    (tmp_path / "t").write_text("image,class\n\N{LATIN SMALL LETTER E WITH ACUTE}\n")
-    assert is_text(tmp_path / "t")
-    # A chunk may end within a character of two bytes.
-    (tmp_path / "t").write_text("x" + "\N{LATIN SMALL LETTER E WITH ACUTE}" * CHUNK)
-    assert is_text(tmp_path / "t")
-    for head in (
-        b"a frame of text\n" * 500 + b"\0",
-        b"\xc3",
-        b"\x89PNG\r\n\x1a\n",
-        b"\x89HDF\r\n",
-        b"PK\3\4\0\0",
-        b"\xff\xd8\xff\xe0",
+def test_a_kind_of_file_is_known_by_how_it_begins(tmp_path: Path) -> None:
+    is_table = begins_like(r"image,class\n")
+    for content, ours in (
+        ("image,class\n0.png,bee\n", True),
+        ("", True),  # there is nothing to lose
+        ("image,classes\n", False),
+        ("notes on image,class\n", False),
+        ("image,clas", False),
+        ("\x89PNG\r\n\x1a\n\0", False),
     ):
-        (tmp_path / "b").write_bytes(head)
-        assert not is_text(tmp_path / "b")
+        (tmp_path / "a").write_text(content, encoding="latin-1")
+        assert is_table(tmp_path / "a") == ours, content
+    (tmp_path / "a").write_text("my thesis\n")
+    with pytest.raises(OutputExistsError, match="something else"):
+        write_whole(tmp_path / "a", b"image,class\n", overwrite=True, replaceable=is_table)
+    assert (tmp_path / "a").read_text() == "my thesis\n"

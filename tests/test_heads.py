@@ -26,17 +26,20 @@ from pipeline.heads import (
 )
 
 IDENTITY = Identity(
-    model="ldmlr/cifar-resnet32",
+    model={"family": "ldmlr", "backbone": "cifar-resnet32"},
     checkpoint="c" * 64,
     backbone="b" * 64,
     classifier="a" * 64,
-    preprocessing="resize none",
-    compute="float32",
+    preprocessing={"resize": None},
+    compute={"autocast": "none"},
     dtype="float32",
     device="cpu",
-    views="",
+    views={"train": None, "test": None},
     samples={"train": "1" * 64, "test": "2" * 64},
 )
+
+TWELVE = {"train": {"count": 12}, "test": None}
+"""Views of another extraction."""
 
 
 def make_head(**changes: Any) -> Head:
@@ -262,7 +265,11 @@ def provenance_with(**changes: Any) -> str:
         ({METADATA_KEY: provenance_with(format="nolb store")}, "does not call it a nolb head"),
         ({METADATA_KEY: provenance_with(version=2)}, "version 2, this nolb reads version 1"),
         ({METADATA_KEY: provenance_with(identity=None)}, "misses"),
-        ({METADATA_KEY: provenance_with(identity={"model": "x"})}, "misses"),
+        ({METADATA_KEY: provenance_with(identity={"device": "cpu"})}, "misses"),
+        (
+            {METADATA_KEY: provenance_with(identity={"model": "plain:small-cnn"})},
+            "in words, .* fit its heads again",
+        ),
         ({METADATA_KEY: provenance_with(class_names=["a", "b"])}, "2 classes"),
         ({METADATA_KEY: provenance_with(normalized="yes")}, "normalized"),
         ({METADATA_KEY: provenance_with(class_counts=[1, 2, "3"])}, "3 classes"),
@@ -296,7 +303,7 @@ def test_wrong_tensors_are_refused(
 
 
 def test_a_head_fits_a_store_that_was_extended_or_has_other_views() -> None:
-    extended = replace(IDENTITY, views="12 views", samples={**IDENTITY.samples, "val": "3" * 64})
+    extended = replace(IDENTITY, views=TWELVE, samples={**IDENTITY.samples, "val": "3" * 64})
     require_same_identity(make_head(), store_of(extended))
 
 
@@ -304,7 +311,7 @@ def test_a_head_fits_a_store_that_was_extended_or_has_other_views() -> None:
     ("changes", "named"),
     [
         ({"backbone": "d" * 64}, "backbone"),
-        ({"preprocessing": "resize 256"}, "preprocessing"),
+        ({"preprocessing": {"resize": 256}}, "preprocessing.resize: this none, that 256"),
         ({"dtype": "float16"}, "dtype"),
         ({"samples": {"train": "9" * 64}}, "samples of 'train'"),
     ],
@@ -328,7 +335,7 @@ def test_the_mean_of_heads_has_the_mean_of_their_logits(tmp_path: Path) -> None:
     one = make_head()
     other = make_head(
         weight=np.array([[3, 0], [0, -1], [1, 2]], np.float32), bias=np.zeros(3, np.float32),
-        identity=replace(IDENTITY, views="12 views"), config={"loss": "gml", "seed": 1},
+        identity=replace(IDENTITY, views=TWELVE), config={"loss": "gml", "seed": 1},
     )  # fmt: skip
     mean = average_heads([one, other], (3, 1))
     # (2, 3): 3/4 of (2.5, 3, 3) and 1/4 of (6, -3, 8).

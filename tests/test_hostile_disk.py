@@ -24,26 +24,17 @@ from cache import (
 from pipeline.config import ExtractConfig
 from pipeline.errors import OutputError
 from pipeline.stages.export import export
-from pipeline.stages.extract import Extraction, extract
 from tests.cache.store_making import make_spec, make_store, tree
 from tests.exporting.exported import small_extraction
-from tests.small_data import image_folder, small_checkpoint
+from tests.small_data import small_inputs
+from tests.small_extractions import Run
 
 CONFIG = ExtractConfig(device="cpu", workers=0, views=2, batch_size=3, shard_rows=5)
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    small_checkpoint(folder / "m.pth")
-    image_folder(folder / "train")
-    image_folder(folder / "test", (2, 2, 2), seed=1)
-    return folder
-
-
-def run(inputs: Path, out: Path, *, resume: bool = False) -> Extraction:
-    sources = {"train": inputs / "train", "test": inputs / "test"}
-    return extract(inputs / "m.pth", sources, out, CONFIG, resume=resume)
+def run(tmp_path_factory) -> Run:
+    return Run(small_inputs(tmp_path_factory.mktemp("inputs")), CONFIG)
 
 
 class Disk:
@@ -73,15 +64,15 @@ def disk(tmp_path) -> Iterator[Disk]:
 
 @pytest.mark.parametrize("suffix", ["zarr", "h5"])
 @pytest.mark.parametrize("free", [0, 12, 40, 90])
-def test_a_full_disk_stops_the_run_and_loses_nothing(inputs, disk, tmp_path, suffix, free):
+def test_a_full_disk_stops_the_run_and_loses_nothing(run, disk, tmp_path, suffix, free):
     whole, out = tmp_path / f"whole.{suffix}", disk.folder / f"x.{suffix}"
-    run(inputs, whole).store.close()
+    run(whole).store.close()
     disk.mount(f"remount,size={free * 1024 or 4096}")
     with pytest.raises(StoreError, match=r"No space left on device.*make room"):
-        run(inputs, out)
+        run(out)
     assert not out.exists()
     disk.mount("remount,size=4m")
-    resumed = run(inputs, out, resume=True)
+    resumed = run(out, resume=True)
     resumed.store.close()
     if free == 90:  # some shards fitted, and are not computed again
         assert resumed.computed < 19
@@ -90,7 +81,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(inputs, disk, tmp_path, suf
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "h5"])
-def test_a_read_only_file_system_is_read_and_never_written(inputs, disk, suffix):
+def test_a_read_only_file_system_is_read_and_never_written(run, disk, suffix):
     out = disk.folder / f"x.{suffix}"
     make_store(out).close()
     before = tree(out)
@@ -100,24 +91,24 @@ def test_a_read_only_file_system_is_read_and_never_written(inputs, disk, suffix)
     assert verify_store(out) == []
     assert describe_store(out).complete
     with pytest.raises(StoreError, match=r"cannot be written \(Read-only file system\)"):
-        run(inputs, disk.folder / f"y.{suffix}")
+        run(disk.folder / f"y.{suffix}")
     disk.mount("remount,rw")
     assert tree(out) == before
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "h5"])
-def test_an_unfinished_store_on_a_read_only_file_system(inputs, disk, suffix):
+def test_an_unfinished_store_on_a_read_only_file_system(run, disk, suffix):
     out = disk.folder / f"x.{suffix}"
     disk.mount("remount,size=90k")
     with pytest.raises(StoreError, match="No space left"):
-        run(inputs, out)
+        run(out)
     disk.mount("remount,ro,size=90k")
     with pytest.raises(IncompleteStoreError, match="--resume"):
         open_store(out)
     with pytest.raises(StoreError, match=r"cannot be written \(Read-only file system\)"):
-        run(inputs, out, resume=True)
+        run(out, resume=True)
     disk.mount("remount,rw,size=4m")
-    run(inputs, out, resume=True).store.close()
+    run(out, resume=True).store.close()
     assert verify_store(out) == []
 
 
@@ -169,16 +160,15 @@ def test_no_permission_to_read(nobody, suffix):
             attempt(path)
 
 
-def test_a_clock_that_goes_backwards_changes_nothing(inputs, tmp_path, monkeypatch):
-    run(inputs, tmp_path / "whole.zarr").store.close()
+def test_a_clock_that_goes_backwards_changes_nothing(run, tmp_path, monkeypatch):
+    run(tmp_path / "whole.zarr").store.close()
     clock = itertools.count(2_000_000_000, -3600)
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
-    sources = {"train": inputs / "train", "test": inputs / "test"}
     with pytest.raises(KeyboardInterrupt):
-        extract(inputs / "m.pth", sources, tmp_path / "x.zarr", CONFIG, on_progress=interrupt)
+        run(tmp_path / "x.zarr", on_progress=interrupt)
     for file in (tmp_path / "x.zarr.partial").rglob("*"):
         os.utime(file, (4_000_000_000, 4_000_000_000))  # written in the far future
-    run(inputs, tmp_path / "x.zarr", resume=True).store.close()
+    run(tmp_path / "x.zarr", resume=True).store.close()
     assert tree(tmp_path / "x.zarr") == tree(tmp_path / "whole.zarr")
 
 

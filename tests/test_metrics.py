@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,16 +12,18 @@ from numpy.typing import ArrayLike
 from pipeline.errors import EvaluationError
 from pipeline.metrics import (
     Scores,
+    count_hits,
+    count_per_class,
     count_zeros,
     geometric_mean,
     group_means,
     harmonic_mean,
-    per_class_recall,
     recalls_of_hits,
     score,
     score_hits,
     wilson_interval,
 )
+from tests.processes import python
 
 recall_lists = st.lists(st.floats(0.2, 100), min_size=1, max_size=30)
 
@@ -80,7 +80,8 @@ def test_means_leave_out_classes_without_samples_and_work_on_any_leading_axes() 
 
 
 def test_recall_is_nan_without_samples() -> None:
-    recalls = per_class_recall([0, 0, 2, 1], [0, 0, 0, 1], 3)
+    labels = [0, 0, 0, 1]
+    recalls = recalls_of_hits(count_hits([0, 0, 2, 1], labels, 3), count_per_class(labels, 3))
     assert recalls[:2] == pytest.approx([200 / 3, 100])
     assert np.isnan(recalls[2])
 
@@ -232,5 +233,4 @@ def test_metrics_and_ensemble_need_neither_torch_nor_matplotlib() -> None:
         "import sys, pipeline.metrics, pipeline.ensemble;"
         "print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert python("-c", code).strip() == "[]"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import PretrainConfig, pretrain
 from pipeline.cli import main
-from pipeline.demo import train_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,7 +52,8 @@ def test_the_python_example_runs(
     (example,) = blocks("python")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nolb-demo").mkdir()
-    train_classifier(tmp_path / "nolb-demo/digits.pth", padding=1)
+    config = PretrainConfig(model="small-cnn", epochs=10, padding=1, flip=False, device="cpu")
+    pretrain({"train": "digits-lt:train"}, "nolb-demo/digits.pth", config)
     exec(compile(example, "README.md", "exec"), {})  # noqa: S102  # our own README
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["old", "new", "ensemble"]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import ROOT, python
+
 OURS = ("cache", "pipeline")
 
 
@@ -115,10 +114,7 @@ def test_there_is_no_circle_between_modules(package: str) -> None:
 def test_nothing_heavy_is_imported_before_it_is_needed(statement: str) -> None:
     heavy = ("torch", "numpy", "zarr", "h5py", "matplotlib", "sklearn")
     code = f"import sys; {statement}; print([m for m in {heavy} if m in sys.modules])"
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert run.stdout.strip() == "[]"
+    assert python("-c", code).strip() == "[]"
 
 
 @pytest.mark.parametrize("package", OURS)

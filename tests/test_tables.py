@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.metrics import Scores, score_hits
-from pipeline.sweeping.sweep import Sweep
+from pipeline.sweeping.sweep import CrossFit, Sweep
 from pipeline.tables import (
     scores_markdown,
     scores_table,
     sweep_markdown,
+    sweep_notes,
     sweep_table,
     table7_markdown,
 )
@@ -142,6 +143,27 @@ def test_a_sweep_of_test_says_that_nothing_was_chosen() -> None:
     text = printed(sweep_table(plane(2)))
     assert "Nothing was chosen on this split; (1, 1) is kept." in text
     assert row_of(text, "1")[-1] == "kept"
+
+
+def cross_fitted(folds: list[tuple[float, ...]]) -> str:
+    (note,) = sweep_notes(plane(2, cross_fit=CrossFit(tuple(folds), scores([8, 6, 4]))))
+    return note
+
+
+def test_temperatures_of_some_folds_are_told_in_full() -> None:
+    assert "by fold (2, 1); (4, 1.5)." in cross_fitted([(2.0, 1.0), (4.0, 1.5)])
+
+
+def test_of_many_folds_the_range_and_the_most_frequent_temperatures_are_told() -> None:
+    folds = [(2.0, 1.0)] * 600 + [(1.0, k / 4) for k in range(1, 301)] + [(4.0, 0.5)] * 100
+    note = cross_fitted(folds)
+    assert len(note) < 320
+    assert "1000 folds chose 302 different ones" in note
+    assert "t_old from 1 to 4 and t_new from 0.25 to 75" in note
+    assert "most often (2, 1) in 600, (4, 0.5) in 100, (1, 0.25) in 1" in note
+    assert "sweep.json has them all" in note
+    alike = cross_fitted([(2.0, 1.0, 1.5)] * 50)  # of two new heads
+    assert "all 50 folds chose (2, 1, 1.5)." in alike
 
 
 def test_sweep_markdown_has_every_cell() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from itertools import pairwise
@@ -21,27 +18,19 @@ from cache.shards import shards_of
 from pipeline.config import ExtractConfig
 from pipeline.errors import ExtractionError
 from pipeline.progress import Snapshot
-from pipeline.stages.extract import Extraction, extract
+from pipeline.stages.extract import Extraction
 from pipeline.team import Team
 from tests.cache.store_making import tree
-from tests.small_data import image_folder, small_checkpoint
+from tests.processes import torchrun
+from tests.small_data import small_inputs
+from tests.small_extractions import Run
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ExtractConfig(device="cpu", workers=0, views=2, test_views=3, batch_size=3, shard_rows=3)
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    small_checkpoint(folder / "m.pth")
-    image_folder(folder / "train")
-    image_folder(folder / "test", (2, 2, 2), seed=1)
-    return folder
-
-
-def run(inputs: Path, out: Path, team: Team | None = None, **kw: object) -> Extraction:
-    sources = {"train": inputs / "train", "test": inputs / "test"}
-    return extract(inputs / "m.pth", sources, out, CONFIG, team=team, **kw)  # type: ignore[arg-type]  # any keyword
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(small_inputs(tmp_path_factory.mktemp("inputs")), CONFIG)
 
 
 def together(size: int, work: Callable[[Team], Extraction]) -> list[Extraction | BaseException]:
@@ -66,11 +55,11 @@ def together(size: int, work: Callable[[Team], Extraction]) -> list[Extraction |
 @pytest.mark.parametrize("suffix", ["zarr", "h5"])
 @pytest.mark.parametrize("size", [2, 4])
 def test_any_number_of_processes_gives_equal_bytes(
-    inputs: Path, tmp_path: Path, suffix: str, size: int
+    run: Run, tmp_path: Path, suffix: str, size: int
 ) -> None:
     alone, shared = tmp_path / f"alone.{suffix}", tmp_path / f"shared.{suffix}"
-    run(inputs, alone).store.close()
-    results = together(size, lambda team: run(inputs, shared, team))
+    run(alone).store.close()
+    results = together(size, lambda team: run(shared, team=team))
     computed = []
     for result in results:
         assert isinstance(result, Extraction)
@@ -95,49 +84,49 @@ class Stop:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_what_the_others_finished_is_kept_when_one_fails(
-    inputs: Path, tmp_path: Path, rank: int
+    run: Run, tmp_path: Path, rank: int
 ) -> None:
     out, whole = tmp_path / "x.zarr", tmp_path / "whole.zarr"
     results = together(
         2,
         lambda team: run(
-            inputs, out, team, on_progress=Stop(4) if team.rank == rank else None
+            out, team=team, on_progress=Stop(4) if team.rank == rank else None
         ),
     )  # fmt: skip
     assert "fallen out" in str(results[rank])
     message = f"Process {rank} of this extraction stopped: the graphics card"
     assert str(results[1 - rank]).startswith(message)
-    resumed = run(inputs, out, resume=True)
+    resumed = run(out, resume=True)
     # The failing one had stored 1 shard of 3 rows, the other one all of its own.
     assert resumed.computed < 19 - 3
     resumed.store.close()
-    run(inputs, whole).store.close()
+    run(whole).store.close()
     assert tree(out) == tree(whole)
 
 
-def test_the_number_of_processes_may_change_on_the_way(inputs: Path, tmp_path: Path) -> None:
+def test_the_number_of_processes_may_change_on_the_way(run: Run, tmp_path: Path) -> None:
     out, whole = tmp_path / "x.h5", tmp_path / "whole.h5"
     with pytest.raises(ExtractionError):
-        run(inputs, out, on_progress=Stop(8))
-    results = together(3, lambda team: run(inputs, out, team, resume=True))
+        run(out, on_progress=Stop(8))
+    results = together(3, lambda team: run(out, team=team, resume=True))
     assert sum(r.computed for r in results if isinstance(r, Extraction)) < 19
-    run(inputs, whole).store.close()
+    run(whole).store.close()
     assert tree(out) == tree(whole)
 
 
-def test_a_complete_store_is_left_by_all(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "x.zarr").store.close()
-    results = together(2, lambda team: run(inputs, tmp_path / "x.zarr", team, resume=True))
+def test_a_complete_store_is_left_by_all(run: Run, tmp_path: Path) -> None:
+    run(tmp_path / "x.zarr").store.close()
+    results = together(2, lambda team: run(tmp_path / "x.zarr", team=team, resume=True))
     assert [r.computed for r in results if isinstance(r, Extraction)] == [0, 0]
-    results = together(2, lambda team: run(inputs, tmp_path / "x.zarr", team))
+    results = together(2, lambda team: run(tmp_path / "x.zarr", team=team))
     assert isinstance(results[0], StoreExistsError)
     assert "Process 0 of this extraction stopped" in str(results[1])
 
 
-def test_a_team_that_was_started_again_resumes(inputs: Path, tmp_path: Path) -> None:
+def test_a_team_that_was_started_again_resumes(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ExtractionError):
-        run(inputs, tmp_path / "x.zarr", on_progress=Stop(8))
-    again = run(inputs, tmp_path / "x.zarr", Team(restarted=True))
+        run(tmp_path / "x.zarr", on_progress=Stop(8))
+    again = run(tmp_path / "x.zarr", team=Team(restarted=True))
     assert again.computed < 19
     assert not verify_store(tmp_path / "x.zarr")
 
@@ -184,24 +173,17 @@ def test_without_torchrun_a_process_is_alone() -> None:
     assert Team.from_environment({"TORCHELASTIC_RESTART_COUNT": "1"}).restarted
 
 
-def test_torchrun_shares_an_extraction(inputs: Path, tmp_path: Path) -> None:
+def test_torchrun_shares_an_extraction(run: Run, tmp_path: Path) -> None:
     """The real thing, once: two processes, one store, one voice."""
     arguments = [
-        *("--checkpoint", inputs / "m.pth", "--train", inputs / "train"),
-        *("--test", inputs / "test", "--views", 2, "--test-views", 3),
+        *("--checkpoint", run.folder / "m.pth", "--train", run.folder / "train"),
+        *("--test", run.folder / "test", "--views", 2, "--test-views", 3),
         *("--batch-size", 3, "--shard-rows", 3),
         *("--device", "cpu", "--workers", 0),
     ]
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
-    done = subprocess.run(
-        [sys.executable, *command, "pipeline", "extract", *map(str, arguments), "--out",
-         str(tmp_path / "x.zarr")],
-        capture_output=True, text=True, cwd=ROOT, check=False, timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(re.findall("^extracted ", done.stdout, re.MULTILINE)) == 1
-    run(inputs, tmp_path / "alone.zarr").store.close()
+    said = torchrun("-m", "pipeline", "extract", *arguments, "--out", tmp_path / "x.zarr")
+    assert len(re.findall("^extracted ", said, re.MULTILINE)) == 1
+    run(tmp_path / "alone.zarr").store.close()
     assert not verify_store(tmp_path / "x.zarr")
     arrays = [t for t in tree(tmp_path / "x.zarr") if re.search(r"/c\.", t) and "catal" not in t]
     alone = tree(tmp_path / "alone.zarr")

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from click.testing import CliRunner, Result
 
 from cache import Store
-from pipeline.cli import main
 from pipeline.config import ExtractConfig
 from pipeline.heads import Head
-from pipeline.stages.extract import extract
 from tests.measured_stores import planted_head
-from tests.small_data import image_folder, small_checkpoint
+from tests.small_data import image_folder, small_checkpoint, small_sources
+from tests.small_extractions import Run
 
 CONFIG = ExtractConfig(
     device="cpu", workers=0, views=1, test_views=3, test_view_shift=1, batch_size=3, shard_rows=5
@@ -22,20 +20,15 @@ CONFIG = ExtractConfig(
 
 
 def run(folder: Path, out: str, config: ExtractConfig = CONFIG, **how: Any) -> Store:
-    sources = {name: folder / name for name in ("train", "test", "val")}
-    return extract(folder / "m.pth", sources, folder / out, config, **how).store
-
-
-def nolb(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    """A store of the three splits' images in a folder."""
+    return Run(folder, config, ("train", "test", "val"))(out, **how).store
 
 
 def made_store(folder: Path) -> Path:
     """Checkpoint, images of which one test image is broken, and a store with three test views."""
     small_checkpoint(folder / "m.pth")
-    image_folder(folder / "train")
+    small_sources(folder, (3, 3, 3))
     image_folder(folder / "val", (2, 1, 1), seed=2)
-    image_folder(folder / "test", (3, 3, 3), seed=1)
     (folder / "test/bee/1.png").write_bytes(b"no image")
     run(folder, "s.zarr").close()
     return folder

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,16 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.closable import Closable
-from cache.errors import CorruptStoreError, NolbError, StoreError
 from cache.layout import ArrayLayout, Header
 from cache.shards import Shard, ShardRecord
 from cache.strict_json import JSON
 
 Array: TypeAlias = npt.NDArray[Any]
-
-REMEDY = (
-    "Mend it with nolb store repair, restore it from a copy, or extract it again with --overwrite."
-)
 
 
 @dataclass(frozen=True)
@@ -209,36 +203,6 @@ class Backend(ABC):
     @abstractmethod
     def n_bytes(self, path: Path) -> int:
         """Return what the store, finished or not, takes up."""
-
-
-@contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a library raises on damaged data into one sentence.
-
-    Raises:
-        CorruptStoreError: the data cannot be read.
-        StoreError: they must not be read.
-        MemoryError: they do not fit the memory, which is no damage.
-    """
-    try:
-        yield
-    except (NolbError, MemoryError):
-        raise
-    except PermissionError:
-        raise StoreError(f"{path}: no permission to read it; ask its owner for access.") from None
-    # A library may stumble over damaged bytes anywhere, so any of its errors can come out.
-    except Exception as error:
-        raise damaged(path, f"{what} cannot be read: {one_line(error)}") from error
-
-
-def damaged(path: Path, what: str) -> CorruptStoreError:
-    """Return the error for bytes that are not what was written."""
-    return CorruptStoreError(f"{path} is damaged ({what}). {REMEDY}")
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message as one bounded line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def numpy_name(dtype: np.dtype[Any]) -> str:

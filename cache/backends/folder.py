@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import uuid4
 
-from cache.backends.contract import Backend, Draft, reading
-from cache.backends.files import fsync, fsync_tree, write_durably, writing
+from cache.backends.contract import Backend, Draft
+from cache.damage import reading
 from cache.errors import (
     StoreError,
     StoreExistsError,
@@ -28,6 +28,7 @@ from cache.errors import (
     StoreLockedError,
     StoreNotFoundError,
 )
+from cache.files import fsync, fsync_tree, write_durably, writing
 from cache.layout import Header
 from cache.locks import Lock
 from cache.shards import Shard, ShardRecord

@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import h5py
 import numpy as np
 
-from cache.backends.contract import Array, Contents, Sealed, damaged, numpy_name, reading
-from cache.backends.files import fsync, writing
+from cache.backends.contract import Array, Contents, Sealed, numpy_name
 from cache.backends.folder import FolderBackend, FolderDraft
 from cache.backends.hdf5_frame import (
-    OURS,
     Frame,
+    chunks_of,
     head_bytes,
     is_head_as_written,
     read_frame,
+    why_no_frame,
     write_frame,
 )
-from cache.backends.hdf5_salvage import REFERENCE, do_heaps_end, frame_of
-from cache.errors import CorruptStoreError, StoreError, StoreFormatError
+from cache.damage import damaged, reading
+from cache.errors import CorruptStoreError, StoreFormatError
+from cache.files import fsync, writing
 from cache.layout import SPARE, STRING, ArrayLayout, Header
 from cache.shards import Shard
 from cache.strict_json import JSON, canonical, parse
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
     from _typeshed import WriteableBuffer
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_REFERENCE = 16  # bytes that stand for a text in an array: its length, its heap's place, its index
 _TEXTS_AT_ONCE = 1 << 12
 _TEXT = h5py.string_dtype("utf-8")
 
@@ -163,7 +164,7 @@ class Hdf5Draft(FolderDraft):
     def _old_frame(self) -> Frame | None:
         """Where the shards of the finished store lie."""
         with reading(self.path, "the file"):
-            return frame_of(self.path)
+            return read_frame(self.path)
 
     def _without_hdf5(self, array: ArrayLayout, shard: Shard) -> Array:
         """Read a shard of a finished store that HDF5 cannot open."""
@@ -184,7 +185,7 @@ class Hdf5Draft(FolderDraft):
         with writing(self.path):
             with _creating(self.assembled, userblock_size=start) as file:
                 self._fill(file, contents)
-            write_frame(self.assembled, start, catalogue, sharded)
+            write_frame(self.assembled, start, catalogue, chunks_of(self.assembled, sharded))
             fsync(self.assembled)
         return Hdf5Sealed(self.assembled, self.path)
 
@@ -233,39 +234,17 @@ class Hdf5Sealed(Sealed):
             raise StoreFormatError(f"{path} is {what}; an HDF5 store is a file.")
         with reading(path, "the file"):
             self._size = file.stat().st_size
-            self._frame = read_frame(file)
-            trusted = self._is_as_written()
-        if not trusted:
-            raise self._mistrust()
+            frame = read_frame(file)
+            if frame is None:
+                raise why_no_frame(file, path)
+            # libhdf5 might loop or fall over bytes of its own that are not as written.
+            with file.open("rb") as raw:
+                if not frame.is_outside_as_written(raw):
+                    raise damaged(path, "its names, texts or tables are not as written")
+        self._frame = frame
         with reading(path, "the HDF5 file"):
             self._file = _open(file)
         self._opened: dict[str, h5py.Dataset] = {}
-
-    def _is_as_written(self) -> bool:
-        """Compare what libhdf5 will read; of a file of frame 1 that is the whole file.
-
-        A file that begins with HDF5 is one from before frame 1, or nobody's store.
-        """
-        with self._place.open("rb") as raw:
-            if self._frame is not None:
-                return self._frame.is_outside_as_written(raw)
-            if not h5py.is_hdf5(self._place):
-                raise StoreFormatError(f"{self._path} is no HDF5 file, whatever its suffix says.")
-            if raw.read(len(_SIGNATURE)) == _SIGNATURE:
-                return do_heaps_end(raw)
-            return is_head_as_written(raw, None)
-
-    def _mistrust(self) -> StoreError:
-        """Why libhdf5 is not let near the file, whose bytes it might loop or fall over."""
-        if self._frame is not None:
-            return damaged(self._path, "its names, texts or tables are not as written")
-        with self._place.open("rb") as raw:
-            begins = raw.read(len(OURS))
-        if begins.startswith(_SIGNATURE):
-            return damaged(self._path, "its texts do not end")
-        if begins != OURS:
-            return StoreFormatError(f"{self._path}: this is no nolb store (by its first bytes).")
-        return damaged(self._path, "the file's bytes are not those of its sha256")
 
     def _node(self, path: str) -> Any:
         """Return what goes by a name, which must lie in this file: a link could lead out of it."""
@@ -338,7 +317,7 @@ class Hdf5Sealed(Sealed):
             texts: list[str] = []
             left = self._size
             dataset = self._dataset(path)
-            if dataset.shape[0] * REFERENCE.size > self._size:
+            if dataset.shape[0] * _REFERENCE > self._size:
                 raise ValueError("there are more texts than the file can hold")
             for start in range(0, dataset.shape[0], _TEXTS_AT_ONCE):
                 some = dataset.asstr()[start : start + _TEXTS_AT_ONCE].tolist()
@@ -373,7 +352,7 @@ class Hdf5Backend(FolderBackend):
         """See `Backend`."""
         try:
             with reading(path, "its frame"):
-                frame = frame_of(path)
+                frame = read_frame(path)
         except (CorruptStoreError, StoreFormatError):
             return None
         return None if frame is None else frame.catalogue

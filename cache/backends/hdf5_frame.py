@@ -9,7 +9,7 @@ byte that it could stumble over has been compared with a sha256.
     tail    the frame once more, and the line about it
 
 The frame says where the chunks of the shards lie, what the bytes between them are, and what the
-catalogue says. Files of frame 1 have no such thing: their head is only the sha256 of the rest.
+catalogue says.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product, repeat
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,17 +27,14 @@ import h5py
 import numpy as np
 
 from cache.backends.contract import Array
-from cache.errors import StoreFormatError
+from cache.errors import CorruptStoreError, StoreError, StoreFormatError
 from cache.layout import ArrayLayout
 from cache.shards import Shard
 from cache.strict_json import JSON, Fields, canonical, parse
 
 FRAME = 2
-OURS = b"nolb store"
-"""How a file of ours begins."""
-
-SMALLEST = 512  # the smallest user block that HDF5 knows, and all of the head of frame 1
-
+_OURS = b"nolb store, HDF5 from byte "  # how a file of ours begins
+_SMALLEST = 512  # bytes of the smallest user block that HDF5 knows
 _BLOCK = 1 << 20
 _CHECKSUM = 4  # bytes of the Fletcher-32 sum after every chunk
 _DIGITS = 20  # of a place in a file, and the comma after it
@@ -111,20 +109,28 @@ class Frame:
         Raises:
             ValueError: the frame speaks of another array, or the file ends before its bytes.
         """
-        of, axis = self.chunks[array.path], array.row_axis
-        step = array.chunk[axis]
+        n_bytes, little = self.chunks[array.path].n_bytes, np.dtype(array.dtype).newbyteorder("<")
+        values = np.empty(array.shape_of(shard.n_rows), array.dtype)
+        for corner, place in self._chunks_of(array, shard):
+            raw.seek(place)
+            content = np.frombuffer(raw.read(n_bytes)[:-_CHECKSUM], little).reshape(array.chunk)
+            first = list(corner)
+            first[array.row_axis] -= shard.start
+            target = values[tuple(slice(i, i + c) for i, c in zip(first, array.chunk, strict=True))]
+            target[...] = content[tuple(map(slice, target.shape))]  # the last chunk may be longer
+        return values
+
+    def _chunks_of(self, array: ArrayLayout, shard: Shard) -> Iterator[tuple[tuple[int, ...], int]]:
+        """First element and first byte of each chunk of a shard."""
+        places = self.chunks[array.path].places
         grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True))
-        touched = slice(shard.start // step, -(-shard.stop // step))
-        places = np.reshape(np.array(of.places, np.int64), grid)[array.index(touched)]
-        values = np.empty(array.shape_of(places.shape[axis] * step), array.dtype)
-        little = np.dtype(array.dtype).newbyteorder("<")
-        for at in np.ndindex(places.shape):
-            raw.seek(int(places[at]))
-            content = np.frombuffer(raw.read(of.n_bytes)[:-_CHECKSUM], little)
-            target = tuple(slice(i * c, (i + 1) * c) for i, c in zip(at, array.chunk, strict=True))
-            values[target] = content.reshape(array.chunk)
-        rows: Array = values[array.index(slice(0, shard.n_rows))]
-        return rows
+        if len(places) != prod(grid):
+            raise ValueError(f"the frame has other chunks of '{array.path}'")
+        ranges = [range(0, n, c) for n, c in zip(array.shape, array.chunk, strict=True)]
+        ranges[array.row_axis] = range(shard.start, shard.stop, array.chunk[array.row_axis])
+        for corner in product(*ranges):
+            at = tuple(first // c for first, c in zip(corner, array.chunk, strict=True))
+            yield corner, places[int(np.ravel_multi_index(at, grid))]
 
 
 def _chunks_from(value: JSON, where: str) -> Chunks:
@@ -142,13 +148,11 @@ def head_bytes(catalogue: str, arrays: Collection[ArrayLayout]) -> int:
         for each in arrays
     )
     frame = len(canonical(catalogue).encode("utf-8")) + n_chunks * _DIGITS
-    return max(SMALLEST, 1 << (frame + (1 + len(arrays)) * _ROOM).bit_length())
+    return max(_SMALLEST, 1 << (frame + (1 + len(arrays)) * _ROOM).bit_length())
 
 
-def write_frame(file: Path, start: int, catalogue: str, arrays: Collection[ArrayLayout]) -> None:
+def write_frame(file: Path, start: int, catalogue: str, chunks: Mapping[str, Chunks]) -> None:
     """Put head and tail around a file that HDF5 has closed; its first `start` bytes are free."""
-    with h5py.File(file, "r", locking=False) as whole:
-        chunks = {each.path: chunks_of(file, whole[each.path]) for each in arrays}
     with file.open("r+b") as raw:
         stop = raw.seek(0, 2)
         spans = sorted((place, place + of.n_bytes) for of in chunks.values() for place in of.places)
@@ -162,8 +166,13 @@ def write_frame(file: Path, start: int, catalogue: str, arrays: Collection[Array
         raw.write(head)
 
 
-def chunks_of(file: Path, dataset: h5py.Dataset) -> Chunks:
-    """Ask HDF5 where the chunks of an array lie."""
+def chunks_of(file: Path, arrays: Collection[ArrayLayout]) -> dict[str, Chunks]:
+    """Ask HDF5 where the chunks of arrays lie."""
+    with h5py.File(file, "r", locking=False) as whole:
+        return {each.path: _chunks_in(file, whole[each.path]) for each in arrays}
+
+
+def _chunks_in(file: Path, dataset: h5py.Dataset) -> Chunks:
     corners = product(*map(range, repeat(0), dataset.shape, dataset.chunks))
     infos = [dataset.id.get_chunk_info_by_coord(corner) for corner in corners]
     _, content = dataset.id.read_direct_chunk(infos[0].chunk_offset)
@@ -200,15 +209,33 @@ def read_frame(file: Path) -> Frame | None:
                     continue
     if versions and FRAME not in versions:
         raise StoreFormatError(
-            f"{file}: the file has frame {min(versions)}, but this nolb reads frames up to "
-            f"{FRAME}. Install the nolb that wrote it, or extract again."
+            f"{file}: the file has frame {min(versions)}, but this nolb reads frame {FRAME}. "
+            "Install the nolb that wrote it, or extract again."
         )
     return None
 
 
+def why_no_frame(file: Path, path: Path) -> StoreError:
+    """Return the error for a file without a frame, which `path` names.
+
+    One of ours lost both copies; before the first release there were none.
+    """
+    with file.open("rb") as raw:
+        begins = raw.read(_SMALLEST)
+    if begins.startswith(_OURS) and not begins.startswith(b"%b%d on\n" % (_OURS, _SMALLEST)):
+        return CorruptStoreError(
+            f"{path} is damaged (both copies of its frame are lost): restore it from a copy, or "
+            "move it away and extract again."
+        )
+    return StoreFormatError(
+        f"{path}: this is no nolb store, or one from before the first release: move it away and "
+        "extract again."
+    )
+
+
 def _head_line(raw: BinaryIO) -> bytes:
     raw.seek(0)
-    return raw.read(SMALLEST)
+    return raw.read(_SMALLEST)
 
 
 def _tail_line(raw: BinaryIO, size: int) -> bytes:
@@ -218,9 +245,9 @@ def _tail_line(raw: BinaryIO, size: int) -> bytes:
     return last[found.start() :] if found and found.end() == len(last) else b""
 
 
-def is_head_as_written(raw: BinaryIO, frame: Frame | None) -> bool:
+def is_head_as_written(raw: BinaryIO, frame: Frame) -> bool:
     """Compare the head with what must stand there: after reading the whole file."""
-    head = _first_head(raw) if frame is None else _head(raw, frame)
+    head = _head(raw, frame)
     raw.seek(0)
     return raw.read(len(head)) == head
 
@@ -228,17 +255,9 @@ def is_head_as_written(raw: BinaryIO, frame: Frame | None) -> bool:
 def _head(raw: BinaryIO, frame: Frame) -> bytes:
     """Return the head of a file whose other bytes are in their place."""
     text = frame.text()
-    about = (
-        f"nolb store, HDF5 from byte {frame.start} on\nsha256 {_digest_from(raw, frame.start)}\n"
-    )
-    return (about.encode("ascii") + _line(text) + text).ljust(frame.start, b"\0")
-
-
-def _first_head(raw: BinaryIO) -> bytes:
-    """Return the head of a file of frame 1."""
-    digest = _digest_from(raw, SMALLEST)
-    text = f"nolb store, HDF5 from byte {SMALLEST} on\nsha256 {digest}\n"
-    return text.encode("ascii").ljust(SMALLEST, b"\0")
+    digest = _digest_from(raw, frame.start)
+    about = b"%b%d on\nsha256 %b\n" % (_OURS, frame.start, digest.encode("ascii"))
+    return (about + _line(text) + text).ljust(frame.start, b"\0")
 
 
 def _line(text: bytes) -> bytes:

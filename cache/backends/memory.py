@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.backends.contract import Array, Backend, Contents, Draft, Sealed, numpy_name, reading
+from cache.backends.contract import Array, Backend, Contents, Draft, Sealed, numpy_name
+from cache.damage import reading
 from cache.errors import StoreExistsError, StoreLockedError
 from cache.layout import SPARE, STRING, ArrayLayout, Header
 from cache.shards import Shard, ShardRecord

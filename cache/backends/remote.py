@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from cache.backends.contract import Array, Backend, Contents, Draft, Sealed, one_line
+from cache.backends.contract import Array, Backend, Contents, Draft, Sealed
 from cache.backends.places import Place
 from cache.backends.zarr_format import (
     make_arrays,
@@ -39,6 +39,7 @@ from cache.errors import (
     StoreFormatError,
     StoreLockedError,
     StoreNotFoundError,
+    one_line,
 )
 from cache.layout import Header
 from cache.shards import Shard, ShardRecord

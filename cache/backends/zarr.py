@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from cache.backends.contract import Array, Contents, Sealed, reading
-from cache.backends.files import fsync, fsync_tree, writing
+from cache.backends.contract import Array, Contents, Sealed
 from cache.backends.folder import FolderBackend, FolderDraft
 from cache.backends.places import Folder
 from cache.backends.zarr_format import (
@@ -21,7 +20,9 @@ from cache.backends.zarr_format import (
     write_small_parts,
 )
 from cache.backends.zarr_sealed import ZarrSealed
+from cache.damage import reading
 from cache.errors import StoreFormatError
+from cache.files import fsync, fsync_tree, writing
 from cache.layout import Header
 from cache.locks import Lock
 from cache.shards import Shard

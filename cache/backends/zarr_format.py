@@ -12,8 +12,9 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from cache.backends.contract import Array, Contents, reading
+from cache.backends.contract import Array, Contents
 from cache.backends.places import Place
+from cache.damage import reading
 from cache.errors import CorruptStoreError
 from cache.layout import SPARE, STRING, ArrayLayout, Header
 from cache.shards import Shard

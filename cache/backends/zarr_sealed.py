@@ -7,7 +7,7 @@ from typing import Any
 
 import zarr
 
-from cache.backends.contract import Array, Sealed, damaged, numpy_name, reading
+from cache.backends.contract import Array, Sealed, numpy_name
 from cache.backends.places import Place
 from cache.backends.zarr_format import (
     METADATA,
@@ -21,6 +21,7 @@ from cache.backends.zarr_format import (
     read_all_texts,
     read_rows,
 )
+from cache.damage import damaged, reading
 from cache.layout import STRING, ArrayLayout
 from cache.shards import Shard
 from cache.strict_json import JSON

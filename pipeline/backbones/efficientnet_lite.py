@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.backbones.backbone import Backbone
 from pipeline.datasets.preprocessing import Preprocessing
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 
 NAME = "efficientnet-lite0"
 
@@ -65,7 +65,7 @@ def pretrained(name: str) -> tuple[nn.Module, Backbone]:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError) as error:
         raise ConfigError(
-            f"{path} does not hold the weights of {NAME} ({str(error).splitlines()[0]}): "
+            f"{path} does not hold the weights of {NAME} ({first_line(error)}): "
             f"install the package again with {EXTRA} --force-reinstall."
         ) from None
     return network, described

@@ -20,7 +20,7 @@ from torch import nn
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.finding import FoundClassifier, find_classifier
 from pipeline.datasets.preprocessing import Preprocessing
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 
 DEFAULT_PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """ImageNet's constants and no resizing, where the network says nothing."""
@@ -174,9 +174,7 @@ def _find(name: str, network: nn.Module, preprocessing: Preprocessing) -> FoundC
         except ConfigError:
             raise
         except Exception as error:  # the network may refuse the size in its own way
-            reasons.append(
-                f"{side} pixels: {str(error).splitlines()[0] if str(error) else error!r}"
-            )
+            reasons.append(f"{side} pixels: {first_line(error)}")
     raise ConfigError(
         f"{name}: a trial pass of grey images failed ({'; '.join(reasons)}); set its attribute "
         f"`preprocessing` with a `crop` that it takes."

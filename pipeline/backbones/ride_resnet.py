@@ -19,9 +19,6 @@ from pipeline.backbones import cifar_resnet
 
 CLASSIFIER = "linear"
 
-HELP_THRESHOLD = 0.5
-"""Probability of needing help above which the next expert is asked (Wang et al. 2021, sec. 4)."""
-
 
 @dataclass(frozen=True)
 class ExpertPlan:
@@ -53,15 +50,6 @@ class ExpertPlan:
 
     cosine: bool = False
     """The experts' heads are cosines: their features are normalised."""
-
-    help_width: int = 0
-    """Hidden units of the layers that decide whether the next expert is asked; 0: none."""
-
-    help_choices: int = 0
-    """Largest logits that they look at."""
-
-    help_shared: bool = True
-    """One last layer for all decisions, or one each."""
 
     @property
     def expert_width(self) -> int:
@@ -100,8 +88,6 @@ class ExpertNetwork(nn.Module):
                 expert.add_module(f"layer{index + 1}", stages.stage(index))
             self.experts.append(expert)
         self.linear = nn.Linear(plan.n_experts * plan.expert_width, n_classes)
-        if plan.help_width:
-            self.assignment = ExpertAssignment(plan)
 
     def expert_features(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> pooled features (B, E, D) as they enter the experts' own heads."""
@@ -115,66 +101,6 @@ class ExpertNetwork(nn.Module):
             features = F.normalize(features, dim=2)
         logits: Tensor = self.linear(features.flatten(1))
         return logits
-
-    def assigned_logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What expert assignment makes of stored features, where the network has it.
-
-        Args:
-            features: (B, E * D), the input of the classifier; cosine heads alone.
-
-        Returns:
-            Logits (B, C), the mean over the experts that are asked, and their number (B,).
-        """
-        n_experts = len(self.experts)
-        own = features.unflatten(1, (n_experts, -1))
-        weight = self.linear.weight.unflatten(1, (n_experts, -1))
-        # The classifier holds a share 1/E of each expert's head.
-        expert_logits = n_experts * torch.einsum("bed,ced->bec", own, weight)
-        asked: tuple[Tensor, Tensor] = self.assignment(own, expert_logits)
-        return asked
-
-
-class ExpertAssignment(nn.Module):
-    """Decides image by image how many experts are asked.
-
-    Args:
-        plan: the network's form.
-    """
-
-    def __init__(self, plan: ExpertPlan) -> None:
-        super().__init__()
-        n_decisions = plan.n_experts - 1
-        n_last = 1 if plan.help_shared else n_decisions
-        self.choices = plan.help_choices
-        self.hidden = nn.ModuleList(
-            nn.Linear(plan.expert_width, plan.help_width) for _ in range(n_decisions)
-        )
-        self.last = nn.ModuleList(
-            nn.Linear(plan.help_choices + plan.help_width, 1) for _ in range(n_last)
-        )
-
-    def forward(self, features: Tensor, expert_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Which experts are asked, and what they say together.
-
-        Args:
-            features: (B, E, D) of the experts, of any length.
-            expert_logits: (B, E, C), each expert's own.
-
-        Returns:
-            Logits (B, C), the mean over the experts asked, and their number (B,).
-        """
-        total = expert_logits[:, 0].clone()
-        asked = torch.ones(len(total), dtype=torch.long, device=total.device)
-        going = torch.ones(len(total), dtype=torch.bool, device=total.device)
-        for step, hidden in enumerate(self.hidden):
-            direction = F.normalize(features[:, step], dim=1)
-            best = torch.topk(total / (step + 1), self.choices, dim=1).values
-            last = self.last[min(step, len(self.last) - 1)]
-            wish = last(torch.cat([best, F.relu(hidden(direction))], dim=1)).squeeze(1)
-            going = going & (torch.sigmoid(wish) > HELP_THRESHOLD)
-            total = total + going.unsqueeze(1) * expert_logits[:, step + 1]
-            asked = asked + going
-        return total / asked.unsqueeze(1), asked
 
 
 class _Stages:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.closable import Closable
-from pipeline.errors import ConfigError, ExtractionError
+from pipeline.errors import ConfigError, ExtractionError, first_line
 from pipeline.exhaustion import is_exhaustion
 
 ROWS_AND_COLUMNS = 2
@@ -79,7 +79,7 @@ class Tap(Closable):
         except torch.OutOfMemoryError:
             raise
         except (AssertionError, RuntimeError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             if is_exhaustion(error):
                 raise torch.OutOfMemoryError(reason) from None
             raise ExtractionError(

@@ -11,7 +11,7 @@ from torch import nn
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.finding import find_classifier, without_memory
 from pipeline.datasets.preprocessing import Preprocessing
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 
 PREFIX = "timm/"
 
@@ -53,7 +53,7 @@ def pretrained(name: str) -> tuple[nn.Module, Backbone]:
         network: nn.Module = timm.create_model(_known(name), pretrained=True)
     except Exception as error:  # the hub's errors are many, and not of one family
         raise ConfigError(
-            f"timm's weights of {name} cannot be fetched ({_first_line(error)}): give a file of "
+            f"timm's weights of {name} cannot be fetched ({first_line(error)}): give a file of "
             f"them with --checkpoint FILE --model {name}."
         ) from None
     return network, described
@@ -120,9 +120,5 @@ def _build(model: str, n_classes: int) -> nn.Module:
     try:
         network: nn.Module = timm.create_model(model, pretrained=False, num_classes=n_classes)
     except RuntimeError as error:  # an unknown tag, among others
-        raise ConfigError(f"timm cannot build {model}: {_first_line(error)}.") from None
+        raise ConfigError(f"timm cannot build {model}: {first_line(error)}.") from None
     return network
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.ensemble import averaged_views
 from pipeline.errors import HeadError
 from pipeline.head_history import views_balanced_for, was_balanced_on, what_is_classified
+from pipeline.scored import ScoredSplit, averaged_views
 
 if TYPE_CHECKING:
-    from cache import Store
     from pipeline.heads import Head
 
 
 def balance_notes(
-    store: Store, heads: Mapping[str, Head], averaged: Mapping[str, int], *, folds: bool = False
+    heads: Mapping[str, Head], scored: Sequence[ScoredSplit], *, folds: bool = False
 ) -> list[str]:
     """Which images heads have seen, and where scores are of others than heads are for.
 
     Args:
-        store: the store that is scored.
         heads: the heads by the names that readers know them under.
-        averaged: split -> test views V of each image that its scores average with the clean one.
+        scored: what the scores are of.
         folds: whether scores are cross-fitted, which looks as if rows were held back from heads.
     """
     notes = []
     for name, head in heads.items():
-        for split, views in averaged.items():
-            if was_balanced_on(head, split):
-                notes.append(_seen(name, split, folds))
-            notes += _views(name, head, views, averaged_views(store, split))
+        for split in scored:
+            if was_balanced_on(head, split.name):
+                notes.append(_seen(name, split.name, folds))
+            stored = averaged_views(split.store, split.name)
+            notes += _views(name, head, split.test_views, stored)
     return list(dict.fromkeys(notes))
 
 

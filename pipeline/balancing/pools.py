@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from cache import Store
 from pipeline.datasets import ShiftedViews
-from pipeline.ensemble import averaged_views, logit_blocks
 from pipeline.errors import EvaluationError, UnreadableImageError
-from pipeline.exporting import views_of_identity
+from pipeline.extracting.identities import views_of_identity
 from pipeline.head_history import sees_test_views
 from pipeline.heads import Head, require_same_identity
 from pipeline.image_classifiers import beliefs_of, classifier_of_head
 from pipeline.progress import OnProgress, Steps
+from pipeline.scored import scored_split
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +62,13 @@ def pool_of_store(
         raise EvaluationError(
             "A head knows the images that it was fitted on: balance it on others, as --split test."
         )
+    scored = scored_split(store, split, [head], test_views)
     logits, features = [], []
-    for block in logit_blocks(store, split, [head], test_views):
+    for block in scored.blocks([head]):
         assert block.features is not None, "a head needs them"  # noqa: S101  # for the type
         logits.append(np.asarray(block.logits[0], np.float32))
         features.append(head.inputs(block.features))
-    views = averaged_views(store, split, test_views, [head])
-    return Pool(np.concatenate(logits), np.concatenate(features), split, views)
+    return Pool(np.concatenate(logits), np.concatenate(features), split, scored.test_views)
 
 
 def pool_of_images(
@@ -101,8 +101,8 @@ def pool_of_images(
         CheckpointError: if the checkpoint does not load.
         ConfigError: if there is none where one is needed.
     """
-    seen = sees_test_views([head], test_views)
-    views = ShiftedViews() if seen is False else views_of_identity(head.identity)
+    sees = sees_test_views([head], test_views)
+    views = views_of_identity(head.identity) if sees else ShiftedViews()
     classifier = classifier_of_head(head, checkpoint, None, model=model, views=views)
     if test_views and not classifier.views.count:
         raise EvaluationError("The head's store has no test views: leave --test-views out.")

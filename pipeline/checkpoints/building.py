@@ -185,7 +185,7 @@ def assemble(
         head: what the file's classifier is, in words.
         notes: what a user should know.
         variant: rule and settings that the user named.
-        left_out: weights in the file that only training uses.
+        left_out: weights in the file that neither features nor logits need.
         rule: what the head needs of the training data.
 
     Raises:

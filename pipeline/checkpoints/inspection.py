@@ -69,7 +69,7 @@ class Inspection:
     """Numbers in them."""
 
     left_out: tuple[str, ...] = ()
-    """Weights that only training uses."""
+    """Weights that neither features nor logits need."""
 
     needs: str | None = None
     """What the head still needs of the training data."""

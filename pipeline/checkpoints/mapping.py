@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, listed
 
 StateDict = Mapping[str, Tensor]
 
@@ -61,7 +61,7 @@ def differences(
         if key in given and given[key] != wanted[key]
     ]
     kinds = (("missing", missing), ("left over", left_over), ("of another shape", differing))
-    return [f"{len(keys)} {kind}: {_listed(keys)}" for kind, keys in kinds if keys]
+    return [f"{len(keys)} {kind}: {listed(keys, SHOWN, str)}" for kind, keys in kinds if keys]
 
 
 def load_strictly(module: nn.Module, state: StateDict, source: str) -> None:
@@ -95,20 +95,15 @@ def load_strictly(module: nn.Module, state: StateDict, source: str) -> None:
     if odd:
         raise CheckpointError(
             f"{source}: {len(odd)} weights are of another type than the network's "
-            f"({_listed(odd)}); save the model dense and in float32."
+            f"({listed(odd, SHOWN, str)}); save the model dense and in float32."
         )
     broken = [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise CheckpointError(
-            f"{source}: {len(broken)} weights hold NaN or infinity ({_listed(broken)}): the "
-            f"training diverged or the file is damaged; use another checkpoint."
+            f"{source}: {len(broken)} weights hold NaN or infinity ({listed(broken, SHOWN, str)}): "
+            f"the training diverged or the file is damaged; use another checkpoint."
         )
     module.load_state_dict(dict(state), strict=False)  # only the optional counters can be missing
-
-
-def _listed(keys: Sequence[str]) -> str:
-    shown = ", ".join(keys[:SHOWN])
-    return shown if len(keys) <= SHOWN else f"{shown} and {len(keys) - SHOWN} more"
 
 
 def inner(state: StateDict, part: str) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ class TrainedModel:
     """`cache.samples_digest` of the images that it was trained on, where the file holds that."""
 
     left_out: tuple[str, ...] = ()
-    """Weights in the file that only training uses, by their names there."""
+    """Weights in the file that neither features nor logits need, by their names there."""
 
     rule: TrainingRule | None = None
     """What the head still needs of the training data; `for_training_counts` settles it."""
@@ -85,7 +85,7 @@ class TrainedModel:
     @property
     def name(self) -> str:
         """What loads the same model from the same file: FAMILY:BACKBONE, the variant in between."""
-        return f"{self.family}:{self.variant}{',' * bool(self.variant)}{self.backbone}"
+        return full_name(self.family, self.variant, self.backbone)
 
     @property
     def n_classes(self) -> int:
@@ -147,6 +147,11 @@ class TrainedModel:
             flat = tensor.detach().cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def full_name(family: str, variant: str, backbone: str) -> str:
+    """FAMILY:BACKBONE, or FAMILY:VARIANT,BACKBONE, as `load_checkpoint` takes it."""
+    return f"{family}:{variant}{',' * bool(variant)}{backbone}"
 
 
 def head_module(classifier: Classifier) -> nn.Module:

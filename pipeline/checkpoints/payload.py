@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.checkpoints import unpickling
 from pipeline.checkpoints.mapping import StateDict, tensors_of, without_module_prefix
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, first_line, listed
 
 SHOWN = 8
 """Most names that one message lists."""
@@ -63,8 +63,7 @@ class Payload:
     def describe(self) -> str:
         """The names at the top level, and how many weights lie in a state dict there."""
         names = [_summary(key, value) for key, value in self.content.items()]
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        return f"at its top level: {', '.join(names[:SHOWN]) or 'nothing'}{more}"
+        return f"at its top level: {listed(names, SHOWN, str) or 'nothing'}"
 
     def foreign_to(self, family: str, keeps: str) -> CheckpointError:
         """The error for a file without the parts of the family that the user named.
@@ -147,7 +146,7 @@ def _refusal(path: Path, error: Exception) -> str:
             f"without running code of theirs. Save the bare weights where the model was trained: "
             f"torch.save(model.state_dict(), FILE)."
         )
-    reason = next(iter(str(error).splitlines()), "").strip()
+    reason = first_line(error)
     # Bare keys ("101") tell users nothing, and torch's own advice is to load unsafely.
     telling = " " in reason and "weights" not in reason.lower()
     detail = f" ({reason[:120]})" if telling else ""

@@ -31,7 +31,8 @@ NAME = "ride"
 SCALE = 30.0
 """Factor of the cosines inside RIDE's networks, in all of its configurations."""
 
-HEADS, HELP = "linears.", "expert_help_pred_"
+BACKBONE, HEADS, HELP = "backbone", "linears.", "expert_help_pred_"
+"""How the names of weights begin: of all, of the experts' heads, and of expert assignment."""
 
 _SHARED_STAGE = re.compile(r"layer(\d)\.(\d+)\.")
 _EXPERT_STAGE = re.compile(r"layer(\d)s\.(\d+)\.(\d+)\.")
@@ -73,7 +74,8 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
             f"The scale {scale:g} of the cosines is RIDE's own; the file does not hold it. If "
             f"yours was another: --model {NAME}:scale=S. Features are each expert's, normalised.",
         )
-    if plan.help_width:
+    left_out = _help_keys(state)
+    if left_out:
         notes += (
             "Expert assignment would ask only some experts for some images; features and old "
             "logits are those of all experts, which a head can be re-trained on.",
@@ -86,6 +88,7 @@ def load(payload: Payload, variant: str | None) -> TrainedModel:
         family=NAME,
         head=words,
         notes=notes,
+        left_out=left_out,
         variant=f"scale={scale:g}" if "scale" in wish.settings else "",
     )
 
@@ -129,7 +132,6 @@ def _read_plan(state: StateDict) -> ExpertPlan:
     planes = [len(state[f"{stages[stage]}.0.{last}.weight"]) // expansion for stage in order]
     heads = _heads(state)
     first = heads[0]["weight"]
-    help_width, help_choices = _help_form(state)
     return ExpertPlan(
         small_images=state["conv1.weight"].shape[-1] == _SMALL_STEM,
         blocks=form.blocks,
@@ -140,21 +142,7 @@ def _read_plan(state: StateDict) -> ExpertPlan:
         groups=form.groups,
         group_width=form.group_width * 64 // planes[0],
         cosine="bias" not in heads[0] and first.ndim == MATRIX,
-        help_width=help_width,
-        help_choices=help_choices,
-        help_shared=f"{HELP}fcs.0.weight" not in state,
     )
-
-
-def _help_form(state: StateDict) -> tuple[int, int]:
-    """Hidden units and logits that the assignment looks at; zeros where there is none."""
-    hidden = state.get(f"{HELP}hidden_fcs.0.weight")
-    if hidden is None:
-        return 0, 0
-    last = state.get(f"{HELP}fc.weight", state.get(f"{HELP}fcs.0.weight"))
-    if last is None:
-        raise KeyError(f"{HELP}fc")
-    return len(hidden), last.shape[1] - len(hidden)
 
 
 def _joined_head(
@@ -192,15 +180,11 @@ def _renamed(state: StateDict) -> StateDict:
     """The weights before the heads, by the names of `ExpertNetwork`."""
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        if key.startswith(HEADS):
+        if key.startswith((HEADS, HELP)):
             continue
         own = re.match(r"layer(\d)s\.(\d+)\.(.*)", key)
         if own is not None:
             renamed[f"experts.{own[2]}.layer{own[1]}.{own[3]}"] = tensor
-        elif key.startswith(HELP):
-            part = key.removeprefix(HELP)
-            part = re.sub(r"^hidden_fcs\.", "hidden.", re.sub(r"^fc\.", "last.0.", part))
-            renamed["assignment." + re.sub(r"^fcs\.", "last.", part)] = tensor
         else:
             renamed[f"shared.{key}"] = tensor
     return renamed
@@ -225,12 +209,13 @@ def _heads(state: StateDict) -> list[dict[str, Tensor]]:
 
 
 def _help_keys(state: StateDict) -> list[str]:
-    return [key for key in state if key.startswith(HELP)]
+    """Names in the file of the weights that decide whether the next expert is asked."""
+    return [f"{BACKBONE}.{key}" for key in state if key.startswith(HELP)]
 
 
 def _state(payload: Payload) -> StateDict | None:
     """The weights under `backbone.`, if there are no others."""
     state = payload.state(*SAVED_OR_BARE)
-    if state is None or not all(key.startswith("backbone.") for key in state):
+    if state is None or not all(key.startswith(f"{BACKBONE}.") for key in state):
         return None
-    return inner(state, "backbone")
+    return inner(state, BACKBONE)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.arguments import no_head, no_store
-from pipeline.cli.options import PATH, json_option, overwrite_option
+from pipeline.cli.options import PATH, json_option, overwrite_option, resume_option
 from pipeline.cli.output import Speaker, write_json
 
 
@@ -15,9 +15,12 @@ from pipeline.cli.output import Speaker, write_json
 @click.argument("store", type=PATH, callback=no_head)
 @click.argument("head", type=PATH, callback=no_store)
 @click.option("--out", type=PATH, required=True, help="Store to create, NAME.zarr or NAME.h5.")
+@resume_option("Go on with an interrupted copy.")
 @overwrite_option
 @json_option
-def adopt_head(store: Path, head: Path, out: Path, overwrite: bool, json_path: str | None) -> None:
+def adopt_head(
+    store: Path, head: Path, out: Path, resume: bool, overwrite: bool, json_path: str | None
+) -> None:
     """Copy a store with HEAD as its old classifier.
 
     For a backbone that was trained on other classes: its features have no head for yours. Fit one
@@ -39,9 +42,14 @@ def adopt_head(store: Path, head: Path, out: Path, overwrite: bool, json_path: s
     from pipeline.stages.evaluate import evaluate
     from pipeline.tables import scores_table
 
-    with open_store(store) as opened, ProgressReport("adopt-head", "rows") as progress:
+    with open_store(store) as opened, ProgressReport("adopt-head", "shards") as progress:
         adopted = adopt_head(
-            opened, load_head(head), out, overwrite=overwrite, on_progress=progress.update
+            opened,
+            load_head(head),
+            out,
+            resume=resume,
+            overwrite=overwrite,
+            on_progress=progress.update,
         )
     with adopted:
         scores = evaluate(adopted)

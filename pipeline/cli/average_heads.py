@@ -42,7 +42,7 @@ def average_heads(
     """
     shares = None if weights is None else parse_weights(weights)
 
-    from pipeline.exporting import views_of_identity
+    from pipeline.extracting.identities import views_of_identity
     from pipeline.head_history import views_balanced_for, what_is_classified
     from pipeline.heads import average_heads, load_head, refuse_existing_head, save_head
 

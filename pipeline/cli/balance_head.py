@@ -219,7 +219,7 @@ def _tell(
     speaker: Speaker,
 ) -> None:
     """What the labels say, where they were looked at, and what is known without."""
-    from pipeline.exporting import views_of_identity
+    from pipeline.extracting.identities import views_of_identity
     from pipeline.tables import scores_table
 
     if scores is not None:

@@ -62,8 +62,8 @@ def evaluate(
 
     from cache import open_store
     from pipeline.balancing.notes import balance_notes
-    from pipeline.ensemble import score_each
     from pipeline.heads import load_head
+    from pipeline.scored import ScoredSplit
     from pipeline.stages.evaluate import evaluate
     from pipeline.tables import scores_table
 
@@ -75,12 +75,13 @@ def evaluate(
             opened, heads, t_old=t_old, t_new=temperatures, weights=shares, split=split,
             test_views=test_views,
         )  # fmt: skip
-        scores = score_each(opened, split, heads, asked.test_views > 0)
+        scored = ScoredSplit(opened, split, asked.test_views)
+        scores = scored.scores_of_each(heads)
         if asked.predictor == "ensemble":
             scores["ensemble"] = asked
         class_counts = opened.class_counts
         named = dict(zip(map(str, head), heads, strict=True))
-        notes = balance_notes(opened, named, {split: asked.test_views})
+        notes = balance_notes(named, [scored])
     speaker.show(scores_table(scores))
     for note in notes:
         speaker.note(note)

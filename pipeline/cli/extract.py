@@ -193,8 +193,8 @@ def _old_scores(store: Store, out: Path, speaker: Speaker) -> dict[str, Any]:
 
     Those of the clean images come first: they are what the model is known by.
     """
-    from pipeline.ensemble import averaged_views
     from pipeline.old_head import has_old_head
+    from pipeline.scored import averaged_views
     from pipeline.stages.evaluate import evaluate
     from pipeline.tables import scores_table
 

@@ -131,10 +131,10 @@ def _run_fit(
 
 def _require_scorable(store: Store, test_views: bool | None) -> None:
     """Refuse, before the work, to score test views that are not there."""
-    from pipeline.ensemble import averaged_views
+    from pipeline.scored import averaged_views
 
     if "test" in store:
-        averaged_views(store, "test", test_views)
+        averaged_views(store, "test", test_views=test_views)
 
 
 def _scores_on_test(store: Store, head: Head, test_views: bool | None) -> dict[str, Scores]:
@@ -176,7 +176,7 @@ def _tell_next(
 
 def _fitted(result: FitResult, config: FitConfig) -> str:
     """What was fitted, and how far."""
-    how = f"{config.loss}, {config.epochs} epochs"
+    how = f"{config.loss}, {config.n_epochs} epochs"
     if result.convergence is not None:
         end = "converged" if result.convergence.converged else "stopped"
         how = f"{config.loss}, l-bfgs {end} after {result.convergence.iterations} iterations"

@@ -10,6 +10,7 @@ import click
 
 from pipeline.cli.options import PATH, json_option
 from pipeline.cli.output import Speaker, write_json
+from pipeline.errors import listed
 
 if TYPE_CHECKING:
     from pipeline.checkpoints import Inspection
@@ -66,9 +67,8 @@ def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "preprocessing", f"{found.preprocessing}"
         yield "loaded", f"{found.n_weights} weights, {found.n_parameters:,} numbers"
     if found.left_out:
-        shown = ", ".join(found.left_out[:SHOWN])
-        more = f" and {len(found.left_out) - SHOWN} more" if len(found.left_out) > SHOWN else ""
-        yield "left out", f"{len(found.left_out)} that only training uses: {shown}{more}"
+        shown = listed(found.left_out, SHOWN, str)
+        yield "left out", f"{len(found.left_out)} that neither features nor logits need: {shown}"
     if found.needs is not None:
         yield "needs", found.needs
     for note in found.notes:

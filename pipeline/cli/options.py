@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from pipeline.cli.output import is_json
+from pipeline.cli.output import is_json_of
 from pipeline.config import build_config, field_help, typed, value_type
 from pipeline.config.building import Config
 from pipeline.files import Replaceable, refuse_existing
@@ -120,10 +120,10 @@ def file_option(
 
 
 def _new_json(ctx: click.Context, _option: click.Parameter, path: str | None) -> str | None:
-    """Likewise; only JSON is replaced, never a store or a checkpoint named by mistake."""
+    """Likewise; only an earlier result of the same command is replaced."""
     if path is not None and path != "-":
         overwrite = bool(ctx.params.get("overwrite"))
-        refuse_existing(path, overwrite=overwrite, replaceable=is_json)
+        refuse_existing(path, overwrite=overwrite, replaceable=is_json_of(ctx))
     return path
 
 

@@ -6,18 +6,22 @@ A line for people is a label in a column of its own and a text: `wrote          
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console, RenderableType
 
-from pipeline.files import is_text, write_whole
+from pipeline.files import Replaceable, begins_like, write_whole
 
 LABEL_WIDTH = 15
 """Columns before the text, as many as `preprocessing` needs."""
+
+
+WRITTEN_BY = "written_by"
+"""Where a result as JSON says which command it is of."""
 
 
 class Speaker:
@@ -76,16 +80,26 @@ def write_json(content: Mapping[str, Any], json_path: str | None) -> None:
     """Write a result where `--json` asked for it; `json_option` has seen that there is room."""
     if json_path is None:
         return
-    text = json.dumps(content, indent=2, allow_nan=False)
+    context = click.get_current_context()
+    written_by = {WRITTEN_BY: command_of(context)}  # the first, for `is_json_of` to find
+    text = json.dumps(written_by | dict(content), indent=2, allow_nan=False)
     if json_path == "-":
         click.echo(text)
     else:
-        overwrite = bool(click.get_current_context().params.get("overwrite"))
-        write_whole(json_path, f"{text}\n".encode(), overwrite=overwrite, replaceable=is_json)
+        overwrite = bool(context.params.get("overwrite"))
+        replaceable = is_json_of(context)
+        write_whole(json_path, f"{text}\n".encode(), overwrite=overwrite, replaceable=replaceable)
 
 
-def is_json(path: Path) -> bool:
-    """Whether a file may be one of our results: text that begins like an object, or nothing."""
-    with path.open("rb") as file:
-        begins = file.read(1)
-    return begins in {b"{", b""} and is_text(path)
+def is_json_of(context: click.Context) -> Replaceable:
+    """A test whether a file is a result of the command that runs."""
+    return begins_like(re.escape(f'{{\n  "{WRITTEN_BY}": "{command_of(context)}",\n'))
+
+
+def command_of(context: click.Context) -> str:
+    """The command that runs, as `nolb store info`, however the program was started."""
+    names: list[str] = []
+    while context.parent is not None:
+        names.insert(0, str(context.info_name))
+        context = context.parent
+    return " ".join(["nolb", *names])

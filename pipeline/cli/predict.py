@@ -17,12 +17,15 @@ from pipeline.cli.options import PATH, file_option, overwrite_option
 from pipeline.cli.output import Speaker
 from pipeline.cli.temperatures import chosen_temperatures, classifier_options
 from pipeline.config import ExtractConfig, build_config
-from pipeline.files import is_text, whole_file
+from pipeline.files import begins_like, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
     from pipeline.checkpoints import TrainedModel
     from pipeline.datasets import ShiftedViews
@@ -32,8 +35,19 @@ if TYPE_CHECKING:
 
 COLUMNS = ("image", "rank", "class", "probability", "old_probability", "new_probability", "error")
 
-LONGEST_PATH = 36
-"""Characters of a path in the table."""
+HEADINGS = ("Image", "Class", "Probability", "Old head", "New head")
+"""Of the table."""
+
+WHOLE = 10_000
+"""Columns of a table in a file, where no terminal cuts it."""
+
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+is_predictions = begins_like(
+    ",".join(COLUMNS) + "\n",
+    r"\s*" + r"\s+".join(HEADINGS) + r"\s",
+    rf'{{"image": {_TEXT}, (?:"error": |"class": {_TEXT}, "probability": [^,]+, "old_class": )',
+)
+"""Whether a file holds earlier predictions, in any format, or nothing."""
 
 
 @click.command()
@@ -47,7 +61,7 @@ LONGEST_PATH = 36
 @click.option("--view-flip/--no-view-flip", default=None, help="Every other test view is mirrored.  [default: as in HEAD's store, else yes]")  # fmt: skip  # noqa: E501
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates of an image in CSV and JSON lines.")  # fmt: skip  # noqa: E501
 @click.option("--format", "format_name", type=click.Choice(("table", "csv", "jsonl")), default="table", show_default=True, help="A table for people; CSV or JSON lines for programs.")  # fmt: skip  # noqa: E501
-@file_option("--out", "File for the predictions.  [default: standard output]", is_text)
+@file_option("--out", "File for the predictions.  [default: standard output]", is_predictions)
 @overwrite_option
 @click.option("--model", default="auto", show_default=True, help="Checkpoint family, where the file leaves a doubt; PACKAGE.MODULE:FACTORY, where HEAD is of a network of your own.")  # fmt: skip  # noqa: E501
 def predict(
@@ -108,7 +122,7 @@ def _destination(out: Path | None, *, overwrite: bool) -> Iterator[TextIO]:
         yield sys.stdout
         return
     with (
-        whole_file(out, overwrite=overwrite, replaceable=is_text) as unfinished,
+        whole_file(out, overwrite=overwrite, replaceable=is_predictions) as unfinished,
         unfinished.open("w", encoding="utf-8", newline="") as file,
     ):
         yield file
@@ -143,7 +157,8 @@ def _predict(
                 failed += 1
                 speaker.warn(f"{prediction.image}: {prediction.error}")
     if table.row_count:
-        Console(file=file, highlight=False).print(table)
+        width = None if file is sys.stdout else WHOLE
+        Console(file=file, highlight=False, width=width).print(table)
     return failed
 
 
@@ -197,7 +212,7 @@ def _trained_model(checkpoint: Path | None, model: str) -> TrainedModel | None:
 def _chosen_views(head: Head, given: Mapping[str, Any], speaker: Speaker) -> ShiftedViews:
     """The test views that suit the head, but for what options say; told where it matters."""
     from pipeline.datasets import ShiftedViews
-    from pipeline.exporting import views_of_identity
+    from pipeline.extracting.identities import views_of_identity
     from pipeline.head_history import views_balanced_for
     from pipeline.image_classifiers import views_of_head
 
@@ -210,7 +225,7 @@ def _chosen_views(head: Head, given: Mapping[str, Any], speaker: Speaker) -> Shi
     }
     chosen = ShiftedViews.of(build_config(ExtractConfig, where_not_given, **given))
     told = None
-    if chosen.describe() != suiting.describe():
+    if chosen != suiting:
         balanced = views_balanced_for(head) is not None
         made = "head was balanced" if balanced else "head's store is scored"
         told = (
@@ -269,14 +284,46 @@ def _csv_line(values: tuple[Any, ...]) -> str:
     return text.getvalue()
 
 
+class _Path:
+    """A path in a table: on one line, shortened in its middle where there is no room for it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
+        """From a few characters on, up to all of them."""
+        from rich.cells import cell_len
+        from rich.measure import Measurement
+
+        width = min(options.max_width, cell_len(self._path))
+        return Measurement(min(width, len(HEADINGS[0])), width)
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """The beginning, which tells folders apart, and twice as much of the end, for images."""
+        from rich.cells import cell_len, set_cell_size  # a letter may be two columns wide
+        from rich.text import Text
+
+        path, room = self._path, options.max_width
+        if cell_len(path) > room:
+            end = 2 * (room - 1) // 3
+            begins, ends = set_cell_size(path, room - 1 - end), set_cell_size(path[::-1], end)
+            path = f"{begins.rstrip()}…{ends[::-1].lstrip()}"
+        yield Text(path, no_wrap=True, overflow="ellipsis")
+
+
 def _empty_table() -> Table:
     """A table for the best candidates, and for what each head alone would have said."""
-    from rich import box
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("Image", "Class", "Probability", "Old head", "New head"):
-        table.add_column(heading, justify="right" if heading == "Probability" else "left")
+    from pipeline.writing import terminal_table
+
+    table = terminal_table()
+    table.caption = Text(
+        "Of each head: its probability of the class, and in brackets its own choice if another."
+    )
+    for heading in HEADINGS:
+        number = heading == "Probability"
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number)
     return table
 
 
@@ -288,23 +335,18 @@ def _tabulated(predictions: Iterator[Prediction], table: Table) -> Iterator[Pred
         if prediction.error is None:
             best = prediction.candidates[0]
             heads = ((best.old, prediction.old_class), (best.new, prediction.new_class))
+            said = [_said(p, name, best.class_name) for p, name in heads]
             # Text, because a class may be called [red] and rich would paint it.
-            table.add_row(
-                Text(_short(prediction.image)),
-                Text(best.class_name),
-                f"{best.probability:.3f}",
-                *(Text(_said(p, name, best.class_name)) for p, name in heads),
-            )
+            texts = [
+                Text(text, no_wrap=True, overflow="ellipsis")
+                for text in (best.class_name, f"{best.probability:.3f}", *said)
+            ]
+            table.add_row(_Path(prediction.image), *texts)
         yield prediction
-
-
-def _short(path: str) -> str:
-    """The end of a path, which tells images apart."""
-    return path if len(path) <= LONGEST_PATH else f"…{path[1 - LONGEST_PATH :]}"
 
 
 def _said(probability: float | None, name: str | None, decided: str) -> str:
     """A head's probability of the class, and the class that it would have chosen itself."""
     if probability is None:
         return "-"
-    return f"{probability:.3f}" + (f", says {name}" if name != decided else "")
+    return f"{probability:.3f}" + (f" ({name})" if name != decided else "")

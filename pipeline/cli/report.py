@@ -64,12 +64,12 @@ def report(
     speaker = Speaker(json_path)
 
     from cache import open_store
-    from pipeline.files import is_text, refuse_existing, refuse_existing_in
+    from pipeline.files import refuse_existing, refuse_existing_in
     from pipeline.heads import load_head
     from pipeline.mixture import given_pair
-    from pipeline.stages.report import make_report, save_for_papers, save_report
+    from pipeline.stages.report import is_report, make_report, save_for_papers, save_report
 
-    refuse_existing(out, overwrite=overwrite, replaceable=is_text)
+    refuse_existing(out, overwrite=overwrite, replaceable=is_report)
     if also is not None:
         refuse_existing_in(also, overwrite=overwrite)
     new_head = load_head(head)

@@ -9,7 +9,7 @@ import click
 from pipeline.cli.options import PATH, json_option, overwrite_option, settings_from
 from pipeline.cli.output import Speaker, write_json
 from pipeline.cli.sources import Reading, named_sources, reading_options
-from pipeline.config import ExtractConfig, FitConfig
+from pipeline.config import FEWEST_REPLICATES, ExtractConfig, FitConfig
 from pipeline.reproduction.paper import METHODS, NAMES
 
 
@@ -24,7 +24,7 @@ from pipeline.reproduction.paper import METHODS, NAMES
 @click.option("--model", "models", metavar="[NAME=]MODEL", multiple=True, help="What to load a checkpoint as, where the file does not tell; see `nolb extract --model`.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Folder for WHAT.md, WHAT.json, WHAT.png and the extracted stores, which are used again.")  # fmt: skip  # noqa: E501
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Heads fitted of each kind.")  # fmt: skip  # noqa: E501
-@click.option("--replicates", type=click.IntRange(min=100), default=1000, show_default=True, help="Bootstrap replicates over the test images.")  # fmt: skip  # noqa: E501
+@click.option("--replicates", type=click.IntRange(min=FEWEST_REPLICATES), default=1000, show_default=True, help="Bootstrap replicates over the test images.")  # fmt: skip  # noqa: E501
 @click.option("--config", "recipe", metavar="NAME|FILE", help="Take settings of extraction and fit, but for the loss, from a recipe, by name or file.")  # fmt: skip  # noqa: E501
 @overwrite_option
 @json_option

@@ -16,13 +16,16 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.output import Speaker, write_json
 from pipeline.cli.sources import Reading, named_sources, reading_options
-from pipeline.files import is_text, write_whole
+from pipeline.files import begins_like, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.datasets import ImageSource
     from pipeline.extracting.plan import ExtractionPlan
+
+is_card = begins_like("# [^\n]*\n\nFeatures of [0-9]+ classes from (?:a|the) frozen backbone")
+"""Whether a file is an earlier card, or empty."""
 
 
 @click.group()
@@ -32,7 +35,7 @@ def store() -> None:
 
 @store.command()
 @click.argument("path", metavar="STORE", type=PATH)
-@file_option("--card", "Write the dataset card, as Markdown, to a file.", is_text)
+@file_option("--card", "Write the dataset card, as Markdown, to a file.", is_card)
 @overwrite_option
 @json_option
 def info(path: Path, card: Path | None, overwrite: bool, json_path: str | None) -> None:
@@ -48,7 +51,7 @@ def info(path: Path, card: Path | None, overwrite: bool, json_path: str | None) 
 
     found = describe_store(path)
     if card is not None:
-        write_whole(card, found.card().encode(), overwrite=overwrite, replaceable=is_text)
+        write_whole(card, found.card().encode(), overwrite=overwrite, replaceable=is_card)
         speaker.wrote(card)
     elif json_path != "-":
         speaker.line(found.card().rstrip("\n"))

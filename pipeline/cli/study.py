@@ -82,12 +82,9 @@ def run_study(
     from pipeline.progress import ProgressReport
     from pipeline.stages.study import study
     from pipeline.study_files import refuse_existing_study, save_study, study_folder
-    from pipeline.studying import grid_configs, parse_sweeps
 
     _require_one_process()
-    grid = parse_sweeps(sweeps)
-    configs = grid_configs(config, grid)
-    refuse_idle(configs, [*by_hand, *grid], swept=grid)
+    configs = _configurations(config, sweeps, by_hand)
     folder = study_folder(out)
     refuse_existing_study(folder, overwrite=overwrite)
     n_seeds = seeds or SEEDS_OF_A_SWEEP
@@ -102,14 +99,21 @@ def run_study(
             "No head was written: fit one configuration alone, or extract a `val` split to choose."
         )
     elif found.old:
-        speaker.next(_sweep_command(store, folder, test_views))
+        sweep = f"nolb sweep-temps {store} {folder / 'seed*.safetensors'} --out {folder}-sweep"
+        speaker.next(f"{sweep}{like_these_scores(test_views)}")
     write_json(found.to_json() | {"heads": [str(path) for path in heads]}, json_path)
 
 
-def _sweep_command(store: Path, folder: Path, test_views: bool | None) -> str:
-    """What goes on with a study's heads."""
-    sweep = f"nolb sweep-temps {store} {folder / 'seed*.safetensors'} --out {folder}-sweep"
-    return f"{sweep}{like_these_scores(test_views)}"
+def _configurations(
+    config: FitConfig, sweeps: Sequence[str], by_hand: Sequence[str]
+) -> list[FitConfig]:
+    """Every combination of the swept settings with the others, none of them given in vain."""
+    from pipeline.studying import grid_configs, parse_sweeps
+
+    grid = parse_sweeps(sweeps)
+    configs = grid_configs(config, grid)
+    refuse_idle(configs, [*by_hand, *grid], swept=grid)
+    return configs
 
 
 def _require_one_process() -> None:

@@ -82,7 +82,7 @@ def sweep_temps(
 
 def _tables(sweep: Sweep, store: Store, heads: Sequence[Head]) -> Iterator[Table]:
     """The plane, the scores on `test` beside each head's, and how sure all that is."""
-    from pipeline.ensemble import score_each
+    from pipeline.scored import ScoredSplit
     from pipeline.tables import (
         bootstrap_table,
         calibration_table,
@@ -92,8 +92,9 @@ def _tables(sweep: Sweep, store: Store, heads: Sequence[Head]) -> Iterator[Table
 
     yield sweep_table(sweep)
     if sweep.test_scores is not None:
-        scores = score_each(store, "test", heads, sweep.test_scores.test_views > 0)
-        yield scores_table(scores | {"ensemble": sweep.test_scores})
+        together = sweep.test_scores
+        alone = ScoredSplit(store, together.split, together.test_views).scores_of_each(heads)
+        yield scores_table(alone | {"ensemble": together})
     if sweep.bootstrap is not None:
         yield bootstrap_table(sweep.bootstrap)
     if sweep.calibration is not None:

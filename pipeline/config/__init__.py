@@ -21,10 +21,11 @@ from pipeline.config.parsing import (
     parse_weights,
 )
 from pipeline.config.pretrain import PretrainConfig
-from pipeline.config.sweep import DEFAULT_GRID, SweepConfig
+from pipeline.config.sweep import DEFAULT_GRID, FEWEST_REPLICATES, SweepConfig
 
 __all__ = [
     "DEFAULT_GRID",
+    "FEWEST_REPLICATES",
     "LARGEST_GRID",
     "BalanceConfig",
     "ExtractConfig",

@@ -75,9 +75,9 @@ def idle_settings(config: FitConfig) -> frozenset[str]:
 
 def decisive(config: FitConfig) -> FitConfig:
     """The settings with the defaults for those that decide nothing: equal for the same head."""
-    defaults = FitConfig()
+    defaults, settled = FitConfig(), config.settled()
     return dataclasses.replace(
-        config, **{name: getattr(defaults, name) for name in idle_settings(config)}
+        settled, **{name: getattr(defaults, name) for name in idle_settings(config)}
     )
 
 

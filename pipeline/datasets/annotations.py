@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.labelling import as_labels
 from pipeline.datasets.paths import Rewrites, below_root, rewriter
-from pipeline.datasets.sources import ImageSource
+from pipeline.datasets.sources import FileSource
 from pipeline.errors import DatasetError
 
 
-class AnnotationSource(ImageSource):
+class AnnotationSource(FileSource):
     """`images` (id, file_name), `annotations` (image_id, category_id), `categories` (id, name).
 
     Classes are the categories in the order of their ids; ids are the file names.
@@ -37,7 +35,7 @@ class AnnotationSource(ImageSource):
         class_names: Sequence[str] | None = None,
         rewrites: Rewrites = (),
     ) -> None:
-        self._root = str(Path(file).parent if root is None else root)
+        root = Path(file).parent if root is None else root
         rewrite = rewriter(rewrites)
         try:
             content = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -56,18 +54,10 @@ class AnnotationSource(ImageSource):
                 f"({type(error).__name__}: {error})."
             ) from None
         labels, class_names = as_labels(values, class_names or names, str(file))
-        super().__init__(str(file), paths, labels, class_names)
-
-    def read(self, row: int) -> Image.Image:
-        """Decode the image of a row."""
-        return read_rgb(self.file(row))
-
-    def file(self, row: int) -> str:
-        """Path of the image of a row."""
-        return f"{self._root}/{self.ids[row]}"
+        super().__init__(str(file), root, paths, labels, class_names)
 
 
 def _distinct(named: Sequence[tuple[str, object]]) -> list[str]:
     """Names, with the id behind those that occur twice."""
-    names = [name for name, _ in named]
-    return [name if names.count(name) == 1 else f"{name} ({key})" for name, key in named]
+    times = Counter(name for name, _ in named)
+    return [name if times[name] == 1 else f"{name} ({key})" for name, key in named]

@@ -11,13 +11,10 @@ from glob import glob
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
-
-from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.folders import IMAGE_SUFFIXES
 from pipeline.datasets.labelling import as_labels
-from pipeline.datasets.sources import ImageSource, listed
-from pipeline.errors import DatasetError, UnreadableImageError
+from pipeline.datasets.sources import ImageSource
+from pipeline.errors import DatasetError, UnreadableImageError, listed
 
 LABEL_SUFFIXES = (".cls", ".json")
 """Where a sample's label stands: a number or name, or the field `label` of a JSON object."""
@@ -78,10 +75,6 @@ class TarSource(ImageSource):
             labels = [str(label) for label in labels]
         numbers, names = as_labels(labels, class_names, name)
         super().__init__(name, tuple(samples), numbers, names)
-
-    def read(self, row: int) -> Image.Image:
-        """Decode the image of a row."""
-        return read_rgb(self.file(row))
 
     def file(self, row: int) -> BytesIO:
         """The image of a row as its part of a shard.

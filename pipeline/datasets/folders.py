@@ -6,17 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from pipeline.datasets.decoding import read_rgb
-from pipeline.datasets.sources import ImageSource, listed
-from pipeline.errors import DatasetError
+from pipeline.datasets.sources import FileSource
+from pipeline.errors import DatasetError, listed
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What counts as an image in a folder: torchvision's IMG_EXTENSIONS, so that lists agree."""
 
 
-class FolderSource(ImageSource):
+class FolderSource(FileSource):
     """A folder `<class>/<image>`; classes and images are listed as torchvision's ImageFolder does.
 
     Ids are POSIX paths relative to the folder.
@@ -32,7 +29,6 @@ class FolderSource(ImageSource):
     """
 
     def __init__(self, folder: Path | str, class_names: Sequence[str] | None = None) -> None:
-        self._folder = str(folder)
         found = _class_folders(Path(folder))
         names = found if class_names is None else list(class_names)
         label_of = {name: label for label, name in enumerate(names)}
@@ -52,15 +48,7 @@ class FolderSource(ImageSource):
                 )
             ids += images
             labels += [label_of[name]] * len(images)
-        super().__init__(str(folder), ids, labels, names)
-
-    def read(self, row: int) -> Image.Image:
-        """Decode the image of a row."""
-        return read_rgb(self.file(row))
-
-    def file(self, row: int) -> str:
-        """Path of the image of a row."""
-        return f"{self._folder}/{self.ids[row]}"
+        super().__init__(str(folder), folder, ids, labels, names)
 
 
 def _class_folders(folder: Path) -> list[str]:

@@ -7,12 +7,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.labelling import as_labels
-from pipeline.datasets.sources import ImageSource, listed
-from pipeline.errors import DatasetError, UnreadableImageError
+from pipeline.datasets.sources import ImageSource
+from pipeline.errors import DatasetError, UnreadableImageError, first_line, listed
 
 
 class HubSource(ImageSource):
@@ -64,10 +61,6 @@ class HubSource(ImageSource):
         labels, names = as_labels(values, class_names, name)
         super().__init__(name, [f"{split}/{row:07d}" for row in range(len(rows))], labels, names)
 
-    def read(self, row: int) -> Image.Image:
-        """Decode the image of a row."""
-        return read_rgb(self.file(row))
-
     def file(self, row: int) -> str | BytesIO:
         """Path or content of the image of a row.
 
@@ -97,8 +90,7 @@ def _load(name: str, split: str, config: str | None) -> Any:
             return loaded
         return datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the hub's and the loaders' errors are many
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DatasetError(f"hf:{name}:{split} cannot be loaded ({reason}).") from None
+        raise DatasetError(f"hf:{name}:{split} cannot be loaded ({first_line(error)}).") from None
 
 
 def _only(rows: Any, kind: type[Any], name: str, what: str) -> str:

@@ -2,7 +2,8 @@
 
 Decoders agree on the plain kind but for rounding: 8 bits, three components of luminance and
 chrominance with a usual subsampling, complete up to the end marker. Of grey, CMYK, RGB or
-arithmetically coded files, of cut ones and of other formats each decoder makes what it can.
+arithmetically coded files, of cut ones and of other formats each decoder makes what it can. Pillow
+reads the same headers, but does not say how a frame is coded or whether the file is complete.
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.sources import SHOWN, listed
-from pipeline.errors import DatasetError
+from pipeline.errors import SHOWN, DatasetError, listed
 
 
 def as_labels(

@@ -6,16 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.labelling import as_labels
 from pipeline.datasets.paths import Rewrites, below_root, rewriter
-from pipeline.datasets.sources import ImageSource
+from pipeline.datasets.sources import FileSource
 from pipeline.errors import DatasetError
 
 
-class ListSource(ImageSource):
+class ListSource(FileSource):
     """A text file with one `path label` a line; blank lines and lines from `#` on are skipped.
 
     Labels are 0..C-1. A file that is listed but missing shows only when it is read, so that one
@@ -40,11 +37,9 @@ class ListSource(ImageSource):
         class_names: Sequence[str] | None = None,
         rewrites: Rewrites = (),
     ) -> None:
-        self._root = str(Path(list_file).parent if root is None else root)
-        if not Path(self._root).is_dir():
-            raise DatasetError(
-                f"{self._root}: no such folder; --root is where the list's paths begin."
-            )
+        root = Path(list_file).parent if root is None else root
+        if not Path(root).is_dir():
+            raise DatasetError(f"{root}: no such folder; --root is where the list's paths begin.")
         n_classes = None if class_names is None else len(class_names)
         rewrite = rewriter(rewrites)
         line_of: dict[str, int] = {}
@@ -59,15 +54,7 @@ class ListSource(ImageSource):
             line_of[path] = number
             labels.append(label)
         numbers, names = as_labels(labels, class_names, str(list_file))
-        super().__init__(str(list_file), tuple(line_of), numbers, names)
-
-    def read(self, row: int) -> Image.Image:
-        """Decode the image of a row."""
-        return read_rgb(self.file(row))
-
-    def file(self, row: int) -> str:
-        """Path of the image of a row."""
-        return f"{self._root}/{self.ids[row]}"
+        super().__init__(str(list_file), root, tuple(line_of), numbers, names)
 
 
 def _lines(list_file: Path) -> Iterator[tuple[int, str]]:

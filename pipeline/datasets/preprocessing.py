@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.config.extract import Channels
 from pipeline.errors import ConfigError
+from pipeline.records import Record
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Channels = tuple[float, float, float]
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -32,10 +32,11 @@ RESAMPLING: Mapping[str, Image.Resampling] = {
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(Record):
     """A model's test-time transform.
 
-    Equal to torchvision's Resize, CenterCrop, ToTensor and Normalize to float rounding.
+    The same as torchvision's Resize, CenterCrop, ToTensor and Normalize to float rounding. What
+    has no effect takes its default, so that equal transforms are equal values.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -85,6 +86,8 @@ class Preprocessing:
             )
         if self.squash and self.resize is None:
             raise ConfigError("squash brings both sides to `resize` pixels: set resize too.")
+        if self.resize is None:
+            object.__setattr__(self, "interpolation", Preprocessing.interpolation)
 
     def to_uint8(self, image: Image.Image) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB: resized and centre-cropped.
@@ -152,7 +155,7 @@ class Preprocessing:
         return np.array([round(255 * mean) for mean in self.mean], np.uint8)
 
     def describe(self) -> str:
-        """One line that names every value; equal lines mean equal preprocessing."""
+        """One line that names every value."""
         sides = f"{self.resize}x{self.resize}" if self.squash else f"{self.resize}"
         resize = f"resize {sides} {self.interpolation} antialias"
         if self.resize is None:

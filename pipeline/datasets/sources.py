@@ -1,4 +1,4 @@
-"""Labelled images in a fixed order; here those in memory, beside it folders and list files.
+"""Labelled images in a fixed order: the base of all kinds, and those in files and in memory.
 
 A source knows its samples' ids and labels at once and decodes an image only when asked. Sources
 pickle, so that worker processes can read them.
@@ -7,23 +7,21 @@ pickle, so that worker processes can read them.
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from pipeline.datasets.decoding import read_rgb
 from pipeline.errors import DatasetError
-
-SHOWN = 5
-"""Most names that one message lists."""
 
 CHANNELS = 3
 
 
-class ImageSource(ABC):
+class ImageSource:
     """N labelled images in a fixed order.
 
     Args:
@@ -53,13 +51,16 @@ class ImageSource(ABC):
         """Number of samples N."""
         return len(self.ids)
 
-    @abstractmethod
     def read(self, row: int) -> Image.Image:
-        """The image of a row in RGB.
+        """The image of a row in RGB: what `file` gives, decoded, unless a source says otherwise.
 
         Raises:
             UnreadableImageError: with the reason, if the image cannot be decoded.
         """
+        file = self.file(row)
+        if file is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither `read` nor `file`.")
+        return read_rgb(file)
 
     def file(self, row: int) -> str | BytesIO | None:  # noqa: ARG002  # sources of files need it
         """The file that `read` decodes, by path or content; `None` for a source without files.
@@ -89,6 +90,36 @@ class ImageSource(ABC):
                 f"{name}: the label {self.labels[outside[0]]} of {self.ids[outside[0]]!r} is "
                 f"outside 0..{n_classes - 1}, the labels of {n_classes} classes."
             )
+
+
+class FileSource(ImageSource):
+    """Image files below one folder; a sample's id is its path there.
+
+    Args:
+        name: what messages call the source.
+        root: the folder.
+        paths: N distinct POSIX paths, relative to it.
+        labels: (N,) 0..C-1.
+        class_names: C names.
+
+    Raises:
+        DatasetError: as `ImageSource`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Path | str,
+        paths: Sequence[str],
+        labels: ArrayLike,
+        class_names: Sequence[str],
+    ) -> None:
+        self._root = str(root)
+        super().__init__(name, paths, labels, class_names)
+
+    def file(self, row: int) -> str:
+        """Path of the image of a row."""
+        return f"{self._root}/{self.ids[row]}"
 
 
 class ArraySource(ImageSource):
@@ -162,12 +193,6 @@ class RelabelledSource(ImageSource):
     def file(self, row: int) -> str | BytesIO | None:
         """File of a row of the other source."""
         return self._source.file(row)
-
-
-def listed(names: Sequence[object]) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(repr(name) for name in names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
 
 
 def _is_text(name: str) -> bool:

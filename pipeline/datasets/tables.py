@@ -9,12 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from pipeline.datasets.decoding import read_rgb
 from pipeline.datasets.labelling import as_labels
 from pipeline.datasets.paths import Rewrites, below_root, rewriter
-from pipeline.datasets.sources import ImageSource
+from pipeline.datasets.sources import FileSource
 from pipeline.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ SUFFIXES = (".csv", ".parquet")
 PATH_COLUMN, LABEL_COLUMN = "path", "label"
 
 
-class TableSource(ImageSource):
+class TableSource(FileSource):
     """Rows with the path of an image and its class, as a number 0..C-1 or a name.
 
     Ids are the paths. A file that is listed but missing shows only when it is read.
@@ -55,7 +52,8 @@ class TableSource(ImageSource):
     ) -> None:
         file = Path(table) if isinstance(table, Path | str) else None
         name = str(file) if file is not None else "table in memory"
-        self._root = str(root if root is not None else file.parent if file is not None else ".")
+        if root is None:
+            root = "." if file is None else file.parent
         columns = _columns(table, (path, label), name)
         rewrite = rewriter(rewrites)
         ids = [
@@ -63,15 +61,7 @@ class TableSource(ImageSource):
             for row, value in enumerate(columns[path])
         ]
         labels, names = as_labels(columns[label], class_names, name)
-        super().__init__(name, ids, labels, names)
-
-    def read(self, row: int) -> Image.Image:
-        """Decode the image of a row."""
-        return read_rgb(self.file(row))
-
-    def file(self, row: int) -> str:
-        """Path of the image of a row."""
-        return f"{self._root}/{self.ids[row]}"
+        super().__init__(name, root, ids, labels, names)
 
 
 def _columns(

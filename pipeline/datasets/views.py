@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from cache.strict_json import JSON
 from pipeline.config import ExtractConfig
 from pipeline.datasets.preprocessing import Preprocessing, padded
 from pipeline.errors import ConfigError
+from pipeline.records import Record
 
 Fill = Literal["mean", "black"]
 
@@ -38,12 +40,12 @@ class Views(Protocol):
     ) -> NDArray[np.uint8]:
         """(1 + V, H, W, 3) uint8: the clean image, then its views."""
 
-    def describe(self) -> str:
-        """One line that names every value; empty where no views are made."""
+    def to_json(self) -> dict[str, JSON]:
+        """Every value, for the identity of a store."""
 
 
 @dataclass(frozen=True)
-class ViewSpec:
+class ViewSpec(Record):
     """The training views of an image: V random crops, each mirrored with probability one half.
 
     A backbone knows its training images by heart, and views like those of its training hardly less
@@ -164,13 +166,15 @@ class ViewSpec:
 
 
 @dataclass(frozen=True)
-class ShiftedViews:
+class ShiftedViews(Record):
     """The test views of an image: its mirror image, and both moved by a few pixels.
 
     The first view is the mirror image. Then the image moves and the mirror image moves the other
     way, in turns: left and right, up and down, right and left, down and up, and into the corners.
     So in every even number of images, the clean one among them, half are mirrored and the moves
     cancel out. Without mirror images the image alone moves to the same places.
+
+    What changes no view takes its default, so that equal views are equal values.
 
     Raises:
         ConfigError: if there are not so many such views, or the shift is no whole pixel.
@@ -202,6 +206,9 @@ class ShiftedViews:
             raise ConfigError(f"There are 0 to {most} test views{mirrored}, not {self.count}.")
         if self.shift < 1:
             raise ConfigError(f"Test views move by 1 pixel or more, not {self.shift}.")
+        idle = [] if self._moved() else ["shift", "fill"]
+        for name in [*idle, "flip"] if self.count == 0 else idle:
+            object.__setattr__(self, name, getattr(ShiftedViews, name))
 
     def make_all(
         self,
@@ -241,12 +248,15 @@ class ShiftedViews:
         if self.count == 0:
             return ""
         words = [f"{self.count} test views"]
-        moves = _moves(self.flip)[: self.count]
-        if any(mirrored for _, mirrored in moves):
+        if self.flip:  # the first view is the mirror image
             words.append("mirror images")
-        if any(direction != (0, 0) for direction, _ in moves):
+        if self._moved():
             words.append(f"moves by {self.shift}, {self.fill} padding")
         return ", ".join(words)
+
+    def _moved(self) -> bool:
+        """Whether any view is moved, and not mirrored alone."""
+        return any(direction != (0, 0) for direction, _ in _moves(self.flip)[: self.count])
 
 
 def _draw(key: str) -> int:

@@ -5,7 +5,7 @@ from pipeline.exporting.description import Description, image_side
 from pipeline.exporting.formats import FORMATS, Exported, open_export, write_export
 from pipeline.exporting.inputs import as_input, as_inputs
 from pipeline.exporting.network import ImageClassifier, build_classifier
-from pipeline.exporting.origin import model_of_identity, views_of_identity
+from pipeline.exporting.origin import model_of_identity
 from pipeline.exporting.patching import patch_checkpoint
 
 __all__ = [
@@ -24,6 +24,5 @@ __all__ = [
     "open_export",
     "patch_checkpoint",
     "side_of_images",
-    "views_of_identity",
     "write_export",
 ]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from cache import Split, Store
 from pipeline.checkpoints import TrainedModel
-from pipeline.ensemble import predict_split
 from pipeline.errors import ExportError, UnreadableImageError
 from pipeline.exporting.formats import Exported
 from pipeline.exporting.inputs import as_input
@@ -21,6 +20,7 @@ from pipeline.heads import Head
 from pipeline.lookup import ImageLookup
 from pipeline.mixture import Mixture
 from pipeline.progress import OnProgress, Steps
+from pipeline.scored import ScoredSplit
 
 BATCH = 256
 """Images that are checked at once."""
@@ -62,7 +62,7 @@ def compare_with_store(
     """
     temperatures = exported.description.temperatures
     mixture = None if temperatures is None else Mixture(temperatures)
-    wanted, _ = predict_split(store, "test", head, mixture, test_views=False)
+    wanted = ScoredSplit(store, "test").predictions([head], mixture)
     split = store["test"]
     usable = np.flatnonzero(split.usable)
     n = len(usable) if n_checked is None else min(n_checked, len(usable))

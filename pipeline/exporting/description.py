@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from cache.errors import StoreFormatError
 from cache.strict_json import JSON, canonical, parse
 from pipeline.datasets.preprocessing import Preprocessing
 from pipeline.errors import ExportError
@@ -86,7 +87,7 @@ class Description:
         words |= {
             "format": FORMAT,
             "version": VERSION,
-            "preprocessing": asdict(self.preprocessing),
+            "preprocessing": self.preprocessing.to_json(),
             "input": self.input_text(),
             "output": self.output_text(),
         }
@@ -110,11 +111,12 @@ class Description:
         words: dict[str, Any] = {each.name: content.get(each.name) for each in fields(cls)}
         words["normalized"] = bool(words["normalized"])  # absent in files of before there were such
         try:
-            words["preprocessing"] = Preprocessing(**words["preprocessing"])
+            preprocessing = Preprocessing.from_json(words["preprocessing"], "the preprocessing")
+            words["preprocessing"] = preprocessing
             words["class_names"] = tuple(words["class_names"])
             if words["temperatures"] is not None:
                 words["temperatures"] = tuple(words["temperatures"])
-        except TypeError:
+        except (TypeError, StoreFormatError):
             raise ExportError(f"The description in {where} is damaged: export again.") from None
         return cls(**words)
 

@@ -1,14 +1,10 @@
-"""What a head belongs to, found again from its identity: the trained model and the test views."""
+"""The trained model that a head belongs to, found again from its identity."""
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,25 +12,11 @@ from numpy.typing import NDArray
 from cache import Classifier, Identity
 from pipeline.backbones.named import is_factory
 from pipeline.checkpoints import TrainedModel, load_checkpoint
-from pipeline.datasets.preprocessing import Preprocessing
-from pipeline.datasets.views import ShiftedViews
 from pipeline.errors import CheckpointError, ConfigError, ExportError
-from pipeline.extracting.recalibration import RECALIBRATED
+from pipeline.extracting.identities import preprocessing_of_identity, record_of_identity
+from pipeline.extracting.noted import factory_of
 from pipeline.old_head import no_classifier
-from pipeline.pretrained import load_pretrained, pretrained_name
-
-_PRINTED = re.compile(
-    r"(?:no resize|resize (?P<resize>\d+)(?P<squash>x\d+)? (?P<interpolation>\w+) antialias), "
-    r"(?:no crop|centre crop (?P<crop>\d+)), (?P<channels>RGB|BGR), x/255, "
-    r"mean (?P<mean>\([^)]*\)), std (?P<std>\([^)]*\))"
-)
-"""The line of `Preprocessing.describe`."""
-
-_PRINTED_VIEWS = re.compile(
-    r"(?P<count>\d+) test views(?P<flip>, mirror images)?"
-    r"(?:, moves by (?P<shift>\d+), (?P<fill>mean|black) padding)?"
-)
-"""The line of `ShiftedViews.describe`."""
+from pipeline.pretrained import load_pretrained
 
 
 def model_of_identity(
@@ -67,6 +49,7 @@ def model_of_identity(
             cannot be built here, or is a factory that the user has not named.
         ExportError: if it is another model than that of the identity, with what differs; or `old`
             has a bias beside its cosines, for which networks have no layer.
+        StoreFormatError: if another version of nolb wrote the identity.
     """
     if checkpoint is None:
         loaded = load_pretrained(_own_name(identity) if model == "auto" else model)
@@ -76,59 +59,7 @@ def model_of_identity(
     if loaded.backbone_digest() != identity.backbone:
         raise ExportError(_another_model(loaded, identity, from_file=checkpoint is not None))
     loaded = _with_old_head(loaded, identity, np.asarray(class_counts, np.int64), old)
-    if loaded.preprocessing.describe() == identity.preprocessing:
-        return loaded
-    return replace(loaded, preprocessing=printed_preprocessing(identity.preprocessing))
-
-
-def views_of_identity(identity: Identity) -> ShiftedViews:
-    """The test views that the extraction of that identity made; none where it made none.
-
-    Raises:
-        ExportError: if it made some that cannot be told from its words.
-    """
-    # Those of `train` come first, and are no test views.
-    lines = [line for line in identity.views.split("; ") if " test views" in line]
-    return printed_views(lines[-1]) if lines else ShiftedViews()
-
-
-def printed_views(line: str) -> ShiftedViews:
-    """The test views that print themselves as this line; what it leaves out changes no pixel.
-
-    Raises:
-        ExportError: if no test views print themselves so.
-    """
-    found = _PRINTED_VIEWS.fullmatch(line)
-    if found is not None:
-        values: dict[str, Any] = {n: int(found[n]) for n in ("count", "shift") if found[n]}
-        values |= {"fill": found["fill"]} if found["fill"] else {}
-        with suppress(ConfigError):  # there are not so many: told below
-            views = ShiftedViews(**values, flip=found["flip"] is not None)
-            if views.describe() == line:
-                return views
-    raise ExportError(
-        f"The test views {line!r} cannot be made again: extract the store again with this nolb, "
-        "and fit the head on it."
-    )
-
-
-def printed_preprocessing(line: str) -> Preprocessing:
-    """The preprocessing that prints itself as this line.
-
-    Raises:
-        ExportError: if no preprocessing prints itself so.
-    """
-    found = _PRINTED.fullmatch(line)
-    if found is not None:
-        values: dict[str, Any] = {n: ast.literal_eval(found[n]) for n in ("mean", "std")}
-        values |= {n: int(found[n]) for n in ("resize", "crop") if found[n]}
-        values |= {n: found[n] for n in ("channels", "interpolation") if found[n]}
-        preprocessing = Preprocessing(**values, squash=found["squash"] is not None)
-        if preprocessing.describe() == line:
-            return preprocessing
-    raise ExportError(
-        f"The preprocessing {line!r} cannot be rebuilt: extract the store again with this nolb."
-    )
+    return replace(loaded, preprocessing=preprocessing_of_identity(identity))
 
 
 def _own_name(identity: Identity) -> str:
@@ -138,10 +69,11 @@ def _own_name(identity: Identity) -> str:
         ConfigError: if they are in one; or the name is of a function, which nolb does not run
             because a file says so.
     """
-    name = pretrained_name(identity.model)
+    said = record_of_identity(identity)
+    name = said.own_weights
     if name is None:
         raise ConfigError(
-            f"The head's features are of {identity.model}, whose weights are in a file: give the "
+            f"The head's features are of {said.describe()}, whose weights are in a file: give the "
             "one that was extracted with --checkpoint FILE."
         )
     if is_factory(name):
@@ -158,13 +90,14 @@ def _unnamed(factory: str) -> ConfigError:
 
 def _another_model(loaded: TrainedModel, identity: Identity, *, from_file: bool) -> str:
     """What differs from the model of the identity, and what to do."""
-    if RECALIBRATED in identity.model:
+    said = record_of_identity(identity)
+    name = said.own_weights
+    if said.recalibrated is not None:
         return (
             "The head's features were extracted with --recalibrate-bn, which gave "
             f"{loaded.source} other statistics: give the file of extract --save-model FILE, which "
             "--resume writes afterwards too."
         )
-    name = pretrained_name(identity.model)
     backbone = _differing("backbone", loaded.backbone_digest(), identity.backbone)
     if not from_file and loaded.backbone == name:
         return (
@@ -235,12 +168,11 @@ def _load_named(checkpoint: Path | str, identity: Identity) -> TrainedModel | No
     Raises:
         ConfigError: if the name is of a function, as `_own_name`.
     """
-    words = identity.model.partition(", ")[0]
-    family, _, variant = words.partition(":")
-    backbone = variant.rpartition(",")[2]
-    if is_factory(backbone):
-        raise _unnamed(backbone)
-    for name in (backbone,) if pretrained_name(words) else (words, family):
+    said = record_of_identity(identity)
+    names = (said.name, said.family) if said.own_weights is None else (said.own_weights,)
+    for factory in filter(None, map(factory_of, names)):
+        raise _unnamed(factory)
+    for name in names:
         try:
             return load_checkpoint(checkpoint, model=name)
         except CheckpointError:

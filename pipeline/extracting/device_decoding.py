@@ -27,7 +27,13 @@ from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, Preprocessing
 from pipeline.datasets.jpeg import PlainJpeg, read_plain_jpeg
 from pipeline.devices import too_many_images
-from pipeline.errors import ConfigError, ExtractionError, NolbError, UnreadableImageError
+from pipeline.errors import (
+    ConfigError,
+    ExtractionError,
+    NolbError,
+    UnreadableImageError,
+    first_line,
+)
 from pipeline.exhaustion import is_exhaustion
 from pipeline.reading import ImageBatch, RowRange, common_size
 
@@ -346,7 +352,7 @@ def trouble_of(decoder: Decoder) -> str | None:
         shape = tuple(pixels.shape)
     # A build without nvJPEG or without images lacks the operator, or the whole function.
     except (RuntimeError, ImportError, AttributeError) as error:
-        return str(error).partition("\n")[0].rstrip(".")
+        return first_line(error)
     return None if shape == (3, 16, 32) else f"it makes {shape} of an image of 32 x 16"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from cache.layout import Header
 from pipeline.backbones.named import is_factory
@@ -15,9 +13,6 @@ from pipeline.config import ExtractConfig, build_config
 from pipeline.devices import choose_device
 from pipeline.errors import ConfigError
 from pipeline.old_head import ADOPTED
-
-OF_OLD: Mapping[str, Any] = MappingProxyType({"recalibrate_bn_sampler": "class-balanced"})
-"""Settings that older stores do not note, as they were then."""
 
 OF_THE_MACHINE = ("workers",)
 """Settings that suit the machine of the extraction, and say nothing of another one."""
@@ -59,14 +54,14 @@ def noted_config(path: Path, header: Header, model: str = "auto") -> ExtractConf
         given["model"] = model
     given = {name: value for name, value in given.items() if value is not None}
     try:
-        config = build_config(ExtractConfig, {**OF_OLD, **given})
+        config = build_config(ExtractConfig, given)
     except ConfigError as error:
         # Without the list of all names that are known.
         why = str(error).partition("; known are")[0].removeprefix("ExtractConfig: ").rstrip(".")
         raise ConfigError(
             f"{path} notes settings that this nolb cannot use ({why}): {BY_HAND}"
         ) from None
-    factory = _factory_of(config.model)
+    factory = factory_of(config.model)
     if factory is not None and model == "auto":
         raise ConfigError(
             f"{path}: its features are of {factory}, a function that runs only where you name it: "
@@ -76,7 +71,7 @@ def noted_config(path: Path, header: Header, model: str = "auto") -> ExtractConf
     return config
 
 
-def _factory_of(model: str) -> str | None:
+def factory_of(model: str) -> str | None:
     """The function whose code would run for a model of that name; None for all other models."""
     family, _, variant = model.partition(":")
     # FAMILY:BACKBONE is written like MODULE:FACTORY, and families come first.

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from cache import Identity, SplitSpec, StoreSpec
+from cache import SplitSpec, StoreSpec
 from cache.identity import samples_digest
 from pipeline.checkpoints import TrainedModel, load_checkpoint
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, ShiftedViews, Views, ViewSpec, overlap_notes
-from pipeline.devices import choose_device, describe_arithmetic
+from pipeline.devices import choose_device
 from pipeline.errors import DatasetError
 from pipeline.extracting.device_decoding import Decoder, jpeg_decoder
 from pipeline.extracting.forward import ForwardPass
-from pipeline.extracting.recalibration import describe as describe_recalibration
+from pipeline.extracting.identities import make_identity
 from pipeline.extracting.recalibration import recalibrate
 from pipeline.old_head import no_classifier
 from pipeline.pretrained import load_pretrained
@@ -113,20 +113,13 @@ def plan_extraction(
         ConfigError: if there is no such device, or it cannot decode JPEG files where it should.
         DatasetError: if the images' classes are not those of the model.
     """
-    device = choose_device(_device_name(config.device, team or Team.from_environment()))
+    device = choose_device(config.device, team or Team.from_environment())
     decoder = jpeg_decoder(config, device)
     noted = _with_notes_on(model, images)
     ready = _ready_model(noted, images["train"], config, device, on_progress)
     views = _views(config, images)
     spec = _store_spec(ready, images, views, config, device.type)
     return ExtractionPlan(ready, images, views, config, device, decoder, spec)
-
-
-def _device_name(name: str, team: Team) -> str:
-    """The process's own GPU, where GPUs are meant and none is named."""
-    if team.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{team.local_rank % torch.cuda.device_count()}"
-    return name
 
 
 def _with_notes_on(model: TrainedModel, images: Mapping[str, ImageSource]) -> TrainedModel:
@@ -202,24 +195,12 @@ def _store_spec(
     classifier = model.classifier
     if config.features_only:
         classifier = no_classifier(len(class_names), model.feature_width)
-    identity = Identity(
-        model=", ".join(filter(None, (model.name, describe_recalibration(config)))),
-        checkpoint=model.sha256,
-        backbone=model.backbone_digest(),
-        classifier=classifier.digest(),
-        preprocessing=model.preprocessing.describe(),
-        compute=describe_arithmetic(config),
-        dtype=config.dtype,
-        device=device_kind,
-        views=_describe_views(views),
-        samples={name: samples_digest(s.ids, s.labels) for name, s in images.items()},
-    )
     splits = tuple(
         SplitSpec(name, source.ids, source.labels, views[name].count if name in views else 0)
         for name, source in images.items()
     )
     return StoreSpec(
-        identity=identity,
+        identity=make_identity(model, classifier, images, views, config, device_kind),
         class_names=class_names,
         classifier=classifier,
         splits=splits,
@@ -233,9 +214,3 @@ def _store_spec(
             "versions": versions(),
         },
     )
-
-
-def _describe_views(views: Mapping[str, Views]) -> str:
-    """The views of all splits in one line, those of `train` first; empty where there are none."""
-    lines = {split != "train": each.describe() for split, each in views.items()}
-    return "; ".join(lines[key] for key in sorted(lines))

@@ -11,7 +11,8 @@ augmentation, and weights stay as they are.
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,25 +29,45 @@ from pipeline.devices import autocast
 from pipeline.errors import CheckpointError, DatasetError
 from pipeline.progress import OnProgress, Steps
 from pipeline.reading import BatchReader, RowRange, default_workers, read_ahead
+from pipeline.records import Record
 
 SPLIT = "train"
-
-RECALIBRATED = "BatchNorm over"
-"""How identities tell it."""
 
 FEWEST_ROWS = 2
 """A batch of one image has no variance to speak of."""
 
 
-def describe(config: ExtractConfig) -> str:
-    """What is done to the model, for its identity; empty where nothing is."""
-    if config.recalibrate_bn == 0:
-        return ""
-    balanced = "class-balanced " if config.recalibrate_bn_sampler == "class-balanced" else ""
-    return (
-        f"{RECALIBRATED} {config.recalibrate_bn} {balanced}training images in batches of "
-        f"{config.batch_size}, seed {config.view_seed}"
-    )
+@dataclass(frozen=True)
+class Recalibration(Record):
+    """Over which images the statistics of a model are taken."""
+
+    images: int
+    """How many are drawn."""
+
+    sampler: Literal["instance", "class-balanced"]
+    """As frequent as the classes are, or all classes alike."""
+
+    batch_size: int
+    """Images in one forward pass."""
+
+    seed: int
+    """Of the draws."""
+
+    @classmethod
+    def of(cls, config: ExtractConfig) -> Recalibration | None:
+        """What the settings ask for; None where that is nothing."""
+        if config.recalibrate_bn == 0:
+            return None
+        sampler = config.recalibrate_bn_sampler
+        return cls(config.recalibrate_bn, sampler, config.batch_size, config.view_seed)
+
+    def describe(self) -> str:
+        """What is done to the model, in words."""
+        balanced = "class-balanced " if self.sampler == "class-balanced" else ""
+        return (
+            f"BatchNorm over {self.images} {balanced}training images in batches of "
+            f"{self.batch_size}, seed {self.seed}"
+        )
 
 
 def recalibrate(
@@ -74,7 +95,8 @@ def recalibrate(
         CheckpointError: if the network has no BatchNorm statistics.
         DatasetError: if no batch can be read.
     """
-    if config.recalibrate_bn == 0:
+    asked = Recalibration.of(config)
+    if asked is None:
         return model
     network = copy.deepcopy(model.module).eval().to(device)
     layers = [
@@ -100,7 +122,7 @@ def recalibrate(
         )
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
-    note = f"{describe(config)}: these statistics take the place of the checkpoint's."
+    note = f"{asked.describe()}: these statistics take the place of the checkpoint's."
     return replace(model, module=network.eval().cpu(), notes=(*model.notes, note))
 
 

@@ -63,8 +63,8 @@ def _seed_batches(
     moves = "progress" in own_settings(SAMPLERS[config.sampler])
     batch_draws = generator_for(seed, "batches")
     version_draws = generator_for(seed, "versions")
-    for epoch in range(config.epochs):
-        position = {"progress": epoch / max(1, config.epochs - 1)} if moves else {}
+    for epoch in range(config.n_epochs):
+        position = {"progress": epoch / max(1, config.n_epochs - 1)} if moves else {}
         for batch in sampler(labels, config.batch_size, batch_draws, **position):
             if n_versions == 1:
                 yield batch

@@ -64,7 +64,7 @@ def fit_full_batch(
     Args:
         rows: rows in memory, which also has to hold what `full_batch_bytes` says.
         config: settings; sampler, batch size and all of the schedule have no meaning here.
-        on_epoch: called for each `ITERATIONS_PER_EPOCH` iterations, `config.epochs` times at most.
+        on_epoch: called for each `ITERATIONS_PER_EPOCH` iterations, `n_epochs` times at most.
 
     Raises:
         FitError: if the settings need mini-batches, or the rows are not in memory.
@@ -82,7 +82,7 @@ def fit_full_batch(
     found = minimize(
         objective, objective.start(), jac=True, method="L-BFGS-B", callback=after_iteration,
         options={
-            "maxiter": ITERATIONS_PER_EPOCH * config.epochs, "maxcor": CORRECTIONS,
+            "maxiter": ITERATIONS_PER_EPOCH * config.n_epochs, "maxcor": CORRECTIONS,
             "gtol": TOLERANCE, "ftol": 0.0,
         },
     )  # fmt: skip

@@ -82,7 +82,7 @@ def _why_not_finite(fit: LinearFit, config: FitConfig) -> str:
             f"The head that l-bfgs comes to is beyond {_type_of(fit)}: the features are too large "
             f"or too small, {scale}."
         )
-    lower = f"Fit with an lr below {config.lr:g}."
+    lower = f"Fit with an lr below {config.first_lr:g}."
     if config.standardize and not diverged:
         return (
             f"The head is beyond {_type_of(fit)}: the features are too small, {scale}; or the last "
@@ -116,7 +116,8 @@ def fit_heads_on_rows(
     Raises:
         FitError: if a fit needs an old head or memory that is not there.
     """
-    members = {config: _members(config) for config in configs}
+    # Settled first: heads that differ only in whether a default was typed are one.
+    members = {config: _members(config.settled()) for config in configs}
     wanted = list(dict.fromkeys(member for of in members.values() for member in of))
     passes = _passes(wanted)
     steps, ends = Steps(sum(p.epochs for p in passes), on_progress), 0
@@ -147,7 +148,7 @@ class _Pass:
     @property
     def epochs(self) -> int:
         """Most epochs that the pass reports; 1 of a head that nothing is learned for."""
-        return 1 if self.variants[0].head in CLOSED_FORMS else self.variants[0].epochs
+        return 1 if self.variants[0].head in CLOSED_FORMS else self.variants[0].n_epochs
 
     def run(self, rows: Rows, on_epoch: Callable[[], None]) -> dict[FitConfig, LinearFit]:
         """The heads by their settings."""

@@ -125,11 +125,11 @@ class _Trainer:
         drawn = index_batches(rows.labels.cpu(), n_versions, config, self._seeds)
         batches = rows.stream(drawn)
         n_steps = -(-len(rows.labels) // config.batch_size)
-        for epoch in range(config.epochs):
+        for epoch in range(config.n_epochs):
             total = rows.like.new_zeros(len(self._seeds), len(self._variants))
             with computing():
                 for step, batch in enumerate(islice(batches, n_steps)):
-                    progress = (epoch + step / n_steps) / config.epochs
+                    progress = (epoch + step / n_steps) / config.n_epochs
                     total += self._step(batch)
                     self._optimizer.step(_lr_factor(config.schedule, progress))
                     self._mean.add(progress)

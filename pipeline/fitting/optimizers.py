@@ -47,7 +47,7 @@ class Sgd:
 
     def __init__(self, parameters: Sequence[Tensor], variants: Sequence[FitConfig]) -> None:
         self._parameters = parameters
-        self._lr = _of_each([v.lr for v in variants], parameters)
+        self._lr = _of_each([v.first_lr for v in variants], parameters)
         self._weight_decay = _of_each([v.weight_decay for v in variants], parameters)
         self.keep = variants[0].momentum
         self.gradients = [torch.zeros_like(parameter) for parameter in parameters]
@@ -71,8 +71,8 @@ class AdamW:
 
     def __init__(self, parameters: Sequence[Tensor], variants: Sequence[FitConfig]) -> None:
         self._parameters = parameters
-        self._lr = _of_each([v.lr for v in variants], parameters)
-        self._decay = _of_each([v.lr * v.weight_decay for v in variants], parameters)
+        self._lr = _of_each([v.first_lr for v in variants], parameters)
+        self._decay = _of_each([v.first_lr * v.weight_decay for v in variants], parameters)
         self._first = [torch.zeros_like(parameter) for parameter in parameters]
         self._second = [torch.zeros_like(parameter) for parameter in parameters]
         self._steps = 0

@@ -49,7 +49,7 @@ def head_of_fit(store: Store, config: FitConfig, fit: LinearFit) -> Head:
         identity=store.identity,
         class_names=store.class_names,
         class_counts=tuple(store.class_counts.tolist()),
-        config=asdict(config),
+        config=asdict(config.settled()),
         versions=versions(),
         normalized=fit.normalized,
     )

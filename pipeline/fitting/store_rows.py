@@ -52,7 +52,7 @@ def training_rows(
             does not suffice, or another process of the team stopped.
     """
     team = team or Team()
-    device = choose_device(_device_name(configs[0].device, team))
+    device = choose_device(configs[0].device, team)
     split = store["train"]
     counts = torch.from_numpy(np.array(store.class_counts))
     _require_every_class(counts, store.class_names)
@@ -114,13 +114,6 @@ def old_linear_map(store: Store, device: torch.device) -> LinearMap | None:
         weight = torch.nn.functional.normalize(weight, dim=1)
     bias = torch.zeros(len(weight)) if old.bias is None else torch.from_numpy(np.array(old.bias))
     return LinearMap((weight * old.scale).to(device), bias.to(device), old.normalized)
-
-
-def _device_name(name: str, team: Team) -> str:
-    """The device of this process: processes on one machine take different GPUs."""
-    if team.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{team.local_rank % torch.cuda.device_count()}"
-    return name
 
 
 def _head_bytes(n_classes: int, width: int, batch_size: int) -> int:

@@ -6,8 +6,8 @@ Legend: N usable samples, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from cache import Store
 from pipeline.balancing.notes import balance_notes
-from pipeline.ensemble import averaged_views, predict_split, scored_split
 from pipeline.heads import Head, require_same_identity
-from pipeline.metrics import GROUPS, Ints, Scores, count_hits, group_masks, score, wilson_interval
+from pipeline.metrics import GROUPS, Ints, Scores, count_hits, group_masks, wilson_interval
 from pipeline.mixture import Mixture
+from pipeline.scored import ScoredSplit
 from pipeline.versions import versions
 
 OLD, NEW, ENSEMBLE = "old", "new", "ensemble"
@@ -124,79 +124,62 @@ class Content:
 
 
 def gather(
-    store: Store,
+    scored: ScoredSplit,
     head: Head,
     temperatures: tuple[float, float],
     *,
     temperatures_from: str,
     trusts_ensemble: bool,
-    split: str = "test",
-    test_views: bool | None = None,
 ) -> Content:
     """Predict one split with the old head, the new head and both.
 
     Args:
-        store: features and old logits.
+        scored: the split, as it suits the new head; all see the same.
         head: the re-trained head of that store.
         temperatures: (t_old, t_new) of the ensemble.
         temperatures_from: who set them, as "chosen on val".
         trusts_ensemble: whether the ensemble is what the old head is compared with.
-        split: name of the split.
-        test_views: average test views, as in `averaged_views`; what the head suits, all see.
 
     Raises:
-        EvaluationError: if the split is missing, has no usable row or holds NaN.
+        EvaluationError: if the split holds NaN, or the store has no old head.
         HeadError: if the head belongs to another store.
     """
+    store, rows = scored.store, scored.rows
     require_same_identity(head, store)
-    rows = np.flatnonzero(scored_split(store, split).usable)
-    ids = store[split].ids
-    averaged = averaged_views(store, split, test_views, [head])
-    of = partial(_contender, store, split, averaged)
     return Content(
         store_name=store.path.name,
-        split=split,
-        labels=np.asarray(store[split].labels[rows]),
-        ids=tuple(ids[row] for row in rows),
+        split=scored.name,
+        labels=scored.labels,
+        ids=tuple(rows.ids[row] for row in np.flatnonzero(rows.usable)),
         class_names=tuple(store.class_names),
         class_counts=np.asarray(store.class_counts),
-        old=of(OLD, "Old head", None, None),
-        new=of(NEW, "New head", head, None),
-        ensemble=of(ENSEMBLE, "Ensemble", head, temperatures),
+        old=_contender(scored, OLD, "Old head", (), None),
+        new=_contender(scored, NEW, "New head", (head,), None),
+        ensemble=_contender(scored, ENSEMBLE, "Ensemble", (head,), temperatures),
         temperatures=temperatures,
         temperatures_from=temperatures_from,
         trusts_ensemble=trusts_ensemble,
         provenance=_provenance(store, head),
-        notes=tuple(balance_notes(store, {"The new head": head}, {split: averaged})),
+        notes=tuple(balance_notes({"The new head": head}, [scored])),
     )
 
 
 def _contender(
-    store: Store,
-    split: str,
-    averaged: int,
+    scored: ScoredSplit,
     key: str,
     name: str,
-    head: Head | None,
+    heads: tuple[Head, ...],
     temperatures: tuple[float, float] | None,
 ) -> Contender:
     mixture = None if temperatures is None else Mixture(temperatures)
-    predictions, labels = predict_split(store, split, head, mixture, averaged > 0)
-    failed = store[split].n_samples - len(labels)
-    scores = score(
-        predictions, labels, store.class_counts, store.class_names, split, n_failed=failed
-    )
-    scores = replace(scores, predictor=key, temperatures=temperatures, test_views=averaged)
-    hits = count_hits(predictions, labels, len(store.class_names))
+    predictions = scored.predictions(heads, mixture)
+    scores = scored.scores_of(predictions, key, temperatures)
+    hits = count_hits(predictions, scored.labels, len(scored.store.class_names))
     return Contender(key, name, predictions, scores, hits)
 
 
 def _provenance(store: Store, head: Head) -> dict[str, dict[str, Any]]:
     """Sections of names and values, those of the store first."""
-    identity = store.identity.to_json()
-    samples = identity.pop("samples")
-    if isinstance(samples, Mapping):
-        identity |= {f"samples of {name}": digest for name, digest in samples.items()}
     images = {name: store[name].n_samples for name in store.splits}
     failed = {name: len(store[name].failed) for name in store.splits if store[name].failed}
     about: dict[str, Any] = {"file": store.path.name, "images": images}
@@ -204,7 +187,7 @@ def _provenance(store: Store, head: Head) -> dict[str, dict[str, Any]]:
         about["unreadable images"] = failed
     return {
         "Store": about,
-        "Identity: what was extracted, by what": dict(identity),
+        "Identity: what was extracted, by what": dict(store.identity.in_words()),
         "Extraction": _flat(store.provenance),
         "New head: settings of the fit": dict(head.config),
         "New head: versions": dict(head.versions),

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from cache import Identity, Store, StoreError
-from pipeline.ensemble import averaged_views, logit_blocks
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head
 from pipeline.metrics import Ints, count_per_class
 from pipeline.plane import collect_hits, plane_members
+from pipeline.scored import ScoredSplit, averaged_views
 from pipeline.sweep_files import load_sweep
 from pipeline.sweeping.sweep import Sweep
 
@@ -47,7 +47,8 @@ def sweep_of(
     where = f"{sweep}/sweep.json" if isinstance(sweep, Path) else "The sweep"
     found = load_sweep(sweep) if isinstance(sweep, Path) else sweep
     _require_same(found, store, head, where)
-    _require_same_views(found, store, head, test_views, where)
+    if found.split in store:
+        _require_same_views(found, averaged_views(store, found.split, [head], test_views), where)
     return found
 
 
@@ -56,20 +57,19 @@ def hits_of_cells(sweep: Sweep, store: Store, head: Head) -> CellHits | None:
     cells, n_classes = len(sweep.t_old) * len(sweep.t_new), len(store.class_names)
     if sweep.split not in store or cells * n_classes > MOST_HITS:
         return None
-    split = store[sweep.split]
-    hits = _count(sweep, store, head)
-    samples = count_per_class(split.labels[split.usable], n_classes)
+    scored = ScoredSplit(store, sweep.split, sweep.test_views)
+    hits = _count(sweep, scored, head)
+    samples = count_per_class(scored.labels, n_classes)
     if not np.allclose(100 * hits.sum(axis=-1) / samples.sum(), sweep.accuracy, atol=1e-6):
         return None  # measured by other rules, such as weights: show what was measured, no more
     return CellHits(hits, samples)
 
 
-def _count(sweep: Sweep, store: Store, head: Head) -> Ints:
+def _count(sweep: Sweep, scored: ScoredSplit, head: Head) -> Ints:
     """Correct samples (To, Tn, C)."""
-    n_classes = len(store.class_names)
+    n_classes = len(scored.store.class_names)
     members = plane_members(sweep.t_old, sweep.t_new)
-    blocks = logit_blocks(store, sweep.split, [None, head], sweep.test_views > 0)
-    plane = collect_hits(blocks, members, n_classes)
+    plane = collect_hits(scored.blocks([None, head]), members, n_classes)
     hits = np.empty((plane.n_cells, n_classes), np.int64)
     for cells, counts in plane.counts():
         hits[cells] = counts
@@ -100,13 +100,8 @@ def _require_same(sweep: Sweep, store: Store, head: Head, where: str) -> None:
         )
 
 
-def _require_same_views(
-    sweep: Sweep, store: Store, head: Head, test_views: bool | None, where: str
-) -> None:
+def _require_same_views(sweep: Sweep, averaged: int, where: str) -> None:
     """Refuse a sweep of clean images in a report of averaged views, and the other way round."""
-    if sweep.split not in store:
-        return
-    averaged = averaged_views(store, sweep.split, test_views, [head])
     if sweep.test_views != averaged:
         has, wants = ("the clean image alone" if not n else f"the mean of {1 + n} views"
                       for n in (sweep.test_views, averaged))  # fmt: skip

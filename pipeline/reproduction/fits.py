@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from cache import Store
 from pipeline.config import FitConfig, SweepConfig
-from pipeline.ensemble import logit_blocks, predict_split
 from pipeline.errors import FitError
 from pipeline.heads import Head
 from pipeline.metrics import Bools
@@ -34,6 +34,7 @@ from pipeline.reproduction.settings import (
     plain_config,
     resampled_config,
 )
+from pipeline.scored import ScoredSplit, is_scorable, scored_split
 from pipeline.stages.fit_head import fit_heads
 from pipeline.stages.sweep_temps import sweep_temps
 from pipeline.studying import study_members
@@ -54,10 +55,15 @@ class Method:
     store: Store
     """Open, with an old head."""
 
+    @cached_property
+    def test(self) -> ScoredSplit:
+        """The images that its numbers are of, with test views where the store has them."""
+        return scored_split(self.store, SPLIT)
+
     @property
     def has_val(self) -> bool:
         """Whether temperatures can be chosen on validation images."""
-        return "val" in self.store and bool(self.store["val"].usable.any())
+        return is_scorable(self.store, "val")
 
 
 def hits_of(
@@ -82,10 +88,10 @@ def hits_of(
         ConfigError: for a number of seeds that nobody means.
         FitError: if a fit diverges or cannot be begun.
     """
-    name, store = method.name, method.store
+    name = method.name
     hits: dict[str, Bools] = {}
     if "old" in kinds:
-        hits[label_old(name)] = _right(store, None)[None]
+        hits[label_old(name)] = _right(method.test)[None]
     wanted: dict[str, FitConfig] = {}
     if set(kinds) & set(WITH_GML):
         wanted[label_gml(name)] = gml_config(config, name)
@@ -95,17 +101,11 @@ def hits_of(
         wanted[label_resampled(name)] = resampled_config(config, name)
     for label, settings in wanted.items():
         say(f"fitting   {n_seeds} {'head' if n_seeds == 1 else 'heads'}: {label}")
-        heads = fit_seeds(store, settings, n_seeds, label, warn)
-        hits[label] = np.stack([_right(store, head) for head in heads])
+        heads = fit_seeds(method.store, settings, n_seeds, label, warn)
+        hits[label] = np.stack([_right(method.test, head) for head in heads])
         if label == label_gml(name):
             hits |= _ensembles(method, heads, kinds, say)
     return hits
-
-
-def labels_of(store: Store) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """(N,) class of each usable test image, in the order of the hits."""
-    split = store[SPLIT]
-    return np.asarray(split.labels[split.usable], np.int64)
 
 
 def fit_seeds(
@@ -125,14 +125,14 @@ def fit_seeds(
         if result is None:
             raise FitError(
                 f"{label}: the fit of seed {one.seed} diverged on {store.path}. Give a recipe with "
-                f"an lr below {one.lr:g}: --config FILE."
+                f"an lr below {one.first_lr:g}: --config FILE."
             )
         heads.append(result.head)
         n_unfinished += result.convergence is not None and not result.convergence.converged
     if n_unfinished:
         warn(
             f"{label}: {n_unfinished} of {len(configs)} fits stopped before they converged; a "
-            f"recipe with more epochs than {config.epochs} lets them go on."
+            f"recipe with more epochs than {config.n_epochs} lets them go on."
         )
     return heads
 
@@ -141,21 +141,23 @@ def _ensembles(
     method: Method, heads: Sequence[Head], kinds: Sequence[Kind], say: Say
 ) -> dict[str, Bools]:
     """Hits (K, N) of old and new heads together."""
-    name, store = method.name, method.store
+    name = method.name
     places: dict[str, list[Temperatures]] = {}
     if "ensemble" in kinds:
         places[label_ensemble(name)] = [(1.0, 1.0)] * len(heads)
     if "on-val" in kinds and method.has_val:
         say(f"choosing  temperatures of {name} on val")
         sweep = SweepConfig(split="val", replicates=0)
-        places[label_on_val(name)] = [sweep_temps(store, head, sweep).chosen for head in heads]
+        places[label_on_val(name)] = [
+            sweep_temps(method.store, head, sweep).chosen for head in heads
+        ]
     if "pairs" in kinds:
         say(f"combining {name} and {label_gml(name)} at {len(PAIRS)} pairs of temperatures")
         places |= {label_at(name, *pair): [pair] * len(heads) for pair in PAIRS}
     if not places:
         return {}
     by_seed = [
-        _right_together(store, head, {chosen[k] for chosen in places.values()})
+        _right_together(method.test, head, {chosen[k] for chosen in places.values()})
         for k, head in enumerate(heads)
     ]
     return {
@@ -164,21 +166,19 @@ def _ensembles(
     }
 
 
-def _right(store: Store, head: Head | None) -> Bools:
-    """(N,) which test images one head gets right."""
-    predictions, labels = predict_split(store, SPLIT, head)
-    return np.asarray(predictions == labels)
+def _right(test: ScoredSplit, *head: Head) -> Bools:
+    """(N,) which test images the old head, or a new one, gets right."""
+    return np.asarray(test.predictions(head) == test.labels)
 
 
 def _right_together(
-    store: Store, head: Head, pairs: set[Temperatures]
+    test: ScoredSplit, head: Head, pairs: set[Temperatures]
 ) -> Mapping[Temperatures, Bools]:
     """(N,) which test images old and new head get right together, for each (t_old, t_new)."""
     t_old, t_new = (np.unique([pair[axis] for pair in pairs]) for axis in (0, 1))
     plane = collect_hits(
-        logit_blocks(store, SPLIT, [None, head]), plane_members(t_old, t_new),
-        len(store.class_names),
-    )  # fmt: skip
+        test.blocks([None, head]), plane_members(t_old, t_new), len(test.store.class_names)
+    )
     return {
         pair: plane.rows(int(np.searchsorted(t_old, pair[0])), int(np.searchsorted(t_new, pair[1])))
         for pair in pairs

@@ -15,10 +15,12 @@ from cache import Classifier, Store, open_store
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, SourceOptions, open_sources
 from pipeline.errors import ConfigError, DatasetError, EvaluationError
+from pipeline.extracting.identities import record_of_identity
 from pipeline.extracting.plan import prepare_model
+from pipeline.metrics import Ints
 from pipeline.old_head import require_old_head
 from pipeline.progress import ProgressReport
-from pipeline.reproduction.fits import SPLIT, Method, Say, labels_of
+from pipeline.reproduction.fits import SPLIT, Method, Say
 from pipeline.reproduction.paper import METHODS, SCRATCH
 from pipeline.stages.extract import extract
 
@@ -93,7 +95,7 @@ def open_methods(
             _add(methods, one)
         for given, path in inputs.stores:
             store = opened.enter_context(open_store(path))
-            family = store.identity.model.partition(":")[0]
+            family = record_of_identity(store.identity).family
             name = _name(given, family, store.classifier, path, "--store", say)
             say(f"reading   {name} from {path}")
             _add(methods, Method(name, store))
@@ -207,7 +209,7 @@ def _require_same_data(first: Method, other: Method) -> None:
                 f"({first.name}: {sizes[0]}; {other.name}: {sizes[1]}). Extract both from the same "
                 "images, or compare them in runs of their own."
             )
-    if not np.array_equal(labels_of(first.store), labels_of(other.store)):
+    if not np.array_equal(_labels(first.store), _labels(other.store)):
         raise EvaluationError(
             f"{first.name} and {other.name} cannot be compared: other test images could be read "
             "when they were extracted. Extract both again."
@@ -232,6 +234,12 @@ def _require_several_networks(methods: Sequence[Method]) -> None:
                 f"{one.name} and {other.name} are one and the same network, which cannot be "
                 f"compared with itself: give the checkpoint or store of another as {other.name}."
             )
+
+
+def _labels(store: Store) -> Ints:
+    """(N,) class of each test image that could be read."""
+    split = store[SPLIT]
+    return np.asarray(split.labels[split.usable])
 
 
 def _sizes(store: Store) -> str:

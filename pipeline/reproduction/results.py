@@ -96,7 +96,7 @@ class Reproduction:
                 label: self.evidence.scores(label).recalls for label in self.evidence.hits
             } if self.experiment.draws else None,
             "notes": list(self.notes),
-            "config": asdict(self.config),
+            "config": asdict(self.config.settled()),
             "provenance": dict(self.provenance),
             "files": [str(path) for path in self.files],
         }  # fmt: skip

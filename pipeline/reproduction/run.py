@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from pipeline.config import ExtractConfig, FitConfig
-from pipeline.ensemble import averaged_views
+from pipeline.config import FEWEST_REPLICATES, ExtractConfig, FitConfig
 from pipeline.errors import ConfigError
 from pipeline.files import refuse_existing_in, whole_files
 from pipeline.metrics import Bools
 from pipeline.reproduction.comparisons import Claims, Given
 from pipeline.reproduction.evidence import REPLICATES, Evidence
 from pipeline.reproduction.experiments import EXPERIMENTS, Experiment
-from pipeline.reproduction.fits import SPLIT, Method, hits_of, labels_of
+from pipeline.reproduction.fits import Method, hits_of
 from pipeline.reproduction.methods import Inputs, open_methods
 from pipeline.reproduction.notes import Views, notes_on
 from pipeline.reproduction.paper import SCRATCH, TABLE_9
@@ -80,23 +80,17 @@ def reproduce(
         _require_methods(experiment, methods)
         warnings: list[str] = []
         evidence = _evidence(experiment, methods, recipe, len(seeds), say, warnings.append)
-        names = tuple(one.name for one in methods)
         say("judging   the claims")
+        names = tuple(one.name for one in methods)
+        claims = _claims(experiment, methods, evidence, recipe)
         rows, findings = find_results(
-            experiment, evidence, names, _claims(experiment, methods, evidence, recipe),
-            replicates=replicates, seed=recipe.seed,
-        )  # fmt: skip
+            experiment, evidence, names, claims, replicates=replicates, seed=recipe.seed
+        )
         views = {one.name: _views(one, experiment, recipe) for one in methods}
         notes = notes_on(experiment, evidence, recipe, len(seeds), views)
         result = Reproduction(
-            what, experiment, names, evidence, rows, findings,
-            (*notes, *warnings), gml_config(recipe), seeds,
-            {
-                "stores": {one.name: one.store.identity.to_json() for one in methods},
-                "replicates": replicates,
-                "versions": versions(),
-            },
-            files,
+            what, experiment, names, evidence, rows, findings, (*notes, *warnings),
+            gml_config(recipe), seeds, _provenance(methods, replicates), files,
         )  # fmt: skip
     _write(result, out, overwrite=overwrite)
     return result
@@ -108,7 +102,8 @@ def _experiment(what: str, n_seeds: int, replicates: int) -> Experiment:
         raise ConfigError(
             f"There is nothing called {what!r} to reproduce: name one of {', '.join(EXPERIMENTS)}."
         )
-    for name, value, least in (("seeds", n_seeds, 1), ("replicates", replicates, 100)):
+    fewest = {"seeds": (n_seeds, 1), "replicates": (replicates, FEWEST_REPLICATES)}
+    for name, (value, least) in fewest.items():
         if value < least:
             raise ConfigError(f"{name} must be {least} or more, not {value}.")
     return EXPERIMENTS[what]
@@ -149,14 +144,12 @@ def _evidence(
     warn: Callable[[str], None],
 ) -> Evidence:
     """Every classifier's hits on the test images."""
-    store = methods[0].store
     hits: dict[str, Bools] = {}
     for one in methods:
         kinds = distinct_kinds(experiment.kinds_of(one.name), config)
         hits |= hits_of(one, kinds, config, n_seeds, say, warn)
-    labels = labels_of(store)
-    n_failed = store[SPLIT].n_samples - len(labels)
-    return Evidence(labels, store.class_names, store.class_counts, hits, n_failed)
+    store, test = methods[0].store, methods[0].test
+    return Evidence(test.labels, store.class_names, store.class_counts, hits, test.n_failed)
 
 
 def _claims(
@@ -176,7 +169,16 @@ def _views(method: Method, experiment: Experiment, config: FitConfig) -> Views:
     """Views of a method's images that its numbers come from."""
     n_views = method.store["train"].n_views if config.views else 0
     fitted = fits_heads(experiment.kinds_of(method.name))
-    return Views(n_views if fitted else None, averaged_views(method.store, SPLIT))
+    return Views(n_views if fitted else None, method.test.test_views)
+
+
+def _provenance(methods: list[Method], replicates: int) -> dict[str, Any]:
+    """What the numbers were made of, and by what, as JSON values."""
+    return {
+        "stores": {one.name: one.store.identity.to_json() for one in methods},
+        "replicates": replicates,
+        "versions": versions(),
+    }
 
 
 def _write(result: Reproduction, out: Path, *, overwrite: bool) -> None:

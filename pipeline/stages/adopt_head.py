@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cache import Classifier, SplitSpec, Store, StoreSpec, create_store
+from cache import Classifier, Store, copy_store, spec_of
 from pipeline.errors import HeadError
 from pipeline.heads import Head, require_same_identity
 from pipeline.old_head import ADOPTED
-from pipeline.progress import OnProgress, Steps
+from pipeline.progress import OnProgress, counting
 
 SAME_LENGTH = 1e-5
 """Relative difference of lengths that float32 leaves of equal ones."""
@@ -22,6 +22,7 @@ def adopt_head(
     head: Head,
     out: Path | str,
     *,
+    resume: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Store:
@@ -35,42 +36,32 @@ def adopt_head(
         store: features (N, D) of each split.
         head: the head (C, D), fitted on this store.
         out: store to create, NAME.zarr or NAME.h5.
+        resume: go on with an interrupted copy; begin one where there is none.
         overwrite: replace an existing store, once the new one is complete.
         on_progress: called after every shard.
+
+    Returns:
+        The copy, open.
 
     Raises:
         HeadError: if the head belongs to another store, or no classifier of a store gives its
             logits.
-        StoreError: if `out` exists or cannot be written.
+        StoreError: if `out` exists or cannot be written, or is a copy with another head.
     """
     require_same_identity(head, store)
     classifier = _classifier(head)
-    spec = StoreSpec(
+    spec = replace(
+        spec_of(store),
         identity=replace(store.identity, classifier=classifier.digest()),
-        class_names=store.class_names,
         classifier=classifier,
-        splits=tuple(_split_spec(store, name) for name in store.splits),
-        dtype=store.dtype,
         store_logits=False,
         provenance={
             **store.provenance,
             ADOPTED: {"config": dict(head.config), "versions": dict(head.versions)},
         },
     )
-    steps = Steps(sum(store[name].n_samples for name in store.splits), on_progress)
-    with create_store(out, spec, overwrite=overwrite) as writer:
-        for shard in writer.missing():
-            split = store[shard.split]
-            rows = range(shard.start, shard.stop)
-            writer.write_shard(
-                shard,
-                features=split.features(shard.start, shard.stop),
-                logits=None,
-                views=split.views(shard.start, shard.stop) if split.n_views else None,
-                failures={row: split.failed[row] for row in rows if row in split.failed},
-            )
-            steps.advance(len(rows))
-        return writer.seal()
+    on_shard = on_progress and counting(on_progress)
+    return copy_store(store, out, spec, resume=resume, overwrite=overwrite, on_shard=on_shard)
 
 
 def _classifier(head: Head) -> Classifier:
@@ -91,8 +82,3 @@ def _classifier(head: Head) -> Classifier:
     return Classifier(
         weight=head.weight, bias=head.bias, scale=float(lengths.mean()), normalized=True
     )
-
-
-def _split_spec(store: Store, name: str) -> SplitSpec:
-    split = store[name]
-    return SplitSpec(name, tuple(split.ids), split.labels, split.n_views)

@@ -26,7 +26,8 @@ from pipeline.config import BalanceConfig
 from pipeline.ensemble import Logits
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head
-from pipeline.metrics import Floats, Ints, Scores, score
+from pipeline.metrics import Floats, Ints, Scores
+from pipeline.scored import ScoredSplit
 
 if TYPE_CHECKING:
     from cache.strict_json import JSON
@@ -262,18 +263,13 @@ def _scores(store: Store, pool: Pool, decisions: Ints) -> Scores:
         raise EvaluationError(
             f"Only images of a split of {store.path} have labels there: take pool_of_store."
         )
-    rows = store[pool.split]
-    labels = np.asarray(rows.labels[rows.usable])
-    if len(labels) != len(decisions):
+    scored = ScoredSplit(store, pool.split, pool.test_views)
+    if scored.n_samples != len(decisions):
         raise EvaluationError(
-            f"Split {pool.split!r} of {store.path} has {len(labels)} usable images, the pool "
+            f"Split {pool.split!r} of {store.path} has {scored.n_samples} usable images, the pool "
             f"{len(decisions)}: take pool_of_store of this store."
         )
-    scores = score(
-        decisions, labels, store.class_counts, store.class_names, pool.split,
-        n_failed=rows.n_samples - len(labels),
-    )  # fmt: skip
-    return replace(scores, predictor="new", test_views=pool.test_views)
+    return scored.scores_of(decisions, "new")
 
 
 def _require_enough(pool: Pool) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cache import Store
-from pipeline.ensemble import heads_of, score_split
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head, require_same_identity
 from pipeline.metrics import Scores
-from pipeline.mixture import Mixture, given_temperatures
+from pipeline.mixture import Mixture, answering, given_temperatures, heads_of
+from pipeline.scored import scored_split
 
 
 def evaluate(
@@ -53,15 +53,22 @@ def evaluate(
     heads = heads_of(head)
     for one in heads:
         require_same_identity(one, store)
-    temperatures = given_temperatures(t_old, t_new, max(1, len(heads)))
-    if temperatures is None and weights is None and len(heads) <= 1:
-        return score_split(store, split, heads[0] if heads else None, test_views=test_views)
-    if not heads:
+    mixture = _mixture(len(heads), given_temperatures(t_old, t_new, max(1, len(heads))), weights)
+    members, _ = answering(heads, mixture)  # a head without a weight has no say in what is seen
+    return scored_split(store, split, members, test_views).scores(heads, mixture)
+
+
+def _mixture(
+    n_heads: int, temperatures: tuple[float, ...] | None, weights: Sequence[float] | None
+) -> Mixture | None:
+    """How re-trained heads and the old one are combined; None where one of them answers alone."""
+    if temperatures is None and weights is None and n_heads <= 1:
+        return None
+    if not n_heads:
         raise EvaluationError(
             "Temperatures and weights combine the old classifier with re-trained heads: give a "
             "head too, or neither to score the old classifier alone."
         )
-    ones = (1.0,) * (1 + len(heads))
+    ones = (1.0,) * (1 + n_heads)
     shares = None if weights is None else tuple(weights)
-    mixture = Mixture(ones if temperatures is None else temperatures, shares)
-    return score_split(store, split, heads, mixture, test_views)
+    return Mixture(ones if temperatures is None else temperatures, shares)

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from cache import Store
 from pipeline.checkpoints import TrainedModel
-from pipeline.ensemble import averaged_views
 from pipeline.errors import ConfigError, ExportError, OutputExistsError
 from pipeline.export_formats import CHECKPOINT, SUFFIXES, WEIGHTS
 from pipeline.exporting import (
@@ -27,12 +26,13 @@ from pipeline.exporting import (
     side_of_images,
     write_export,
 )
+from pipeline.extracting.identities import record_of_identity
 from pipeline.files import refuse_existing, refuse_existing_in, whole_file, whole_files
 from pipeline.heads import Head, is_head, require_same_identity
 from pipeline.lookup import ImageLookup
 from pipeline.old_head import has_adopted_head, has_old_head, is_stand_in
-from pipeline.pretrained import pretrained_name
 from pipeline.progress import OnProgress
+from pipeline.scored import averaged_views
 from pipeline.versions import versions
 
 
@@ -145,7 +145,7 @@ def _own_file(checkpoint: Path | str | None, store: Store) -> Path:
     """The file that a patched checkpoint is a copy of."""
     if checkpoint is not None:
         return Path(checkpoint)
-    name = pretrained_name(store.identity.model)
+    name = record_of_identity(store.identity).own_weights
     if name is None:
         raise ConfigError(
             "A patched checkpoint is a copy of yours: give it with --checkpoint FILE."
@@ -218,7 +218,7 @@ def _written(
 
 def _views_left_out(store: Store, head: Head) -> int:
     """Test views of each test image with which the head is scored, and the file does without."""
-    return averaged_views(store, "test", heads=[head]) if "test" in store else 0
+    return averaged_views(store, "test", [head]) if "test" in store else 0
 
 
 def _side(
@@ -251,7 +251,7 @@ def _describe(
         side=side,
         preprocessing=model.preprocessing,
         class_names=store.class_names,
-        model=store.identity.model,
+        model=record_of_identity(store.identity).describe(),
         backbone=model.backbone,
         classifier_name=model.classifier_name,
         cosine_scale=model.classifier.scale if model.classifier.normalized else None,

@@ -122,9 +122,10 @@ class _Run:
     def identity(self) -> dict[str, Any]:
         """All that decides the weights, as plain values."""
         decided = {k: v for k, v in asdict(self.config).items() if k not in FREE_FIELDS}
+        prepared = self.preprocessing.to_json().items()
         return decided | {
             "device": self.device.type,
-            "preprocessing": self.preprocessing.describe(),
+            **{f"preprocessing.{name}": value for name, value in prepared},
             "first weights": "drawn" if self.start is None else self.start.sha256,
             TRAINING_IMAGES: samples_digest(self.train.ids, self.train.labels),
             "class names": list(self.train.class_names),

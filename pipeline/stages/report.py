@@ -8,7 +8,7 @@ from typing import Any
 
 from cache import Store
 from pipeline.errors import EvaluationError
-from pipeline.files import is_text, refuse_existing, whole_files, write_whole
+from pipeline.files import begins_like, refuse_existing, whole_files, write_whole
 from pipeline.heads import Head, require_same_identity
 from pipeline.lookup import ImageLookup
 from pipeline.reporting import (
@@ -25,7 +25,11 @@ from pipeline.reporting import (
     write_for_papers,
 )
 from pipeline.reporting.page import samples_shown
+from pipeline.scored import scored_split
 from pipeline.sweeping.sweep import Sweep
+
+is_report = begins_like("<!DOCTYPE html>\n.{,2000}<title>No one left behind: ")
+"""Whether a file is an earlier report, or empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +102,8 @@ def make_report(
     require_same_identity(head, store)
     plane = None if sweep is None else sweep_of(sweep, store, head, test_views)
     used, source, trusted = _temperatures(plane, temperatures, split)
-    content = gather(
-        store, head, used, temperatures_from=source, trusts_ensemble=trusted, split=split,
-        test_views=test_views,
-    )  # fmt: skip
+    scored = scored_split(store, split, [head], test_views)
+    content = gather(scored, head, used, temperatures_from=source, trusts_ensemble=trusted)
     cell_hits = None if plane is None else hits_of_cells(plane, store, head)
     lost = lost_classes(content, n_worst)
     thumbnails = None
@@ -116,12 +118,12 @@ def save_report(report: Report, path: str | Path, overwrite: bool = False) -> Pa
     Raises:
         OutputError: as `whole_file`.
     """
-    refuse_existing(path, overwrite=overwrite, replaceable=is_text)
+    refuse_existing(path, overwrite=overwrite, replaceable=is_report)
     page = render_page(
         report.content, report.lost, sweep=report.sweep, cell_hits=report.cell_hits,
         thumbnails=report.thumbnails,
     )  # fmt: skip
-    write_whole(path, page.encode(), overwrite=overwrite, replaceable=is_text)
+    write_whole(path, page.encode(), overwrite=overwrite, replaceable=is_report)
     return Path(path)
 
 

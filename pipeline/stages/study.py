@@ -13,12 +13,12 @@ from typing import NoReturn
 from cache import Store
 from pipeline.config import FitConfig
 from pipeline.config.idle import NOT_LEARNED, seed_decides
-from pipeline.ensemble import averaged_views, score_split, scored_split
 from pipeline.errors import FitError
 from pipeline.fitting import LinearFit
 from pipeline.fitting.store_heads import fit_linear_heads, head_of_fit
 from pipeline.old_head import has_old_head
 from pipeline.progress import OnProgress
+from pipeline.scored import ScoredSplit, scored_split
 from pipeline.studying import Measurement, Study, Variant, judged, study_members
 from pipeline.studying.grid import varied_fields, varied_settings
 from pipeline.studying.measuring import score_heads
@@ -64,29 +64,24 @@ def study(
     given = [configs or FitConfig()] if not isinstance(configs, Sequence) else list(configs)
     members = study_members(given, seeds)
     split = CHOOSES if CHOOSES in store else "test"
-    splits = (split, "test") if split == CHOOSES and "test" in store else (split,)
     # What cannot be scored is told before the work.
-    rows = scored_split(store, split)
-    for name in splits:
-        averaged_views(store, name, test_views)
+    scored = {split: scored_split(store, split, test_views=test_views)}
+    if split == CHOOSES and "test" in store:
+        scored["test"] = scored_split(store, "test", test_views=test_views)
     variants = _fitted(store, members, varied_fields(given), on_progress)
     seconds = time.perf_counter() - begun
-    measured = _measured(store, split, variants, test_views)
+    measured = _measured(scored[split], variants)
     found = Study(
         split=split,
         config=given[0],
         variants=tuple(measured),
-        n_samples=int(rows.usable.sum()),
-        n_failed=rows.n_samples - int(rows.usable.sum()),
+        n_samples=scored[split].n_samples,
+        n_failed=scored[split].n_failed,
         n_rows=int(store.class_counts.sum()),
         seconds=seconds,
-        old={
-            name: score_split(store, name, test_views=test_views)
-            for name in splits
-            if has_old_head(store)
-        },
+        old={name: each.scores() for name, each in scored.items() if has_old_head(store)},
     )
-    return _tested(store, judged(found), test_views)
+    return _tested(judged(found), scored.get("test"))
 
 
 def _fitted(
@@ -132,13 +127,11 @@ def _variant(
     )
 
 
-def _measured(
-    store: Store, split: str, variants: Sequence[Variant], test_views: bool | None
-) -> list[Variant]:
+def _measured(scored: ScoredSplit, variants: Sequence[Variant]) -> list[Variant]:
     """The same with their scores, for all configurations without a diverged fit."""
     whole = [variant for variant in variants if not variant.n_diverged]
     heads = [h for v in whole for h in v.heads if h is not None]
-    scores = iter(score_heads(store, split, heads, test_views))
+    scores = iter(score_heads(scored, heads))
     return [
         variant
         if variant.n_diverged
@@ -147,9 +140,9 @@ def _measured(
     ]
 
 
-def _tested(store: Store, found: Study, test_views: bool | None) -> Study:
+def _tested(found: Study, test: ScoredSplit | None) -> Study:
     """The study with the chosen configuration's scores on `test`, where the store has it."""
-    if found.kept is None or found.split != CHOOSES or "test" not in store:
+    if found.kept is None or found.split != CHOOSES or test is None:
         return found
-    (tested,) = _measured(store, "test", [found.kept], test_views)
+    (tested,) = _measured(test, [found.kept])
     return replace(found, test=tested.measured)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from cache import Store
 from pipeline.config import SweepConfig
-from pipeline.ensemble import heads_of
 from pipeline.heads import Head
+from pipeline.mixture import heads_of
 from pipeline.progress import OnProgress
 from pipeline.sweeping.choosing import measure_and_choose
 from pipeline.sweeping.cross_fitting import cross_fit
@@ -30,7 +30,7 @@ def sweep_temps(
 ) -> Sweep:
     """Measure the ensemble, eq. (11)-(13), at every pair of temperatures (Table 7), exactly.
 
-    Every cell has the predictions of `ensemble_predictions`, to the last tie. On the split `val`
+    Every cell has the predictions of `mixture_predictions`, to the last tie. On the split `val`
     temperatures are chosen: the cell of the best harmonic mean (ties: the higher lowest recall,
     then the nearest to (1, 1) in log temperature), or the temperatures of best likelihood of each
     head. Another split chooses only with `cross_fit`, and is then scored by folds that had no part

@@ -138,8 +138,8 @@ def varied_fields(configs: Sequence[FitConfig]) -> tuple[str, ...]:
 
 def varied_settings(config: FitConfig, fields: Sequence[str]) -> dict[str, Any]:
     """A configuration's values of some fields, without those that decide nothing about its head."""
-    idle = idle_settings(config)
-    return {name: getattr(config, name) for name in fields if name not in idle}
+    idle, settled = idle_settings(config), config.settled()
+    return {name: getattr(settled, name) for name in fields if name not in idle}
 
 
 def _value(text: str) -> Any:

@@ -230,7 +230,7 @@ class Study:
             "configurations": [variant.to_json() for variant in self.variants],
             "test": None if self.test is None else self.test.to_json(),
             "old": {split: scores.to_json() for split, scores in self.old.items()},
-            "config": dataclasses.asdict(self.config),
+            "config": dataclasses.asdict(self.config.settled()),
         }
 
 

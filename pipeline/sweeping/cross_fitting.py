@@ -32,9 +32,7 @@ def cross_fit(source: Source, measured: Measured) -> tuple[CrossFit, Bools]:
         count_per_class(labels[right], n_classes), count_per_class(labels, n_classes),
         store.class_counts, store.class_names, source.split, measured.sweep.n_failed,
     )  # fmt: skip
-    scores = dataclasses.replace(
-        scores, predictor="ensemble", test_views=source.views(source.split)
-    )
+    scores = dataclasses.replace(scores, predictor="ensemble", test_views=source.scored.test_views)
     return CrossFit(tuple(tuple(fold) for fold in chosen.tolist()), scores), right
 
 

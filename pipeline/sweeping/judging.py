@@ -12,9 +12,10 @@ import numpy as np
 from pipeline.balancing.notes import balance_notes
 from pipeline.bootstrap import Bootstrap, cells_within_noise, paired_bootstrap
 from pipeline.calibration import Calibration, measure_calibration
-from pipeline.ensemble import mixture_predictions, score_split
+from pipeline.ensemble import mixture_predictions
 from pipeline.metrics import Bools, Ints, Scores
 from pipeline.mixture import Mixture
+from pipeline.scored import ScoredSplit
 from pipeline.sweeping.measuring import Measured
 from pipeline.sweeping.selection import NoiseRegion, best_cell, noise_region
 from pipeline.sweeping.source import Source
@@ -32,9 +33,8 @@ def doubts(source: Source, sweep: Sweep) -> list[str]:
     named = dict(zip(told, source.heads, strict=True))
     if len(named) == 1:
         named = {"The new head": source.heads[0]}
-    splits = (source.split, *["test"] * source.has_test)
-    averaged = {split: source.views(split) for split in splits}
-    notes = balance_notes(source.store, named, averaged, folds=source.config.cross_fit > 0)
+    judged = [source.scored] if source.test is None else [source.scored, source.test]
+    notes = balance_notes(named, judged, folds=source.config.cross_fit > 0)
     if sweep.chosen_on is None and source.config.choose == "nll":
         notes.append(
             f"Nothing was calibrated: {sweep.split} is no split to choose on. Extract with --val, "
@@ -47,9 +47,7 @@ def scores_on_test(source: Source, sweep: Sweep, cross_fit: CrossFit | None) -> 
     """The ensemble on the split `test`; None where there is none."""
     if cross_fit is not None and source.split == "test":
         return cross_fit.scores
-    if not source.has_test:
-        return None
-    return score_split(source.store, "test", source.heads, sweep.mixture, source.config.test_views)
+    return None if source.test is None else source.test.scores(source.heads, sweep.mixture)
 
 
 def intervals(source: Source, sweep: Sweep, cross_fitted: Bools | None) -> Bootstrap:
@@ -60,17 +58,17 @@ def intervals(source: Source, sweep: Sweep, cross_fitted: Bools | None) -> Boots
         sweep: the plane with its choice.
         cross_fitted: (N,) rows that are right at temperatures which other rows chose.
     """
-    split = _judging_split(source, sweep)
+    split = _judging(source, sweep)
     ones = Mixture((1.0,) * len(source.names), source.weights)
     compared: dict[str, Mixture | int] = {"ensemble": sweep.mixture}
     if sweep.temperatures != ones.temperatures or cross_fitted is not None:
         compared["(1, 1)"] = ones
     compared |= {name: k for k, name in enumerate(source.names)}
     right, labels = _right_rows(source, split, compared)
-    if cross_fitted is not None and split == source.split:
+    if cross_fitted is not None and split is source.scored:
         right["ensemble"] = cross_fitted
     return paired_bootstrap(
-        right, labels, len(source.store.class_names), split,
+        right, labels, len(source.store.class_names), split.name,
         replicates=source.config.replicates, seed=source.config.seed,
     )  # fmt: skip
 
@@ -87,21 +85,22 @@ def within_noise(source: Source, measured: Measured) -> NoiseRegion:
 
 def reliability(source: Source, sweep: Sweep) -> Calibration:
     """Reliability before and after, where the choice is judged."""
-    split = _judging_split(source, sweep)
+    split = _judging(source, sweep)
     return measure_calibration(
-        lambda: source.blocks(split), source.names, sweep.temperatures, split=split,
+        lambda: source.blocks(split), source.names, sweep.temperatures, split=split.name,
         fitted_on=sweep.chosen_on, weights=source.weights,
     )  # fmt: skip
 
 
-def _judging_split(source: Source, sweep: Sweep) -> str:
+def _judging(source: Source, sweep: Sweep) -> ScoredSplit:
     """Where the choice is judged: on `test` if another split chose, else where it was measured."""
-    judged_on_test = sweep.chosen_on == "val" and source.has_test
-    return "test" if judged_on_test else source.split
+    if sweep.chosen_on == "val" and source.test is not None:
+        return source.test
+    return source.scored
 
 
 def _right_rows(
-    source: Source, split: str, compared: Mapping[str, Mixture | int]
+    source: Source, split: ScoredSplit, compared: Mapping[str, Mixture | int]
 ) -> tuple[dict[str, Bools], Ints]:
     """Rows (N,) that each classifier gets right: a mixture of all heads, or a head's place."""
     right: dict[str, list[Bools]] = {name: [] for name in compared}

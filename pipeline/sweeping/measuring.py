@@ -43,17 +43,17 @@ def measure_plane(
         factors: (K,) what `t_new` is multiplied by for each new head.
         on_progress: called with a snapshot, in rows, after each block.
     """
-    store, split = source.store, source.store[source.split]
+    store, scored = source.store, source.scored
     hits = collect_hits(
         source.blocks(), _members(source, t_old, t_new, factors), len(store.class_names),
         make_chunk=source.make_chunk, threads=source.threads, bit_bytes=source.memory // 2,
-        on_rows=Steps(int(split.usable.sum()), on_progress).reach,
+        on_rows=Steps(scored.n_samples, on_progress).reach,
     )  # fmt: skip
     sweep = Sweep(
-        split=source.split, t_old=t_old, t_new=t_new, **measure(hits, store.class_counts),
-        class_names=tuple(store.class_names), n_samples=len(hits.labels),
-        n_failed=split.n_samples - len(hits.labels),
-        test_views=source.views(source.split), factors=factors, weights=source.weights,
+        split=scored.name, t_old=t_old, t_new=t_new, **measure(hits, store.class_counts),
+        class_names=tuple(store.class_names), n_samples=scored.n_samples,
+        n_failed=scored.n_failed, test_views=scored.test_views, factors=factors,
+        weights=source.weights,
         provenance={
             "store": store.identity.to_json(),
             "head": dict(source.heads[0].config),

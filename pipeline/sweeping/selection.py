@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from pipeline.checked_json import Values
 from pipeline.metrics import Bools, Floats, Ints
@@ -156,19 +157,10 @@ def _log_widths(grid: Floats) -> Floats:
 
 def _connected(within: Bools, best: Cell) -> Bools:
     """Cells that can be reached from the best one without leaving `within`."""
-    reached = np.zeros_like(within)
-    reached[best] = True
-    while True:
-        grown = reached.copy()
-        grown[1:] |= reached[:-1]
-        grown[:-1] |= reached[1:]
-        grown[:, 1:] |= reached[:, :-1]
-        grown[:, :-1] |= reached[:, 1:]
-        grown &= within
-        grown[best] = True
-        if np.array_equal(grown, reached):
-            return reached
-        reached = grown
+    cells = within.copy()
+    cells[best] = True
+    parts, _ = ndimage.label(cells)
+    return np.asarray(parts == parts[best])
 
 
 def _largest_rectangle(mask: Bools, best: Cell, old: Floats, new: Floats) -> tuple[Cell, Cell]:

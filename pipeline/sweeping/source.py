@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from cache import Store
 from pipeline.config import SweepConfig, parse_size
 from pipeline.cores import available_cores
-from pipeline.ensemble import LogitBlock, averaged_views, logit_blocks, scored_split
+from pipeline.ensemble import LogitBlock
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head, require_same_identity
 from pipeline.mixture import Mixture, head_names
 from pipeline.plane.arithmetic import chunks_on
 from pipeline.plane.partitions import MakeChunk
+from pipeline.scored import ScoredSplit, is_scorable, scored_split
 
 THREAD_BYTES = 2**27
 """Memory that a thread may need at its worst (128 MiB), see `duels.WORK_BYTES` and `hits.CHUNK`."""
@@ -26,8 +27,11 @@ THREAD_BYTES = 2**27
 class Source:
     """A store's split with the heads that meet on the plane."""
 
-    store: Store
-    """Features (N, D) and old logits (N, C)."""
+    scored: ScoredSplit
+    """Split that the grid is measured on."""
+
+    test: ScoredSplit | None
+    """The split `test`, where it can be scored."""
 
     heads: tuple[Head, ...]
     """The K new heads that have a weight."""
@@ -38,14 +42,21 @@ class Source:
     config: SweepConfig
     """The grids and how to choose."""
 
-    split: str
-    """Split that the grid is measured on."""
-
     weights: tuple[float, ...]
     """(1 + K,) above 0, of the old and the new heads in the ensemble."""
 
     make_chunk: MakeChunk
     """The arithmetic."""
+
+    @property
+    def store(self) -> Store:
+        """Features (N, D) and old logits (N, C)."""
+        return self.scored.store
+
+    @property
+    def split(self) -> str:
+        """Name of the split that the grid is measured on."""
+        return self.scored.name
 
     @property
     def may_choose(self) -> bool:
@@ -63,20 +74,9 @@ class Source:
         allowed = max(1, self.memory // 2 // THREAD_BYTES)
         return min(self.config.threads or available_cores(), allowed)
 
-    @property
-    def has_test(self) -> bool:
-        """Whether there is a test split that can be scored."""
-        return "test" in self.store and bool(self.store["test"].usable.any())
-
-    def blocks(self, split: str | None = None) -> Iterator[LogitBlock]:
+    def blocks(self, of: ScoredSplit | None = None) -> Iterator[LogitBlock]:
         """Logits (B, C) of the old and the new heads, of the sweep's split or another one."""
-        return logit_blocks(
-            self.store, split or self.split, [None, *self.heads], self.config.test_views
-        )
-
-    def views(self, split: str) -> int:
-        """Test views of each image that are averaged."""
-        return averaged_views(self.store, split, self.config.test_views, self.heads)
+        return (of or self.scored).blocks([None, *self.heads])
 
 
 def open_source(store: Store, heads: Sequence[Head], config: SweepConfig) -> Source:
@@ -98,19 +98,22 @@ def open_source(store: Store, heads: Sequence[Head], config: SweepConfig) -> Sou
         require_same_identity(head, store)
     weights = _weights(config, 1 + len(heads))
     kept = [k for k, weight in enumerate(weights) if weight]
+    new = tuple(heads[k - 1] for k in kept[1:])
     own = "val" if "val" in store and not config.cross_fit else "test"
-    source = Source(
-        store=store,
-        heads=tuple(heads[k - 1] for k in kept[1:]),
+    split = own if config.split == "auto" else config.split
+    scored = scored_split(store, split, new, config.test_views)
+    test = scored if split == "test" else None
+    if test is None and is_scorable(store, "test"):
+        test = scored_split(store, "test", new, config.test_views)
+    return Source(
+        scored=scored,
+        test=test,
+        heads=new,
         names=tuple(head_names(len(heads))[k] for k in kept),
         config=config,
-        split=own if config.split == "auto" else config.split,
         weights=tuple(float(weights[k]) for k in kept),
         make_chunk=chunks_on(config.device),
     )
-    scored_split(store, source.split)
-    source.views(source.split)
-    return source
 
 
 def _weights(config: SweepConfig, n_heads: int) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.config import PretrainConfig
 from pipeline.datasets import Preprocessing
 from pipeline.devices import autocast
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, first_line
 from pipeline.samplers import instance
 from pipeline.training.augmentation import Mix, Shift, draw_mix
 from pipeline.training.draws import EpochDraws, global_seed
@@ -176,7 +176,7 @@ def understandable() -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise TrainingError(
             f"torch.compile cannot compile the network ({reason}): train without --compile."
         ) from error

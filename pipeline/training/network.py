@@ -13,7 +13,7 @@ from pipeline.checkpoints import TrainedModel, load_checkpoint
 from pipeline.checkpoints.model import put_module
 from pipeline.config import PretrainConfig
 from pipeline.datasets.preprocessing import Preprocessing
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 from pipeline.exhaustion import is_exhaustion
 from pipeline.training.draws import global_seed
 
@@ -116,7 +116,7 @@ def require_fits(network: nn.Module, sample: Tensor, name: str) -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         if is_exhaustion(error):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ConfigError(
             f"{name} cannot take images of {size} pixels ({reason}): set --size."
         ) from error

@@ -27,7 +27,8 @@ from pipeline.config import SweepConfig
 from pipeline.errors import HeadError
 from pipeline.head_history import sees_test_views, views_balanced_for, was_balanced_on
 from pipeline.heads import Head
-from tests.left_behind import drawn_features, made_store, nolb, saved_head
+from tests.commands import nolb
+from tests.left_behind import drawn_features, made_store, saved_head
 
 GRID = SweepConfig(
     t_old=(1.0, 2.0), t_new=(1.0, 2.0), split="test", replicates=0, threads=1

@@ -19,7 +19,14 @@ from pipeline.balancing.shifts import (
     matching_shifts,
 )
 from pipeline.errors import EvaluationError
-from pipeline.metrics import Floats, Ints, harmonic_mean, per_class_recall
+from pipeline.metrics import (
+    Floats,
+    Ints,
+    count_hits,
+    count_per_class,
+    harmonic_mean,
+    recalls_of_hits,
+)
 
 SEEDS = st.integers(0, 10_000)
 
@@ -189,7 +196,10 @@ def test_the_harmonic_mean_rises_where_probabilities_are_right() -> None:
     logits, labels = planted_pool()
     matched = logits + matching_shifts(logits, equal(), 1.0)
     w = levelling_shifts(matched, equal(), "harmonic", 1.0)
-    before, after = (per_class_recall(z.argmax(1), labels, 4) for z in (matched, matched + w))
+    before, after = (
+        recalls_of_hits(count_hits(z.argmax(1), labels, 4), count_per_class(labels, 4))
+        for z in (matched, matched + w)
+    )
     assert harmonic_mean(after) > harmonic_mean(before) + 1
     assert after.min() > before.min() + 5
     estimate = estimated_recalls(matched, equal(), 1.0, (matched + w).argmax(axis=1))

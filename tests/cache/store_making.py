@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from cache import (
@@ -20,7 +22,7 @@ from cache import (
     create_store,
     samples_digest,
 )
-from cache.backends.hdf5_frame import read_frame
+from cache.backends.hdf5_frame import read_frame, write_frame
 
 N_TRAIN, N_TEST, C, D, V = 23, 9, 3, 4, 2
 SHARD_ROWS = 8  # 3 shards of train (8, 8, 7) and 2 of test (8, 1)
@@ -48,15 +50,15 @@ def make_spec(
         np.linspace(-1, 1, C * D).reshape(C, D), np.array([0.5, 0.0, -0.5]), scale=2.0
     )
     fields: dict[str, Any] = {
-        "model": "plain/small-cnn",
+        "model": {"family": "plain", "backbone": "small-cnn"},
         "checkpoint": "a" * 64,
         "backbone": "b" * 64,
         "classifier": classifier.digest(),
-        "preprocessing": "resize 8, mean 0.5, std 0.5",
-        "compute": "float32",
+        "preprocessing": {"resize": [8, 8], "mean": 0.5, "std": 0.5},
+        "compute": {"dtype": "float32"},
         "dtype": dtype,
         "device": "cpu",
-        "views": "2 views, seed 0",
+        "views": {"train": {"count": V, "seed": 0}, "test": None},
         "samples": {each.name: samples_digest(each.ids, each.labels) for each in (train, test)},
     }
     return StoreSpec(
@@ -124,17 +126,16 @@ def tree(path: Path) -> dict[str, bytes]:
     }
 
 
-def as_first_frame(path: Path) -> Path:
-    """Make of an HDF5 store what was written before files had a frame: the same HDF5 part."""
+@contextmanager
+def editing(path: Path) -> Iterator[h5py.File]:
+    """The HDF5 part of a store to edit, and the frame that fits it afterwards.
+
+    As a stranger does it, who knows how the frame is made.
+    """
     frame = read_frame(path)
     assert frame is not None
-    path.write_bytes(bytes(512) + path.read_bytes()[frame.start : frame.stop])
-    return sign_first_frame(path)
-
-
-def sign_first_frame(path: Path) -> Path:
-    """Write the head of frame 1 that fits the rest of the file, as its maker does."""
-    rest = path.read_bytes()[512:]
-    head = f"nolb store, HDF5 from byte 512 on\nsha256 {hashlib.sha256(rest).hexdigest()}\n"
-    path.write_bytes(head.encode().ljust(512, b"\0") + rest)
-    return path
+    with path.open("r+b") as raw:
+        raw.truncate(frame.stop)  # without the tail, over which HDF5 would write
+    with h5py.File(path, "r+") as file:
+        yield file
+    write_frame(path, frame.start, frame.catalogue, frame.chunks)

@@ -302,7 +302,7 @@ class StoreContract:
         [
             ({"checkpoint": "f" * 64}, "checkpoint: this ffffffffffff..., that aaaaaaaaaaaa..."),
             ({"device": "cuda"}, "device: this 'cuda', that 'cpu'"),
-            ({"views": ""}, "views: this '', that '2 views, seed 0'"),
+            ({"views": {"train": None}}, "views.train: this none, that count 2, seed 0"),
         ],
     )
     def test_resuming_another_extraction_names_the_fields(self, path, change, field):

@@ -21,8 +21,7 @@ from cache import (
     verify_store,
 )
 from tests.cache.store_making import make_spec, tree, with_identity, write, write_missing
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import ROOT
 
 HOLD = """
 import sys, time

@@ -24,6 +24,7 @@ from cache import (
 from cache.closable import Closable
 from cache.layout import Header, chunk_rows
 from cache.shards import array_digest, finite_rows, shards_of, tidy_reason
+from cache.strict_json import canonical
 from tests.cache.store_making import make_spec
 
 IDENTITY = make_spec().identity
@@ -35,10 +36,8 @@ def test_equal_identities_have_no_differences():
     assert IDENTITY.differences(replace(IDENTITY)) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["model", "checkpoint", "backbone", "classifier", "preprocessing", "compute", "device"]
-)
-def test_every_field_is_compared(name):
+@pytest.mark.parametrize("name", ["checkpoint", "backbone", "classifier", "device"])
+def test_every_text_is_compared(name):
     other = replace(IDENTITY, **{name: "other"})
     [line] = IDENTITY.differences(other)
     assert line.startswith(f"{name}: this ")
@@ -46,10 +45,29 @@ def test_every_field_is_compared(name):
     assert IDENTITY.feature_space_differences(other) == [line]
 
 
+@pytest.mark.parametrize("name", ["model", "preprocessing", "compute"])
+def test_every_object_is_compared_to_its_innermost_keys(name):
+    this = replace(IDENTITY, **{name: {"a": 256, "b": {"c": None, "d": [0.5, 1]}, "same": "x"}})
+    that = replace(
+        IDENTITY, **{name: {"a": None, "b": {"c": {"e": True}, "d": [0.5]}, "same": "x"}}
+    )
+    lines = [
+        f"{name}.a: this 256, that none",
+        f"{name}.b.c: this none, that e yes",
+        f"{name}.b.d: this (0.5, 1), that (0.5)",
+    ]
+    assert this.differences(that) == lines
+    assert this.feature_space_differences(that) == lines
+    [line] = this.differences(replace(this, **{name: {**this.to_json()[name], "more": "y"}}))
+    assert line == f"{name}.more: this has none, that 'y'"
+
+
 def test_views_do_not_change_the_feature_space():
-    other = replace(IDENTITY, views="12 views")
-    assert IDENTITY.differences(other) == ["views: this '2 views, seed 0', that '12 views'"]
+    other = replace(IDENTITY, views={"train": {"count": 12, "seed": 0}, "test": None})
+    assert IDENTITY.differences(other) == ["views.train.count: this 2, that 12"]
     assert IDENTITY.feature_space_differences(other) == []
+    bare = replace(IDENTITY, views={"train": None, "test": None})
+    assert bare.differences(other) == ["views.train: this none, that count 12, seed 0"]
 
 
 def test_an_added_split_does_not_change_the_feature_space():
@@ -71,7 +89,12 @@ def test_identity_survives_json():
     ("change", "words"),
     [
         ({"colour": "blue"}, "unknown"),
-        ({"model": 3}, "'model' must be a string"),
+        ({"model": 3}, "'model' must be an object"),
+        ({"checkpoint": 3}, "'checkpoint' must be a string"),
+        ({"views": []}, "'views' must be an object"),
+        ({"model": "plain:small-cnn"}, "in words.*extract the store again"),
+        ({"compute": {"a": float("nan")}}, "compute.a must be plain JSON of finite numbers"),
+        ({"compute": {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}}}, "is deeper"),
         ({"samples": ["a"]}, "'samples' must be an object"),
         ({"samples": {"train": 1}}, "strings only"),
     ],
@@ -83,6 +106,50 @@ def test_identity_is_read_strictly(change, words):
         Identity.from_json({k: v for k, v in IDENTITY.to_json().items() if k != "views"})
     with pytest.raises(StoreFormatError, match="must be a JSON object"):
         Identity.from_json("identity")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=6,
+).filter(lambda value: depth_of(value) < 7)  # fmt: skip
+
+
+def depth_of(value):
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(depth_of, inner), default=-1)
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8")), json_values, max_size=3))
+def test_any_json_object_survives_and_cannot_be_changed(value):
+    before = canonical(value)
+    identity = replace(IDENTITY, model=value)
+    again = Identity.from_json(json.loads(canonical(identity.to_json())))
+    assert canonical(identity.to_json()["model"]) == before
+    assert again == identity
+    assert hash(again) == hash(identity)
+    assert again.differences(identity) == []
+    assert replace(identity) == identity
+    value["added"] = 1
+    identity.to_json()["model"]["added"] = 1
+    assert canonical(identity.to_json()["model"]) == before
+    with pytest.raises(TypeError):
+        identity.model["added"] = 1
+
+
+def test_what_is_no_json_is_refused():
+    for value in ({"a": object()}, {1: "a"}, {"a": float("inf")}, "words", {"a": {2}}):
+        with pytest.raises(StoreError, match="model"):
+            replace(IDENTITY, model=value)
+
+
+def test_words_name_every_value():
+    words = IDENTITY.in_words()
+    assert words["views.test"] == "none"
+    assert words["views.train.count"] == "2"
+    assert words["checkpoint"] == "a" * 64
+    assert words["samples.train"] == IDENTITY.samples["train"]
 
 
 def test_samples_digest_is_what_the_docs_say():

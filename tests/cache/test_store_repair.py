@@ -139,7 +139,7 @@ def test_without_either_copy_nothing_can_be_repaired(path):
     else:
         (path / "zarr.json").write_text("{}")
         (path / "catalogue" / "c.0").write_bytes(b"")
-    with pytest.raises(CorruptStoreError, match="extract it again with --overwrite"):
+    with pytest.raises(CorruptStoreError, match="or move it away and extract again"):
         reopen_store(path)
     assert not path.with_name(f"{path.name}.partial").exists()
 

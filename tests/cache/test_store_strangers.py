@@ -20,13 +20,7 @@ from cache import CorruptStoreError, NolbError, StoreError, open_store, resume_s
 from cache.catalogue import Catalogue
 from cache.shards import ShardRecord
 from cache.strict_json import MOST_BYTES, canonical, parse
-from tests.cache.store_making import (
-    as_first_frame,
-    make_spec,
-    make_store,
-    sign_first_frame,
-    whole_arrays,
-)
+from tests.cache.store_making import editing, make_spec, whole_arrays
 
 JSON = st.recursive(
     st.none()
@@ -41,15 +35,6 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("whole")
-    made = {suffix: folder / f"x{suffix}" for suffix in (".zarr", ".h5")}
-    for path in made.values():
-        make_store(path).close()
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +161,10 @@ def test_any_draft(tmp_path_factory, value, name):
 
 
 def hdf5_with(stores, tmp_path, change) -> Path:
-    # A stranger knows how the sha256 is made.
-    path = as_first_frame(Path(shutil.copy(stores[".h5"], tmp_path / "x.h5")))
-    with h5py.File(path, "r+") as file:
+    path = Path(shutil.copy(stores[".h5"], tmp_path / "x.h5"))
+    with editing(path) as file:
         change(file, file["train/features"][...])
-    return sign_first_frame(path)
+    return path
 
 
 @pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual"])

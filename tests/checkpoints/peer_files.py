@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from pipeline.backbones import BACKBONES, find_backbone
 from pipeline.backbones.ride_resnet import ExpertNetwork, ExpertPlan
+from pipeline.checkpoints import TrainedModel, load_checkpoint
+from pipeline.errors import CheckpointError
 
 C = 7
 State = dict[str, Tensor]
@@ -139,11 +142,6 @@ def ride(plan: ExpertPlan, seed: int = 0, prefix: str = "") -> dict[str, Any]:
         elif kind == "experts":
             expert, stage, inner = name.split(".", 2)
             state[f"{stage}s.{expert}.{inner}"] = value
-        elif kind == "assignment":
-            name = name.replace("hidden.", "expert_help_pred_hidden_fcs.")
-            last = "expert_help_pred_fc." if plan.help_shared else "expert_help_pred_fcs."
-            name = name.replace("last.0." if plan.help_shared else "last.", last)
-            state[name] = value
     for expert in range(plan.n_experts):
         state[f"linears.{expert}.weight"] = torch.randn(
             (plan.expert_width, C) if plan.cosine else (C, plan.expert_width)
@@ -161,10 +159,20 @@ RIDE_CIFAR = ExpertPlan(
     small_images=True, blocks=(1, 1, 1), planes=(16, 24, 48), n_shared=1, n_experts=3, cosine=True
 )
 
-RIDE_ASSIGNED = ExpertPlan(
-    small_images=True, blocks=(1, 1, 1), planes=(16, 24, 48), n_shared=1, n_experts=3, cosine=True,
-    help_width=16, help_choices=5,
-)  # fmt: skip
+
+def ride_assigned(*, shared: bool = True) -> dict[str, Any]:
+    """RIDE's file with expert assignment: 16 hidden units that also look at the 5 best logits.
+
+    Its two decisions share a last layer, or have one each.
+    """
+    content = ride(RIDE_CIFAR)
+    start = "backbone.expert_help_pred_"
+    lasts = ["fc."] if shared else ["fcs.0.", "fcs.1."]
+    forms = {"hidden_fcs.0.": (16, 48), "hidden_fcs.1.": (16, 48)} | dict.fromkeys(lasts, (1, 21))
+    for layer, (rows, columns) in forms.items():
+        content["state_dict"][f"{start}{layer}weight"] = torch.randn(rows, columns)
+        content["state_dict"][f"{start}{layer}bias"] = torch.randn(rows)
+    return content
 
 
 def lws(state: State) -> State:
@@ -174,6 +182,19 @@ def lws(state: State) -> State:
 def save(content: Mapping[str, Any] | nn.Module, path: Path) -> Path:
     torch.save(content, path)
     return path
+
+
+def load(tmp_path: Path, content: Mapping[str, Any], model: str = "auto") -> TrainedModel:
+    """The network of a file with this content."""
+    return load_checkpoint(save(content, tmp_path / "checkpoint.pth.tar"), model=model)
+
+
+def refusal(tmp_path: Path, content: Mapping[str, Any], model: str = "auto") -> str:
+    """The one line in which a file with this content is refused."""
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path, content, model)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 CIFAR = "cifar-resnet20"
@@ -223,7 +244,7 @@ FAMILIES: dict[str, tuple[Callable[[], dict[str, Any]], str, str]] = {
         lambda: mislas(weights(head="fc"), norm=torch.linspace(0.5, 2.0, C)), "mislas", CIFAR,
     ),
     "RIDE": (lambda: ride(RIDE_CIFAR), "ride", "ride-resnet8-3x48"),
-    "RIDE, assignment": (lambda: ride(RIDE_ASSIGNED), "ride", "ride-resnet8-3x48"),
+    "RIDE, assignment": (ride_assigned, "ride", "ride-resnet8-3x48"),
     "RIDE, DataParallel": (lambda: ride(RIDE_CIFAR, prefix="module."), "ride", "ride-resnet8-3x48"),
     "PaCo": (lambda: paco(weights()), "paco", CIFAR),
     "GPaCo": (lambda: paco(weights(), momentum=False), "gpaco", CIFAR),

@@ -13,14 +13,14 @@ from pipeline.checkpoints import load_checkpoint
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ArraySource
 from pipeline.errors import CheckpointError
+from pipeline.extracting.identities import record_of_identity
 from pipeline.stages.extract import Extraction, extract
 from tests.checkpoints.peer_files import (
-    RIDE_ASSIGNED,
     C,
     lade,
     ldam,
     mislas,
-    ride,
+    ride_assigned,
     save,
     transposed,
     weights,
@@ -55,7 +55,7 @@ def test_lades_rule_takes_the_prior_from_the_training_images(tmp_path: Path, log
     prior = np.log(np.array(COUNTS) / sum(COUNTS))
     np.testing.assert_allclose(store["test"].features(), features.numpy(), atol=1e-5)
     np.testing.assert_allclose(store["test"].logits(), wanted.numpy() - prior, atol=1e-4)
-    assert store.identity.model == "lade:ce,bbn-resnet32"
+    assert record_of_identity(store.identity).name == "lade:ce,bbn-resnet32"
     assert "log prior" in str(store.provenance["notes"])
     # Other training counts are another old head.
     other = run(file, "lade:ce", counts=COUNTS[::-1]).store
@@ -78,7 +78,7 @@ def test_mislas_is_extracted_in_the_order_of_the_labels_or_not_at_all(tmp_path: 
 
 @pytest.mark.parametrize("name", ["ride", "ldam"])
 def test_cosine_heads_recompute_from_the_store(tmp_path: Path, name: str) -> None:
-    content = {"ride": ride(RIDE_ASSIGNED), "ldam": ldam(transposed(weights(), "linear"))}[name]
+    content = {"ride": ride_assigned(), "ldam": ldam(transposed(weights(), "linear"))}[name]
     store = run(save(content, tmp_path / f"{name}.pth")).store
     features, logits = store["test"].features(), store["test"].logits()
     np.testing.assert_allclose(store.classifier.logits(features), logits, rtol=1e-4, atol=1e-5)

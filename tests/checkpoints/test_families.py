@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,23 +18,12 @@ from tests.checkpoints.peer_files import (
     C,
     ldam,
     ldmlr,
+    load,
     prefixed,
+    refusal,
     transposed,
     weights,
 )
-
-
-def load(tmp_path: Path, content: Mapping[str, Any], model: str = "auto") -> TrainedModel:
-    path = tmp_path / "checkpoint.pth.tar"
-    torch.save(content, path)
-    return load_checkpoint(path, model=model)
-
-
-def refusal(tmp_path: Path, content: Mapping[str, Any], model: str = "auto") -> str:
-    with pytest.raises(CheckpointError) as caught:
-        load(tmp_path, content, model)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

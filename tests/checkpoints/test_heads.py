@@ -13,38 +13,28 @@ from torch import Tensor
 
 from pipeline.backbones import Tap
 from pipeline.backbones.ride_resnet import ExpertNetwork, ExpertPlan
-from pipeline.checkpoints import TrainedModel, load_checkpoint
+from pipeline.checkpoints import TrainedModel
 from pipeline.errors import CheckpointError, UndecidedError
 from tests.checkpoints.peer_files import (
-    RIDE_ASSIGNED,
     RIDE_CIFAR,
     C,
     bagoftricks,
     lade,
     ldiffnc,
+    load,
     lws,
     mislas,
     paco,
     part,
+    refusal,
     ride,
-    save,
+    ride_assigned,
     transposed,
     two_networks,
     weights,
 )
 
 COUNTS = np.array([50, 40, 30, 20, 10, 5, 2])
-
-
-def load(tmp_path: Path, content: dict[str, Any], model: str = "auto") -> TrainedModel:
-    return load_checkpoint(save(content, tmp_path / "checkpoint.pth"), model=model)
-
-
-def refusal(tmp_path: Path, content: dict[str, Any], model: str = "auto") -> str:
-    with pytest.raises(CheckpointError) as caught:
-        load(tmp_path, content, model)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @torch.inference_mode()
@@ -288,35 +278,18 @@ class TestRide:
         assert "the scale is a number above 0" in message
 
     @pytest.mark.parametrize("shared", [True, False])
-    @torch.inference_mode()
-    def test_expert_assignment_asks_whom_its_rule_says(self, tmp_path: Path, shared: bool) -> None:
-        plan = ExpertPlan(**{**vars(RIDE_ASSIGNED), "help_shared": shared})
-        content = ride(plan)
-        model = load(tmp_path, content)
-        assert isinstance(model.module, ExpertNetwork)
-        noise = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-        raw = model.module.expert_features(noise)
-        own = self.expert_logits(content, raw, scale=30.0)
-        state = part(content["state_dict"], "backbone")
-        wanted, numbers = [], []
-        for features, logits in zip(raw, own, strict=True):  # image by image, as it is described
-            total, asked = logits[0], 1
-            while asked < plan.n_experts:
-                hidden = part(state, f"expert_help_pred_hidden_fcs.{asked - 1}")
-                last = part(state, "expert_help_pred_fc" + ("" if shared else f"s.{asked - 1}"))
-                unit = features[asked - 1] / features[asked - 1].norm()
-                seen = F.relu(hidden["weight"] @ unit + hidden["bias"])
-                best = (total / asked).topk(plan.help_choices).values
-                if torch.sigmoid(last["weight"] @ torch.cat([best, seen]) + last["bias"]) <= 0.5:
-                    break
-                total, asked = total + logits[asked], asked + 1
-            wanted.append(total / asked)
-            numbers.append(asked)
-        with Tap(model.module, model.classifier_name) as tap:
-            stored, _ = tap(noise)
-        logits, asked_of = model.module.assigned_logits(stored)
-        torch.testing.assert_close(logits, torch.stack(wanted), rtol=1e-4, atol=1e-4)
-        assert asked_of.tolist() == numbers
+    def test_expert_assignment_is_left_out_and_told(self, tmp_path: Path, shared: bool) -> None:
+        content, without = ride_assigned(shared=shared), ride(RIDE_CIFAR)
+        model, plain = load(tmp_path, content), load(tmp_path, without)
+        # Two hidden layers and one or two last ones, each with weight and bias.
+        assert len(model.left_out) == (6 if shared else 8)
+        assert set(model.left_out) == set(content["state_dict"]) - set(without["state_dict"])
+        assert plain.left_out == ()
+        assert any("those of all experts" in note for note in model.notes)
+        assert not any("assignment" in note for note in plain.notes)
+        assert model.backbone_digest() == plain.backbone_digest()
+        for one, other in zip(outputs(model), outputs(plain), strict=True):
+            assert torch.equal(one, other)
 
     def test_experts_of_different_form_are_refused(self, tmp_path: Path) -> None:
         content = ride(RIDE_CIFAR)

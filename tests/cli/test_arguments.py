@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.left_behind import made_store, nolb, saved_head
+from tests.commands import nolb
+from tests.left_behind import made_store, saved_head
 
 
 @pytest.fixture

@@ -23,13 +23,13 @@ from pipeline.errors import EvaluationError
 from pipeline.image_classifiers import find_images
 from pipeline.metrics import harmonic_mean
 from tests import viewed_images
+from tests.commands import nolb, refused
 from tests.exporting.exported import small_extraction
 from tests.left_behind import (
     N_CLASSES,
     PARTS,
     drawn_features,
     made_store,
-    nolb,
     saved_head,
 )
 from tests.measured_stores import planted_head, planted_store
@@ -60,8 +60,7 @@ def test_the_command(store: Store, path: Path, tmp_path: Path) -> None:
     head = load_head(path)
     expected = balance_head(head, pool_of_store(head, store))
     assert np.array_equal(load_head(out).bias, expected.head.bias)
-    again = nolb("balance-head", path, store.path, "--out", out, code=1)
-    assert "exists already" in again.output
+    assert "exists already" in refused("balance-head", path, store.path, "--out", out)
 
 
 def test_the_command_passes_on_all_that_is_chosen(store: Store, path: Path, tmp_path: Path) -> None:
@@ -197,13 +196,13 @@ def test_shares_of_the_classes(store: Store, path: Path, tmp_path: Path) -> None
     expected = balance_head(head, pool, head.class_counts)
     assert np.array_equal(load_head(out).bias, expected.head.bias)
     shares.write_text("1 one 1 5")
-    said = nolb("balance-head", path, store.path, "--out", out, "--overwrite", "--prior", shares, code=1)  # fmt: skip  # noqa: E501
-    assert "one for each class" in said.output
-    said = nolb("balance-head", path, store.path, "--out", out, "--overwrite", "--prior", "even", code=1)  # fmt: skip  # noqa: E501
-    assert "even: no such file; --prior is equal, train or a file" in said.output
+    told = refused("balance-head", path, store.path, "--out", out, "--overwrite", "--prior", shares)
+    assert "one for each class" in told
+    told = refused("balance-head", path, store.path, "--out", out, "--overwrite", "--prior", "even")
+    assert "even: no such file; --prior is equal, train or a file" in told
     shares.write_text("1 1 5")
-    said = nolb("balance-head", path, store.path, "--out", out, "--overwrite", "--prior", shares, code=1)  # fmt: skip  # noqa: E501
-    assert "3 numbers, but the head has 4 classes" in said.output
+    told = refused("balance-head", path, store.path, "--out", out, "--overwrite", "--prior", shares)
+    assert "3 numbers, but the head has 4 classes" in told
     # What was there is there still.
     assert np.array_equal(load_head(out).bias, expected.head.bias)
 

@@ -7,19 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from cache import Store
-from pipeline.cli import main
 from pipeline.heads import load_head, save_head
+from tests.commands import nolb, refused
 from tests.measured_stores import planted_head, planted_store
 
 N_CLASSES = 4
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr("pipeline.figures.canvas.DPI", 40)
+def store(tmp_path: Path, quick_pictures: None) -> Store:
     rng = np.random.default_rng(0)
     labels = np.arange(80) % N_CLASSES
     features = 2 * np.eye(N_CLASSES)[labels] + rng.normal(size=(80, N_CLASSES))
@@ -30,17 +28,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return store
 
 
-def nolb(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result
-
-
 def test_cross_fitting_is_asked_for_and_said(store: Store, tmp_path: Path) -> None:
     head, out = tmp_path / "seed0.safetensors", tmp_path / "out"
     result = nolb(
         "sweep-temps", store.path, head, "--out", out, "--t-old", "1,2", "--t-new", "0.5,1",
-        "--cross-fit", 4, "--replicates", 50, "--json", tmp_path / "sweep.json",
+        "--cross-fit", 4, "--replicates", 100, "--json", tmp_path / "sweep.json",
     )  # fmt: skip
     assert "Cross-fitted on test" in result.output
     assert "within the noise of its best harmonic mean on test" in result.output
@@ -92,10 +84,8 @@ def test_calibration_of_several_heads_with_weights(store: Store, tmp_path: Path)
 def test_settings_that_no_sweep_could_use_are_wrong_usage(
     store: Store, tmp_path: Path, option: str, value: str, message: str
 ) -> None:
-    arguments = ["sweep-temps", store.path, tmp_path / "seed0.safetensors", "--out", tmp_path / "o"]
-    result = CliRunner().invoke(main, [*map(str, arguments), option, value])
-    assert result.exit_code == 2
-    assert message in result.output
+    words = ["sweep-temps", store.path, tmp_path / "seed0.safetensors", "--out", tmp_path / "o"]
+    assert message in refused(*words, option, value, code=2)
 
 
 def test_the_help_names_what_options_take() -> None:
@@ -109,7 +99,7 @@ def test_the_help_names_what_options_take() -> None:
 
 def test_a_head_of_weight_0_is_left_out_of_a_sweep(store: Store, tmp_path: Path) -> None:
     heads = [tmp_path / f"seed{k}.safetensors" for k in range(2)]
-    common = ["--t-old", "1,2", "--t-new", "1,2", "--replicates", 20]
+    common = ["--t-old", "1,2", "--t-new", "1,2", "--replicates", 100]
     nolb(
         "sweep-temps", store.path, *heads, "--out", tmp_path / "a", "--weights", "2,0,1", *common
     )  # fmt: skip
@@ -118,10 +108,8 @@ def test_a_head_of_weight_0_is_left_out_of_a_sweep(store: Store, tmp_path: Path)
     assert pair[0]["cells"] == pair[1]["cells"]
     assert pair[0]["weights"] == [2, 1]
     assert list(pair[0]["bootstrap"]["differences"]) == ["old", "new 2"]
-    arguments = ["sweep-temps", store.path, *heads, "--out", tmp_path / "c", "--weights", "0,1,1"]
-    refused = CliRunner().invoke(main, list(map(str, arguments)))
-    assert refused.exit_code == 1
-    assert "scored with nolb evaluate, as --weights 0,1,1" in " ".join(refused.output.split())
+    words = ["sweep-temps", store.path, *heads, "--out", tmp_path / "c", "--weights", "0,1,1"]
+    assert "scored with nolb evaluate, as --weights 0,1,1" in refused(*words)
 
 
 def test_the_mean_of_two_heads_is_scored_as_their_mean_logits(store: Store, tmp_path: Path) -> None:
@@ -135,11 +123,10 @@ def test_the_mean_of_two_heads_is_scored_as_their_mean_logits(store: Store, tmp_
     nolb("evaluate", store.path, out, "--json", tmp_path / "mean.json")
     scores = json.loads((tmp_path / "mean.json").read_text())
     assert scores["accuracy"] == pytest.approx(100 * expected.mean())
-    refused = CliRunner().invoke(main, ["average-heads", str(heads[0]), "--out", str(out)])
-    assert refused.exit_code == 1
-    assert "exists already" in str(refused.output)
+    assert "exists already" in refused("average-heads", heads[0], "--out", out)
     again = nolb("average-heads", *heads, "--out", out, "--overwrite", "--json", "-")
     assert json.loads(again.stdout) == {
+        "written_by": "nolb average-heads",
         "head": str(out), "average_of": list(map(str, heads)), "weights": None,
         "balanced_for_test_views": None,
     }  # fmt: skip
@@ -149,7 +136,7 @@ def test_a_range_of_one_temperature_is_one_temperature(store: Store, tmp_path: P
     head, page = tmp_path / "seed0.safetensors", tmp_path / "r.html"
     said = nolb(
         "sweep-temps", store.path, head, "--out", tmp_path / "out", "--t-old", "9.5137",
-        "--t-new", "0.5:2:3", "--replicates", 20,
+        "--t-new", "0.5:2:3", "--replicates", 100,
     ).output  # fmt: skip
     assert "of its best harmonic mean on test: so do all pairs with t_old = 9.51 and t_new " in said
     nolb("report", store.path, head, "--out", page, "--sweep", tmp_path / "out")

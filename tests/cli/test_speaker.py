@@ -83,11 +83,32 @@ def test_a_result_as_json_replaces_nothing_unasked(
     for arguments, exists in (([], False), ([], True), (["--overwrite"], False)):
         done = CliRunner().invoke(command, ["--json", "r.json", *arguments])
         assert ("exists already" in str(done.exception)) == exists
-    assert json.loads((tmp_path / "r.json").read_text()) == {"overwrite": True}
+    written = json.loads((tmp_path / "r.json").read_text())
+    assert written == {"written_by": "nolb", "overwrite": True}
     (tmp_path / "r.json").unlink()
     late = CliRunner().invoke(command, ["--json", "r.json", "--resume"])
     assert "exists already" in str(late.exception)
     assert (tmp_path / "r.json").read_text() == "{}"
+
+
+def test_a_result_as_json_replaces_only_one_of_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    group = click.Group("nolb", {"first": command, "second": command})
+    for content, replaced in (
+        ('{"scores": [1, 2]}', False),
+        ('{"written_by": "nolb first"}', False),  # somebody wrote it by hand
+        ("", True),
+    ):
+        (tmp_path / "r.json").write_text(content)
+        done = CliRunner().invoke(group, ["first", "--json", "r.json", "--overwrite"])
+        assert ("something else" in str(done.exception)) != replaced
+        assert ((tmp_path / "r.json").read_text() == content) != replaced
+    for name, replaced in (("second", False), ("first", True)):
+        done = CliRunner().invoke(group, [name, "--json", "r.json", "--overwrite"])
+        assert ("something else" in str(done.exception)) != replaced
+        assert json.loads((tmp_path / "r.json").read_text())["written_by"] == "nolb first"
 
 
 def test_every_command_speaks_through_the_speaker() -> None:

@@ -8,20 +8,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pytest
 
 from cache import open_store
 from pipeline import FitConfig, fit_head, study
 from pipeline.team import Team
-from tests.commands import nolb
+from tests.commands import nolb, refused
 from tests.small_data import image_folder, small_checkpoint
 
-
-@pytest.fixture(autouse=True)
-def _quick_and_searchable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.figures.canvas.DPI", 40)
-    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")  # letters stay letters
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +27,7 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for k, name in enumerate(("train", "val", "test")):
         image_folder(folder / name, (6, 4, 2), seed=k)
     sources = [part for name in ("train", "val", "test") for part in (f"--{name}", folder / name)]
-    result = nolb(
+    nolb(
         "extract", "--checkpoint", folder / "m.pth", *sources, "--out", folder / "s.zarr",
         "--workers", 0, "--device", "cpu",
     )  # fmt: skip
@@ -74,8 +69,8 @@ def test_a_sweep_is_chosen_on_validation_and_shown_on_test(
     assert "fitted         4 configurations with 5 seeds each" in result.stdout
     assert "on the val split" in result.stdout
     assert "on the test split (12 images), which had no part in the choice" in result.stdout
-    again = nolb("fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2, code=1)
-    assert "study.csv exists already" in again.stderr
+    told = refused("fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2)
+    assert "study.csv exists already" in told
     nolb(
         "fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2, "--overwrite"
     )  # fmt: skip
@@ -124,10 +119,8 @@ def test_seeds_of_a_head_that_has_none_are_one_head(store_path: Path, tmp_path: 
 def test_what_cannot_be_studied_is_one_sentence(
     store_path: Path, tmp_path: Path, options: list[object], words: str
 ) -> None:
-    result = nolb("fit-head", store_path, "--out", tmp_path / "study", *options, code=2)
-    # usage
-    assert words in result.stderr
-    assert "Traceback" not in result.output
+    told = refused("fit-head", store_path, "--out", tmp_path / "study", *options, code=2)
+    assert words in told
     assert not list(tmp_path.iterdir())
 
 
@@ -135,8 +128,8 @@ def test_a_study_is_the_work_of_one_process(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Team, "from_environment", lambda **_: Team(size=2))
-    result = nolb("fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2, code=2)
-    assert "leave torchrun out" in result.stderr
+    told = refused("fit-head", store_path, "--out", tmp_path / "study", "--seeds", 2, code=2)
+    assert "leave torchrun out" in told
 
 
 def test_one_fit_says_how_it_ended(store_path: Path, tmp_path: Path) -> None:

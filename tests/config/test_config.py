@@ -41,6 +41,22 @@ def test_given_values_come_before_the_recipe_and_the_recipe_before_defaults() ->
     assert (config.epochs, config.lr, config.seed) == (5, 0.2, 0)
 
 
+def test_every_solver_has_a_length_and_a_rate_of_its_own() -> None:
+    defaults = {
+        solver: FitConfig(solver=solver).settled()  # type: ignore[arg-type]  # one of the three
+        for solver in ("sgd", "adamw", "l-bfgs")
+    }
+    taken = {solver: (config.epochs, config.lr) for solver, config in defaults.items()}
+    assert taken == {"sgd": (10, 0.1), "adamw": (10, 0.001), "l-bfgs": (200, None)}
+    config = FitConfig(solver="adamw")
+    assert (config.n_epochs, config.first_lr) == (10, 0.001)
+    # What is given stays, and another solver takes over nothing that was not.
+    assert FitConfig(solver="l-bfgs", epochs=10).settled().epochs == 10
+    assert FitConfig(solver="adamw", lr=0.1).settled().lr == 0.1
+    assert dataclasses.replace(FitConfig(), solver="adamw").first_lr == 0.001
+    assert config.settled().settled() == config.settled()
+
+
 def test_yaml_reads_1e_4_as_text_but_it_is_a_number() -> None:
     assert build_config(FitConfig, {"weight_decay": "1e-4"}).weight_decay == 1e-4
 
@@ -69,6 +85,8 @@ def test_yaml_reads_1e_4_as_text_but_it_is_a_number() -> None:
         ("sweep_temps", {"t_old": []}, "t_old must be one or more temperatures"),
         ("sweep_temps", {"t_old": 2}, "t_old must be a list of numbers, not 2"),
         ("sweep_temps", {"memory": "255MiB"}, "memory must be 256MiB or more, not 255MiB"),
+        ("sweep_temps", {"replicates": 1}, "replicates must be 100 or more, .* or 0 .*, not 1"),
+        ("sweep_temps", {"replicates": -100}, "replicates must be 100 or more, .*, not -100"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(section: str, values: dict, message: str) -> None:

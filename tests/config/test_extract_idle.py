@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from cache import Store
-from pipeline.cli import main
 from pipeline.config import ExtractConfig
 from pipeline.config.idle_extraction import idle_settings, refuse_idle
 from pipeline.errors import ConfigError
-from pipeline.stages.extract import extract
-from tests.small_data import image_folder, small_checkpoint
+from tests.commands import nolb, refused
+from tests.small_data import small_inputs
+from tests.small_extractions import Run
 
 SMALL = ExtractConfig(device="cpu", workers=0, batch_size=4)
 
@@ -42,13 +41,11 @@ EXTRACTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", EXTRACTIONS)
 def test_they_decide_nothing_and_the_others_do(tmp_path: Path, name: str) -> None:
-    checkpoint = small_checkpoint(tmp_path / "m.pth")
-    sources = {"train": image_folder(tmp_path / "train"), "test": image_folder(tmp_path / "test", (2, 2, 2), seed=1)}  # fmt: skip  # noqa: E501
+    run = Run(small_inputs(tmp_path), SMALL)
     config = dataclasses.replace(SMALL, **EXTRACTIONS[name])
 
     def extracted(config: ExtractConfig) -> tuple[object, ...]:
-        out = tmp_path / "x.memory"
-        with extract(checkpoint, sources, out, config, overwrite=True).store as store:
+        with run("x.memory", config, overwrite=True).store as store:
             return tuple(contents(store))
 
     plain = extracted(config)
@@ -90,8 +87,6 @@ def test_one_sentence_says_what_they_need() -> None:
 def test_the_command_refuses_them_before_anything_is_read(tmp_path: Path) -> None:
     words = ["extract", "--checkpoint", "none.pth", "--train", "none", "--test", "none"]
     words += ["--out", str(tmp_path / "x.zarr"), "--view-erase", "4"]
-    failed = CliRunner().invoke(main, words)
-    assert failed.exit_code != 0
-    assert "--view-erase decides nothing with no --views" in failed.output
+    assert "--view-erase decides nothing with no --views" in refused(*words, code=2)
     recipe = [*words[:-2], "--config", "cifar100-lt-test-views", "--test-views", "0"]
-    assert "decides nothing" not in CliRunner().invoke(main, recipe).output
+    assert "decides nothing" not in nolb(*recipe, code=1).output

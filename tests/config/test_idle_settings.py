@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from pipeline.cli import main
 from pipeline.config import FitConfig
 from pipeline.config.idle import (
     MINI_BATCHES,
@@ -35,6 +33,7 @@ from pipeline.fitting.many import CLOSED_FORMS
 from pipeline.fitting.parametrisations import FORMS
 from pipeline.losses import GRADIENTS, LOSSES
 from pipeline.samplers import SAMPLERS
+from tests.commands import refused
 from tests.fitting.made_rows import fitted, long_tailed_rows, same
 
 OTHER: dict[str, Any] = {
@@ -207,7 +206,4 @@ def test_the_command_refuses_before_it_opens_the_store(
     tmp_path: Path, options: tuple[Any, ...], told: str
 ) -> None:
     words = ["fit-head", tmp_path / "none.zarr", "--out", tmp_path / "h.safetensors", *options]
-    result = CliRunner().invoke(main, list(map(str, words)))
-    assert result.exit_code == (1 if told == "none.zarr" else 2)
-    assert told in result.output
-    assert "Traceback" not in result.output
+    assert told in refused(*words, code=1 if told == "none.zarr" else 2)

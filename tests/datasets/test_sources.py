@@ -272,6 +272,18 @@ def test_every_source_pickles_for_worker_processes(folder: Path) -> None:
         assert np.array_equal(np.asarray(copy.read(0)), np.asarray(source.read(0)))
 
 
+def test_a_source_of_one_s_own_says_where_its_files_are_or_reads_them(folder: Path) -> None:
+    class Own(ImageSource):
+        def file(self, row: int) -> str:
+            return str(folder / self.ids[row])
+
+    names = ["cat/b.png", "bee/y.png"]
+    source = Own("own", names, [0, 1], ["cat", "bee"])
+    assert np.array_equal(np.asarray(source.read(1)), np.asarray(read_rgb(str(folder / names[1]))))
+    with pytest.raises(NotImplementedError, match="ImageSource has neither `read` nor `file`"):
+        ImageSource("bare", names, [0, 1], ["cat", "bee"]).read(0)
+
+
 def test_labels_cannot_be_changed_behind_the_sources_back(folder: Path) -> None:
     with pytest.raises(ValueError, match="read-only"):
         FolderSource(folder).labels[0] = 2

@@ -12,7 +12,7 @@ from pipeline.config import ExtractConfig
 from pipeline.heads import Head
 from pipeline.stages.extract import extract
 from tests.measured_stores import planted_head
-from tests.small_data import SIDE, image_folder, small_checkpoint
+from tests.small_data import SIDE, small_checkpoint, small_sources
 
 TEMPERATURES = (2.0, 0.5)
 
@@ -32,12 +32,10 @@ class Small:
 def small_extraction(folder: Path, checkpoint: Path | None = None) -> Small:
     """The store of a checkpoint, and a head that differs from the old one."""
     checkpoint = checkpoint or small_checkpoint(folder / "m.pth")
-    image_folder(folder / "train")
-    images = image_folder(folder / "test", (4, 4, 4), seed=1)
-    sources = {"train": folder / "train", "test": images}
+    sources = small_sources(folder, (4, 4, 4))
     config = ExtractConfig(device="cpu", workers=0)
     store = extract(checkpoint, sources, folder / "s.zarr", config).store
     weight = np.random.default_rng(0).normal(0, 3, store.classifier.weight.shape)
     # Centred on the images, so that all classes are predicted.
     head = planted_head(store, weight, -weight @ store["test"].features().mean(axis=0))
-    return Small(folder, checkpoint, images, store, head)
+    return Small(folder, checkpoint, sources["test"], store, head)

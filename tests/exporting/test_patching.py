@@ -32,7 +32,7 @@ def state_dict(head: str = "linear", prefix: str = "") -> dict[str, Tensor]:
 
 def new_head() -> Head:
     generator = np.random.default_rng(0)
-    identity = Identity("m", "a", "b", "c", "p", "float32", "float32", "cpu", "", {})
+    identity = Identity({}, "a", "b", "c", {}, {}, "float32", "cpu", {}, {})
     return Head(
         generator.normal(size=(CLASSES, WIDTH)).astype(np.float32),
         generator.normal(size=CLASSES).astype(np.float32),

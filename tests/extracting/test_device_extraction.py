@@ -12,13 +12,12 @@ import torch
 from cache import Store
 from cache.errors import IdentityMismatchError
 from pipeline.config import ExtractConfig
-from pipeline.devices import describe_arithmetic
 from pipeline.errors import ExtractionError
 from pipeline.extracting.device_decoding import (
     Decoder,
 )
 from pipeline.progress import Snapshot
-from pipeline.stages.extract import Extraction, extract
+from tests import small_extractions
 from tests.extracting.played_device import (
     BY_READER,
     CONFIG,
@@ -32,32 +31,25 @@ from tests.small_data import small_checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """A checkpoint and two folders of images; calling it extracts."""
+class Run(small_extractions.Run):
+    """Extractions whose device, a CPU, decodes."""
 
-    folder: Path
-    decoder: Fake
-
-    def __call__(self, out: str, config: ExtractConfig = CONFIG, **kw: object) -> Extraction:
-        sources = {"train": self.folder / "train", "test": self.folder / "test"}
-        return extract(self.folder / "m.pth", sources, self.folder / out, config, **kw)  # type: ignore[arg-type]  # any keyword
+    decoder: Fake = dataclasses.field(kw_only=True)
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Extractions whose device, a CPU, decodes."""
-
     decoder = Fake()
 
     def on_cpu(config: ExtractConfig, device: torch.device) -> Decoder | None:
         return None if config.decode == "cpu" else decoder
 
-    monkeypatch.setattr("pipeline.extracting.plan.choose_device", lambda _: CPU)
+    monkeypatch.setattr("pipeline.extracting.plan.choose_device", lambda *_: CPU)
     monkeypatch.setattr("pipeline.extracting.plan.jpeg_decoder", on_cpu)
     small_checkpoint(tmp_path / "m.pth")
     jpeg_folder(tmp_path / "train")
     jpeg_folder(tmp_path / "test")
-    return Run(tmp_path, decoder)
+    return Run(tmp_path, CONFIG, decoder=decoder)
 
 
 def arrays(store: Store) -> dict[str, bytes]:
@@ -84,17 +76,9 @@ def test_features_are_those_of_the_readers_but_for_rounding(run: Run, workers: i
 
 def test_the_store_says_so_and_takes_no_other_shards(run: Run) -> None:
     store = run("ours.zarr").store
-    assert store.identity.compute == "float32, JPEG decoded and resized on the device"
-    with pytest.raises(IdentityMismatchError, match="compute"):
+    assert store.identity.compute["decode"] == "device"
+    with pytest.raises(IdentityMismatchError, match=r"compute.decode: this 'cpu', that 'device'"):
         run("ours.zarr", dataclasses.replace(CONFIG, decode="cpu"), resume=True)
-
-
-def test_where_the_readers_decode_the_identity_is_what_it_was() -> None:
-    assert describe_arithmetic(ExtractConfig()) == "float32"
-    layout = ExtractConfig(channels_last=True, autocast="bfloat16", decode="device")
-    assert describe_arithmetic(layout) == (
-        "bfloat16 autocast, channels-last, JPEG decoded and resized on the device"
-    )
 
 
 def test_an_interrupted_extraction_resumes_to_the_same_bytes(run: Run) -> None:

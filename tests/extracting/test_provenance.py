@@ -26,15 +26,8 @@ def test_the_store_says_what_decides_numbers_and_the_machine_the_rest() -> None:
     noted = {"views": 2, "batch_size": 7, "crop": None, "device": "auto", "workers": 10**9}
     found = noted_config(PATH, header(noted, dtype="float16"))
     assert found == ExtractConfig(
-        views=2, batch_size=7, dtype="float16", device="cpu", workers=-1,
-        recalibrate_bn_sampler="class-balanced",
+        views=2, batch_size=7, dtype="float16", device="cpu", workers=-1
     )  # fmt: skip
-
-
-def test_what_older_stores_do_not_note_is_as_it_was_then() -> None:
-    assert noted_config(PATH, header({})).recalibrate_bn_sampler == "class-balanced"
-    noted = {"recalibrate_bn": 5, "recalibrate_bn_sampler": "instance"}
-    assert noted_config(PATH, header(noted)).recalibrate_bn_sampler == "instance"
 
 
 @pytest.mark.parametrize("model", ["plain:resnet32", "nolb:small-cnn", "timm/resnet18", "auto"])

@@ -19,13 +19,14 @@ from pipeline.config import ExtractConfig
 from pipeline.datasets import ArraySource
 from pipeline.datasets.splitting import balanced_rows, shuffled_rows
 from pipeline.errors import CheckpointError, DatasetError
+from pipeline.extracting.identities import record_of_identity
 from pipeline.extracting.plan import prepare_model
 from pipeline.extracting.recalibration import recalibrate
 from pipeline.heads import load_head
 from pipeline.progress import Snapshot
 from pipeline.stages.extract import extract
 from tests.checkpoints.peer_files import FAMILIES, save
-from tests.left_behind import nolb
+from tests.commands import nolb
 from tests.small_data import image_folder, small_checkpoint
 
 CPU = torch.device("cpu")
@@ -148,9 +149,14 @@ def test_is_part_of_the_identity(tmp_path: Path) -> None:
         open_store(tmp_path / "plain.zarr") as plain,
         open_store(tmp_path / "shifted.zarr") as other,
     ):
-        differing = [line.partition(":")[0] for line in plain.identity.differences(other.identity)]
-        assert differing == ["model", "backbone"]
-        assert "BatchNorm over 12 training images in batches of 4, seed 0" in other.identity.model
+        said, *backbone = plain.identity.differences(other.identity)
+        assert said == (
+            "model.recalibrated: this none, "
+            "that batch_size 4, images 12, sampler 'instance', seed 0"
+        )
+        assert [line.partition(":")[0] for line in backbone] == ["backbone"]
+        words = record_of_identity(other.identity).describe()
+        assert words.endswith("BatchNorm over 12 training images in batches of 4, seed 0")
         assert not np.allclose(plain["test"].features(), other["test"].features())
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sys
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,9 @@ from pipeline.figures import (
 )
 from pipeline.metrics import Scores, score_hits
 from pipeline.sweeping.sweep import Sweep
+from tests.figures.svg import texts
 from tests.made_sweeps import made_sweep
+from tests.processes import python
 
 
 def scores(hits: np.ndarray, samples: int = 20, **more: Any) -> Scores:
@@ -40,11 +40,6 @@ def plane(t_old: list[float], t_new: list[float], **more: Any) -> Sweep:
     values = np.add.outer(np.arange(len(t_old), dtype=float), np.arange(len(t_new), dtype=float))
     named = dict.fromkeys(("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall"), values)
     return made_sweep(t_old, t_new, **(named | more))
-
-
-def texts(path: Path) -> str:
-    """All text of an SVG whose letters are text."""
-    return "\n".join(ET.parse(path).getroot().itertext())  # noqa: S314  # we wrote it
 
 
 @pytest.fixture(autouse=True)
@@ -215,7 +210,6 @@ def test_reliability_diagrams_say_temperature_and_error(tmp_path: Path) -> None:
 
 def test_no_global_figure_is_left_and_pyplot_is_not_loaded(tmp_path: Path) -> None:
     # pyplot keeps every figure alive and picks a display; a library must not load it.
-    import subprocess
 
     code = (
         "import sys; import numpy as np; from pipeline.figures import recall_bars;"
@@ -224,5 +218,4 @@ def test_no_global_figure_is_left_and_pyplot_is_not_loaded(tmp_path: Path) -> No
         f"recall_bars({{'old': s}}, [9, 9], {str(tmp_path / 'a.png')!r});"
         "print('matplotlib.pyplot' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert python("-c", code).strip() == "False"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from pipeline.fitting.full_batch import (
 )
 from pipeline.losses import GRADIENTS, LOSSES
 from tests.fitting.made_rows import fitted, long_tailed_rows
+from tests.processes import python
 
 CONFIG = FitConfig(solver="l-bfgs", epochs=50, weight_decay=1e-2)
 
@@ -137,6 +136,20 @@ def test_an_end_before_convergence_is_told() -> None:
     assert seen == [(1, 1)]
 
 
+def test_by_default_it_goes_on_until_it_converges() -> None:
+    # Features of scales from 0.1 to 10, as deep networks give them, take about 200 iterations.
+    rows = long_tailed_rows(width=20, dtype=torch.float64, spread=2.0)
+    scales = torch.logspace(-1, 1, 20, dtype=torch.float64)
+    rows = replace(rows, features=rows.features * scales)
+    whole = fitted(rows, FitConfig(solver="l-bfgs")).convergence
+    assert whole is not None
+    assert whole.converged
+    assert whole.iterations > 100
+    bounded = fitted(rows, FitConfig(solver="l-bfgs", epochs=10)).convergence
+    assert bounded is not None
+    assert (bounded.converged, bounded.iterations) == (False, 100)
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -184,11 +197,7 @@ for first_time in (True, False):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
 def test_a_loss_holds_the_logits_as_often_as_is_said() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURED],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[2],
-    )  # fmt: skip
-    measured = dict(line.split() for line in run.stdout.splitlines())
+    measured = dict(line.split() for line in python("-c", MEASURED).splitlines())
     assert set(measured) == set(GRADIENTS)
     for name, held in measured.items():
         # Values of a row, of which there are up to 16, are 1/16 of the logits' 256.

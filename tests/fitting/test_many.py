@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import product
+from typing import Literal
 
 import pytest
 import torch
@@ -46,6 +47,16 @@ def test_each_of_many_heads_is_that_of_a_fit_of_its_own(
     configs = grid(build_config(FitConfig, settings, epochs=3, batch_size=16))
     for config, fit in zip(configs, fit_heads_on_rows(rows, configs), strict=True):
         assert_close(fit, fitted(rows, config), ROUNDING[dtype])
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adamw"])
+def test_a_default_that_is_typed_makes_no_other_head(solver: Literal["sgd", "adamw"]) -> None:
+    rows, seen = long_tailed_rows(), list[Snapshot]()
+    default = FitConfig(solver=solver)
+    typed = replace(default, epochs=10, lr={"sgd": 0.1, "adamw": 0.001}[solver])
+    one, other = fit_heads_on_rows(rows, [default, typed], seen.append)
+    assert same(one, other)
+    assert seen[-1].total == 10  # epochs of one pass
 
 
 def test_settings_of_a_loss_may_differ_in_one_pass() -> None:

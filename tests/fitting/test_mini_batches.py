@@ -34,9 +34,9 @@ FACTORS = {
 def optimizer_of(config: FitConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
     """torch's optimiser of the settings."""
     if config.solver == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(parameters, lr=config.first_lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
-        parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        parameters, lr=config.first_lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
 
 
@@ -45,9 +45,9 @@ def fitted_by_torch(rows: TrainingRows, config: FitConfig) -> tuple[Tensor, Tens
     start = fitted(rows, replace(config, lr=STANDING))
     weight, bias = start.weight.requires_grad_(), start.bias.requires_grad_()
     optimizer = optimizer_of(config, [weight, bias])
-    for epoch in range(config.epochs):
+    for epoch in range(config.n_epochs):
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * FACTORS[config.schedule](epoch / config.epochs)
+            group["lr"] = config.first_lr * FACTORS[config.schedule](epoch / config.n_epochs)
         logits = rows.features[0] @ weight.T + bias
         loss = LOSSES[config.loss](logits, rows.labels, rows.class_counts)
         weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))
@@ -116,7 +116,7 @@ def test_every_version_of_a_row_is_drawn_equally_often() -> None:
     start = fitted(rows, replace(config, lr=STANDING))
     moved = fitted(rows, config).weight[0] - start.weight[0]
     p = (start.weight + start.bias.unsqueeze(1)).softmax(dim=0)[0]
-    shares = moved / (config.lr * (1 - p))
+    shares = moved / (config.first_lr * (1 - p))
     # Each share is 1/4 with a standard deviation of sqrt(3/16 / 20,000) = 0.003.
     torch.testing.assert_close(
         shares, torch.full((4,), 0.25, dtype=torch.float64), rtol=0, atol=5 * 0.003

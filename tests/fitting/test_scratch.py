@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +12,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cache import Classifier, Identity, SplitSpec, Store, StoreSpec, create_store, samples_digest
+from cache import Classifier, Store
 from pipeline.config import FitConfig, build_config, parse_size
 from pipeline.errors import ConfigError, FitError
 from pipeline.fitting import fit_head_on_rows, store_rows
 from pipeline.fitting.draws import index_batches
 from pipeline.fitting.scratch import ScratchRows, buffer_rows
 from pipeline.stages.fit_head import fit_head, fit_heads
+from tests.processes import python
+from tests.training_stores import training_store
 
 N, D, C, V = 300, 8, 4, 2
 LABELS = np.repeat(np.arange(C), (200, 75, 20, 5))  # class by class, as folders give them
@@ -41,27 +41,8 @@ def store(request, tmp_path_factory, features) -> Store:
 
 
 def made_store(path: Path, features: NDArray[np.float32]) -> Store:
-    ids = [f"{i}.png" for i in range(N)]
-    classifier = Classifier(np.zeros((C, D), np.float32))
-    words = dict.fromkeys(
-        ("model", "checkpoint", "backbone", "preprocessing", "compute", "views"), "x"
-    )
-    identity = Identity(
-        **words, classifier=classifier.digest(), dtype="float32", device="cpu",
-        samples={"train": samples_digest(ids, LABELS)},
-    )  # fmt: skip
-    spec = StoreSpec(
-        identity, ("a", "b", "c", "d"), classifier, (SplitSpec("train", ids, LABELS, V),),
-        "float32", store_logits=False, shard_rows=64,
-    )  # fmt: skip
-    with create_store(path, spec) as writer:
-        for shard in writer.missing():
-            failed = {row: why for row, why in FAILED.items() if shard.start <= row < shard.stop}
-            writer.write_shard(
-                shard, features=features[0, shard.rows], views=features[1:, shard.rows],
-                failures=failed,
-            )  # fmt: skip
-        return writer.seal()
+    old = Classifier(np.zeros((C, D), np.float32))
+    return training_store(features, LABELS, FAILED, path=path, old=old, shard_rows=64)
 
 
 @pytest.mark.parametrize("sampler", ["instance", "class-balanced", "class-aware"])
@@ -188,8 +169,7 @@ def test_resident_bytes_grow_with_what_is_held():
         "before = resident_bytes(); held = np.ones(1 << 24); "
         "print((resident_bytes() - before) / held.nbytes)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 0.9 < float(run.stdout) < 1.2
+    assert 0.9 < float(python("-c", code)) < 1.2
 
 
 @pytest.mark.parametrize(

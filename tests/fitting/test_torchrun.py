@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -16,10 +15,9 @@ from cache import Classifier, open_store
 from pipeline.config import FitConfig
 from pipeline.heads import load_head
 from pipeline.stages.fit_head import fit_head
-from tests.stages.test_fit_head import make_store, planted_features
+from tests.processes import ONE_THREAD, ROOT, torchrun
+from tests.training_stores import LABELS, planted_features, training_store
 
-ROOT = Path(__file__).resolve().parents[2]
-LABELS = np.array([0] * 40 + [1] * 10 + [2] * 4)
 SETTINGS = ("--epochs", "4", "--batch-size", "16", "--feature-dropout", "0.1")
 
 
@@ -27,25 +25,12 @@ SETTINGS = ("--epochs", "4", "--batch-size", "16", "--feature-dropout", "0.1")
 def stored(tmp_path: Path) -> Path:
     """A store of six shards; every class but the smallest is in several of them."""
     order = np.random.default_rng(0).permutation(54)
-    old = Classifier(np.eye(3, 6, dtype=np.float32))
     path = tmp_path / "x.zarr"
-    make_store(
+    training_store(
         planted_features(n_views=2)[:, order], LABELS[order], {7: "broken", 30: "broken"},
-        shard_rows=10, path=path, classifier=old,
+        shard_rows=10, path=path, old=Classifier(np.eye(3, 6, dtype=np.float32)),
     ).close()  # fmt: skip
     return path
-
-
-def run_together(program: list[str], size: int = 2) -> subprocess.CompletedProcess[str]:
-    """A program in several processes."""
-    return subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-            str(size), *program,
-        ],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("memory", [(), ("--memory", "100GiB")])
@@ -53,11 +38,8 @@ def test_two_processes_fit_the_head_of_one(
     stored: Path, tmp_path: Path, memory: tuple[str, ...]
 ) -> None:
     out = tmp_path / "head.safetensors"
-    run = run_together(
-        ["-m", "pipeline", "fit-head", str(stored), "--out", str(out), *SETTINGS, *memory]
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count("fitted         gml, 4 epochs over 52 rows and 2 views of each") == 1
+    said = torchrun("-m", "pipeline", "fit-head", stored, "--out", out, *SETTINGS, *memory)
+    assert said.count("fitted         gml, 4 epochs over 52 rows and 2 views of each") == 1
     config = FitConfig(epochs=4, batch_size=16, feature_dropout=0.1)
     with open_store(stored) as store:
         alone = fit_head(store, config).head
@@ -94,9 +76,8 @@ if team.leads:
 def test_each_scratch_file_holds_a_share(stored: Path, tmp_path: Path) -> None:
     program, out = tmp_path / "fit.py", tmp_path / "head.safetensors"
     program.write_text(SCRATCH)
-    run = run_together([str(program), str(stored), str(out)])
-    assert run.returncode == 0, run.stderr
-    assert sorted(line for line in run.stdout.splitlines() if "holds" in line) == [
+    said = torchrun(program, stored, out)
+    assert sorted(line for line in said.splitlines() if "holds" in line) == [
         "holds 24", "holds 30",
     ]  # fmt: skip
     with open_store(stored) as store:
@@ -149,7 +130,7 @@ def test_the_death_of_a_process_is_a_sentence(
         subprocess.Popen(
             [sys.executable, str(program), str(stored), str(rank), way, str(free_port)],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=ONE_THREAD,
         )
         for rank in range(2)
     ]  # fmt: skip

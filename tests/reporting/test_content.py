@@ -5,18 +5,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cache import Store
+from pipeline.heads import Head
 from pipeline.metrics import wilson_interval
 from pipeline.reporting import Content, gather, lost_classes
 from pipeline.reporting.confusion import confusion_rows
+from pipeline.scored import scored_split
 from tests.reporting.reported import NASTY, NEW_HITS, OLD_HITS, reported_head, reported_store
+
+
+def gathered(store: Store, head: Head, split: str = "test") -> Content:
+    """Of an ensemble that nothing has chosen."""
+    return gather(
+        scored_split(store, split), head, (1.0, 1.0), temperatures_from="", trusts_ensemble=False
+    )
 
 
 @pytest.fixture
 def content(tmp_path: Path) -> Content:
     store = reported_store(tmp_path)
-    return gather(
-        store, reported_head(store), (1.0, 1.0), temperatures_from="", trusts_ensemble=False
-    )
+    return gathered(store, reported_head(store))
 
 
 def test_hits_and_intervals_are_those_of_the_planted_predictions(content: Content) -> None:
@@ -30,26 +38,22 @@ def test_hits_and_intervals_are_those_of_the_planted_predictions(content: Conten
 def test_what_comes_after_is_the_new_head_until_temperatures_were_chosen(tmp_path: Path) -> None:
     store = reported_store(tmp_path)
     head = reported_head(store)
-    kept = gather(store, head, (1.0, 1.0), temperatures_from="", trusts_ensemble=False)
-    chosen = gather(store, head, (2.0, 1.0), temperatures_from="", trusts_ensemble=True)
+    kept = gathered(store, head)
+    scored = scored_split(store, "test")
+    chosen = gather(scored, head, (2.0, 1.0), temperatures_from="", trusts_ensemble=True)
     assert (kept.after.key, chosen.after.key) == ("new", "ensemble")
     assert chosen.ensemble.scores.temperatures == (2.0, 1.0)
 
 
 def test_a_class_without_samples_has_no_interval(tmp_path: Path) -> None:
     store = reported_store(tmp_path)
-    content = gather(
-        store, reported_head(store), (1.0, 1.0), temperatures_from="", trusts_ensemble=False,
-        split="train",
-    )  # fmt: skip
+    content = gathered(store, reported_head(store), "train")
     assert None not in content.new.intervals
 
 
 def test_failed_rows_are_left_out_of_ids_and_predictions(tmp_path: Path) -> None:
     store = reported_store(tmp_path, failed=True)
-    content = gather(
-        store, reported_head(store), (1.0, 1.0), temperatures_from="", trusts_ensemble=False
-    )
+    content = gathered(store, reported_head(store))
     assert len(content.ids) == len(content.new.predictions) == 15
     assert "test/15" not in content.ids
     assert content.old.scores.n_failed == 1

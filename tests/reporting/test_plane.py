@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline.config import SweepConfig
-from pipeline.ensemble import predict_split
 from pipeline.errors import EvaluationError
 from pipeline.metrics import count_hits
 from pipeline.mixture import Mixture
 from pipeline.reporting import hits_of_cells, plane, sweep_of
+from pipeline.scored import ScoredSplit
 from pipeline.stages.sweep_temps import sweep_temps
 from pipeline.sweep_files import save_sweep
 from tests.measured_stores import planted_head
@@ -42,7 +42,7 @@ def test_hits_of_a_cell_are_those_of_the_ensemble_at_its_temperatures(tmp_path: 
     assert found is not None
     for i, t_old in enumerate(CONFIG.t_old):
         for j, t_new in enumerate(CONFIG.t_new):
-            predictions, _ = predict_split(store, "test", head, Mixture((t_old, t_new)))
+            predictions = ScoredSplit(store, "test").predictions([head], Mixture((t_old, t_new)))
             wanted = count_hits(predictions, LABELS, len(NAMES))
             np.testing.assert_array_equal(found.hits[i, j], wanted)
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from cache import Store, open_store
-from pipeline.cli import main
 from pipeline.cli.reproduce import _named
 from pipeline.config import FitConfig, SweepConfig
 from pipeline.errors import ConfigError, EvaluationError, FitError
@@ -22,19 +20,15 @@ from pipeline.reproduction.run import reproduce
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.fit_head import fit_head
 from pipeline.stages.sweep_temps import sweep_temps
+from tests.commands import nolb, refused
 from tests.measured_stores import planted_store
-from tests.small_data import image_folder, small_checkpoint
+from tests.small_data import small_checkpoint, small_sources
 
 COUNTS = (105, 30, 10, 5)
 FIT = FitConfig(epochs=2, batch_size=32, lr=0.5)
-
-
-@pytest.fixture(autouse=True)
-def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.figures.canvas.DPI", 40)
-
-
 MakeStore = Callable[..., Store]
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 @pytest.fixture
@@ -62,12 +56,6 @@ def make_store(tmp_path: Path) -> MakeStore:
 
 def stores(*pairs: tuple[str | None, Store]) -> Inputs:
     return Inputs(stores=[(name, Path(store.path)) for name, store in pairs])
-
-
-def nolb(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, ["reproduce", *map(str, arguments)])
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.mark.parametrize("what", [name for name in paper.NAMES if name != "table9"])
@@ -142,40 +130,44 @@ def test_mislas_gets_its_own_loss_too(make_store: MakeStore, tmp_path: Path) -> 
 def test_the_command_prints_ours_beside_the_paper_s(make_store: MakeStore, tmp_path: Path) -> None:
     store, out = make_store("ce"), tmp_path / "out"
     arguments = ("table6", "--store", f"ce={store.path}", "--seeds", 2, "--replicates", 100)
-    result = nolb(*arguments, "--out", out, "--json", tmp_path / "result.json")
+    result = nolb("reproduce", *arguments, "--out", out, "--json", tmp_path / "result.json")
     for text in ("paper 21.03*", "CE + GML", "Sec. 4.4.3, Table 6", "images (", "seeds ("):
         assert text in result.output
     assert "Add --checkpoint BSCE=FILE --checkpoint MiSLAS=FILE" in " ".join(result.output.split())
     content = json.loads((tmp_path / "result.json").read_text())
+    assert content.pop("written_by") == "nolb reproduce"
     assert content == json.loads((out / "table6.json").read_text())
     assert content["seeds"] == [0, 1]
-    again = nolb(*arguments, "--out", out, code=1)
-    assert "exists already" in again.output
-    nolb(*arguments, "--out", out, "--overwrite")
+    told = refused("reproduce", *arguments, "--out", out)
+    assert "exists already" in told
+    nolb("reproduce", *arguments, "--out", out, "--overwrite")
 
 
 def test_checkpoints_are_extracted_once(tmp_path: Path) -> None:
-    image_folder(tmp_path / "train")
-    image_folder(tmp_path / "test", (3, 3, 3), seed=1)
+    small_sources(tmp_path, (3, 3, 3))
     checkpoint, out = small_checkpoint(tmp_path / "model.pth"), tmp_path / "out"
     data = ("--train", tmp_path / "train", "--test", tmp_path / "test", "--out", out)
-    first = nolb("figure1", "--checkpoint", checkpoint, *data)
+    first = nolb("reproduce", "figure1", "--checkpoint", checkpoint, *data)
     assert "is called plain after its family plain" in first.output
     assert "--checkpoint NAME=" in first.output
     with open_store(out / "plain.zarr") as store:
         assert store.splits == ("train", "test")
-    named = nolb("figure1", "--checkpoint", f"Ce={checkpoint}", *data, "--overwrite")
+    named = nolb("reproduce", "figure1", "--checkpoint", f"Ce={checkpoint}", *data, "--overwrite")
     assert "complete already" not in named.output
-    again = nolb("figure1", "--checkpoint", f"CE={checkpoint}", *data, "--overwrite")
+    again = nolb("reproduce", "figure1", "--checkpoint", f"CE={checkpoint}", *data, "--overwrite")
     assert f"{out / 'ce.zarr'} is complete already: used again" in again.output
     other = small_checkpoint(tmp_path / "other.pth", scale=1.5)
-    refused = nolb("figure1", "--checkpoint", f"CE={other}", *data, "--overwrite", code=1)
+    refused = nolb(
+        "reproduce", "figure1", "--checkpoint", f"CE={other}", *data, "--overwrite", code=1
+    )
     assert "checkpoint" in refused.output
     wrong = small_checkpoint(tmp_path / "wrong.pth", n_classes=5)
-    refused = nolb("figure1", "--checkpoint", f"BSCE={wrong}", *data, "--overwrite", code=1)
+    refused = nolb(
+        "reproduce", "figure1", "--checkpoint", f"BSCE={wrong}", *data, "--overwrite", code=1
+    )
     assert "is for 5 classes, but the training images have 3" in refused.output
-    refused = nolb("figure1", "--checkpoint", checkpoint, "--model", "CE=x", *data, "--overwrite",
-                   "--model", "paco", code=1)  # fmt: skip
+    refused = nolb("reproduce", "figure1", "--checkpoint", checkpoint, "--model", "CE=x", *data,
+                   "--overwrite", "--model", "paco", code=1)  # fmt: skip
     assert "paco" in refused.output
 
 
@@ -193,7 +185,7 @@ def test_checkpoints_are_extracted_once(tmp_path: Path) -> None:
 def test_what_is_missing_is_said(
     arguments: tuple[str, ...], code: int, message: str, tmp_path: Path
 ) -> None:
-    result = nolb(*arguments, "--out", tmp_path / "out", code=code)
+    result = nolb("reproduce", *arguments, "--out", tmp_path / "out", code=code)
     assert message in result.output
     assert "Traceback" not in result.output
 

@@ -237,15 +237,15 @@ def test_a_network_is_not_compared_with_itself(make_store: MakeStore, tmp_path: 
         reproduce("table6", twice, tmp_path / "out", FIT, n_seeds=1, replicates=100)
     identity = make_store("third").identity
 
-    def compare(*names: str, **changes: str) -> None:
+    def compare(*names: str, **changes: Any) -> None:
         identities = identity, replace(identity, **changes)
         _require_several_networks(
             [Method(n, SimpleNamespace(identity=i)) for n, i in zip(names, identities, strict=True)]  # type: ignore[arg-type]  # only the identity is read
         )
 
-    compare("CE", "CE with views", views="12 views")
+    compare("CE", "CE with views", views={"train": {"count": 12}, "test": None})
     compare("CE", "cRT", classifier="d" * 64)  # a head of its own on CE's backbone
     with pytest.raises(EvaluationError, match="another as PaCo"):
-        compare("CE", "PaCo", views="12 views")
+        compare("CE", "PaCo", views={"train": {"count": 12}, "test": None})
     with pytest.raises(EvaluationError, match="another as mine"):
         compare("CE", "mine")

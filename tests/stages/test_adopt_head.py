@@ -6,20 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from cache import Store, open_store, verify_store
 from cache.errors import StoreExistsError
-from pipeline.cli import main
 from pipeline.config import ExtractConfig, FitConfig
 from pipeline.errors import DatasetError, EvaluationError, HeadError
-from pipeline.heads import Head
+from pipeline.heads import Head, save_head
 from pipeline.old_head import has_old_head
+from pipeline.progress import Snapshot
 from pipeline.stages.adopt_head import adopt_head
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
 from pipeline.stages.sweep_temps import sweep_temps
+from tests.cache.store_making import tree
+from tests.commands import nolb, refused
 from tests.small_data import image_folder, small_checkpoint
 
 
@@ -112,7 +113,29 @@ def test_the_adopted_head_is_the_old_classifier(
     assert np.array_equal(*views, equal_nan=True)
     usable = features["test"].features()
     assert np.array_equal(adopted["test"].logits(), head.logits(usable))
+    assert adopted.header.shard_rows == features.header.shard_rows == 4
     assert not verify_store(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["adopted.zarr", "adopted.h5"])
+def test_an_interrupted_copy_is_gone_on_with(
+    features: Store, head: Head, tmp_path: Path, name: str
+) -> None:
+    out, whole, head_file = tmp_path / name, tmp_path / f"whole-{name}", tmp_path / "h.safetensors"
+
+    def stop(snapshot: Snapshot) -> None:
+        if snapshot.done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        adopt_head(features, head, out, on_progress=stop)
+    save_head(head, head_file)
+    words = ("adopt-head", features.path, head_file, "--out", out)
+    assert "go on with --resume" in refused(*words)
+    nolb(*words, "--resume")
+    adopt_head(features, head, whole).close()
+    assert tree(out) == tree(whole)
+    assert "contradict each other" in refused(*words, "--resume", "--overwrite", code=2)
 
 
 def test_identities_keep_the_two_stores_apart(features: Store, head: Head, tmp_path: Path) -> None:
@@ -130,22 +153,15 @@ def test_identities_keep_the_two_stores_apart(features: Store, head: Head, tmp_p
 def test_the_whole_path_from_the_command_line(
     folders: dict[str, Path], other_classes: Path, tmp_path: Path
 ) -> None:
-    run = CliRunner()
-
-    def nolb(*arguments: object) -> str:
-        result = run.invoke(main, [str(each) for each in arguments])
-        assert result.exit_code == 0, result.output
-        return result.output
-
     store, old, adopted = (tmp_path / name for name in ("f.zarr", "old.safetensors", "data.zarr"))
     said = nolb(
         "extract", "--checkpoint", other_classes, "--train", folders["train"], "--test", "0.3",
         "--split-seed", "4", "--features-only", "--out", store,
-    )  # fmt: skip
+    ).output  # fmt: skip
     assert f"nolb adopt-head {store} old.safetensors" in said
-    said = nolb("fit-head", store, "--loss", "cross-entropy", "--out", old, "--epochs", "2")
+    said = nolb("fit-head", store, "--loss", "cross-entropy", "--out", old, "--epochs", "2").output
     assert f"next           nolb adopt-head {store} {old}" in said
-    said = nolb("adopt-head", store, old, "--out", adopted)
+    said = nolb("adopt-head", store, old, "--out", adopted).output
     assert f"next           nolb fit-head {adopted}" in said
     new = tmp_path / "new.safetensors"
     nolb("fit-head", adopted, "--out", new, "--epochs", "2")
@@ -157,13 +173,10 @@ def test_the_whole_path_from_the_command_line(
 
 
 def test_extract_needs_a_model(folders: dict[str, Path], tmp_path: Path) -> None:
-    common = ["--train", str(folders["train"]), "--test", "0.3", "--out", str(tmp_path / "x.zarr")]
-    result = CliRunner().invoke(main, ["extract", *common])
-    assert result.exit_code == 2
-    assert "Give --checkpoint FILE, or --model NAME" in result.output
-    result = CliRunner().invoke(main, ["extract", *common, "--model", "resnet50"])
-    assert result.exit_code == 2
-    assert "names no model that has weights of its own" in result.output
+    words = ("extract", "--train", folders["train"], "--test", 0.3, "--out", tmp_path / "x.zarr")
+    assert "Give --checkpoint FILE, or --model NAME" in refused(*words, code=2)
+    told = refused(*words, "--model", "resnet50", code=2)
+    assert "names no model that has weights of its own" in told
 
 
 def test_a_cosine_head_is_adopted_with_its_scale(features: Store, tmp_path: Path) -> None:

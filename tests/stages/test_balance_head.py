@@ -26,13 +26,13 @@ from pipeline.config import BalanceConfig
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.metrics import Floats, Ints
 from pipeline.stages.balance_head import score_pool, score_pool_by_folds
+from tests.commands import nolb
 from tests.left_behind import (
     LEFT_BEHIND,
     N_CLASSES,
     PARTS,
     drawn_features,
     made_store,
-    nolb,
     saved_head,
 )
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cache import Store
-from pipeline.ensemble import score_each
 from pipeline.errors import EvaluationError, HeadError
+from pipeline.scored import ScoredSplit
 from pipeline.stages.evaluate import evaluate
 from tests.measured_stores import planted_head, planted_store
 
@@ -56,11 +56,11 @@ def test_a_temperature_asks_for_the_ensemble_and_the_other_is_one(store: Store) 
 
 def test_each_head_is_scored_alone_by_its_name(store: Store) -> None:
     heads = [planted_head(store, NEW_WEIGHT), planted_head(store, np.eye(3))]
-    found = score_each(store, "test", heads)
+    found = ScoredSplit(store, "test").scores_of_each(heads)
     assert list(found) == ["old", "new 1", "new 2"]
     assert found["old"] == evaluate(store)
     assert found["new 1"] == evaluate(store, heads[0])
-    assert list(score_each(store, "test", heads[:1])) == ["old", "new"]
+    assert list(ScoredSplit(store, "test").scores_of_each(heads[:1])) == ["old", "new"]
 
 
 def test_an_almost_deaf_old_head_leaves_the_new_ones_word(store: Store) -> None:

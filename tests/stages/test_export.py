@@ -13,12 +13,13 @@ import torch
 from pipeline import export_formats, progress
 from pipeline.backbones import BACKBONES
 from pipeline.checkpoints import load_checkpoint
-from pipeline.ensemble import ensemble_probabilities, predict_split, softmax
+from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import ExportError, HeadError, OutputExistsError
 from pipeline.exporting import FORMATS, Agreement, as_input, checking, open_export
 from pipeline.heads import save_head
 from pipeline.lookup import ImageLookup
 from pipeline.mixture import Mixture
+from pipeline.scored import ScoredSplit
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.export import export
 from tests.commands import nolb
@@ -107,7 +108,7 @@ def test_normalisation_can_be_left_to_the_caller(small: Small, tmp_path: Path, n
 
 def test_a_mistaken_file_would_be_seen(small: Small, tmp_path: Path) -> None:
     # The same images in another order: most predictions must differ, or the check checks nothing.
-    predictions, _ = predict_split(small.store, "test", small.head, Mixture((1.0, 1.0)))
+    predictions = ScoredSplit(small.store, "test").predictions([small.head], Mixture((1.0, 1.0)))
     assert len(set(predictions.tolist())) > 1
     shuffled = tmp_path / "images"
     for name, other in (("ant", "bee"), ("bee", "cat"), ("cat", "ant")):

@@ -22,30 +22,17 @@ from pipeline.datasets import ViewSpec, open_source
 from pipeline.errors import CheckpointError, ConfigError, DatasetError, ExtractionError
 from pipeline.extracting.plan import prepare_model
 from pipeline.progress import Snapshot
-from pipeline.stages.extract import Extraction, extract
+from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
-from tests.small_data import COUNTS, image_folder, small_checkpoint
+from tests.small_data import COUNTS, image_folder, small_checkpoint, small_inputs
+from tests.small_extractions import Interrupted, Run
 
 CONFIG = ExtractConfig(device="cpu", workers=0, views=2, batch_size=3, shard_rows=5)
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A checkpoint and two folders of images; calling it extracts."""
-
-    folder: Path
-
-    def __call__(self, out: str = "store.zarr", config: ExtractConfig = CONFIG, **kw: object) -> Extraction:  # fmt: skip  # noqa: E501
-        sources = kw.pop("sources", {"train": self.folder / "train", "test": self.folder / "test"})
-        return extract(self.folder / "m.pth", sources, self.folder / out, config, **kw)  # type: ignore[arg-type]  # any keyword
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    small_checkpoint(tmp_path / "m.pth")
-    image_folder(tmp_path / "train")
-    image_folder(tmp_path / "test", (2, 2, 2), seed=1)
-    return Run(tmp_path)
+    return Run(small_inputs(tmp_path), CONFIG)
 
 
 def arrays(store: Store) -> dict[str, np.ndarray]:
@@ -122,18 +109,6 @@ def test_zarr_and_hdf5_hold_equal_bytes_and_give_equal_heads(run: Run) -> None:
     heads = [fit_head(store, FitConfig(epochs=2)).head for store in (zarr, hdf5)]
     assert heads[0].weight.tobytes() == heads[1].weight.tobytes()
     assert heads[0].identity == heads[1].identity
-
-
-class Interrupted:
-    """Presses Ctrl-C after a number of batches."""
-
-    def __init__(self, batches: int) -> None:
-        self.left = batches
-
-    def __call__(self, _: Snapshot) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "h5"])

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from cache import Classifier, Identity, SplitSpec, Store, StoreSpec, create_store, samples_digest
+from cache import Classifier
 from pipeline.config import FitConfig, build_config
 from pipeline.errors import ConfigError, FitError, HeadError
 from pipeline.fitting import store_rows
@@ -20,59 +17,9 @@ from pipeline.heads import load_head, require_same_identity, save_head
 from pipeline.progress import Snapshot
 from pipeline.stages.fit_head import FitResult, fit_head, fit_heads
 from pipeline.versions import versions
+from tests.training_stores import LABELS, planted_features, training_store
 
 CONFIG = FitConfig(epochs=20, batch_size=16, weight_decay=1e-3)
-LABELS = np.array([0] * 40 + [1] * 10 + [2] * 4)
-numbers = count()
-
-
-def planted_features(n_views: int = 0, seed: int = 0) -> NDArray[np.float32]:
-    """(1 + V, 54, 6) around one point a class."""
-    generator = np.random.default_rng(seed)
-    centres = 2 * np.eye(3, 6)
-    noise = generator.normal(0, 0.4, (1 + n_views, len(LABELS), 6))
-    features: NDArray[np.float32] = (centres[LABELS] + noise).astype(np.float32)
-    return features
-
-
-def make_store(
-    features: NDArray[np.floating[Any]],
-    labels: NDArray[np.int64] = LABELS,
-    failures: Mapping[int, str] | None = None,
-    shard_rows: int = 20,
-    path: Path | None = None,
-    classifier: Classifier | None = None,
-    **identity: str,
-) -> Store:
-    """A finished store; features (1 + V, N, D) are the clean ones and those of views."""
-    ids = [f"image-{row}.png" for row in range(len(labels))]
-    words = dict.fromkeys(
-        ("model", "checkpoint", "backbone", "classifier", "preprocessing", "compute", "views"), "x"
-    )
-    classifier = classifier or Classifier(np.zeros((3, features.shape[2]), np.float32))
-    dtype = str(features.dtype)
-    words |= {"dtype": dtype, "device": "cpu", "classifier": classifier.digest()} | identity
-    spec = StoreSpec(
-        identity=Identity(**words, samples={"train": samples_digest(ids, labels)}),
-        class_names=("head", "medium", "tail"),
-        classifier=classifier,
-        splits=(SplitSpec("train", ids, labels, n_views=len(features) - 1),),
-        dtype=dtype,
-        store_logits=False,
-        shard_rows=shard_rows,
-    )
-    with create_store(path or f"store-{next(numbers)}.memory", spec) as writer:
-        for shard in writer.missing():
-            rows = slice(shard.start, shard.stop)
-            failed = {r: t for r, t in (failures or {}).items() if rows.start <= r < rows.stop}
-            writer.write_shard(
-                shard,
-                features=features[0, rows],
-                logits=None,
-                views=features[1:, rows] if len(features) > 1 else None,
-                failures=failed,
-            )
-        return writer.seal()
 
 
 def same_head(one: FitResult, other: FitResult) -> bool:
@@ -84,7 +31,7 @@ def same_head(one: FitResult, other: FitResult) -> bool:
 
 def test_every_planted_class_is_found() -> None:
     features = planted_features()
-    result = fit_head(make_store(features), CONFIG)
+    result = fit_head(training_store(features), CONFIG)
     predictions = result.head.logits(planted_features(seed=1)[0]).argmax(axis=1)
     for c in range(3):
         assert (predictions[c == LABELS] == c).mean() >= 0.9
@@ -96,16 +43,16 @@ def test_every_planted_class_is_found() -> None:
 
 
 def test_the_head_carries_its_provenance() -> None:
-    store = make_store(planted_features())
+    store = training_store(planted_features())
     head = fit_head(store, CONFIG).head
     assert head.identity == store.identity
     assert head.class_names == ("head", "medium", "tail")
     assert head.class_counts == (40, 10, 4)
-    assert head.config == asdict(CONFIG)
+    assert head.config == asdict(CONFIG.settled())
     assert head.versions == versions()
     require_same_identity(head, store)
     with pytest.raises(HeadError, match="backbone"):
-        require_same_identity(head, make_store(planted_features(), backbone="y"))
+        require_same_identity(head, training_store(planted_features(), backbone="y"))
 
 
 def test_failed_rows_are_left_out() -> None:
@@ -114,8 +61,8 @@ def test_failed_rows_are_left_out() -> None:
     broken = planted_features(n_views=2)
     broken[:, list(failed)] = np.nan
     kept = np.setdiff1d(np.arange(54), list(failed))
-    result = fit_head(make_store(broken, failures=failed), CONFIG)
-    expected = fit_head(make_store(broken[:, kept], LABELS[kept]), CONFIG)
+    result = fit_head(training_store(broken, failures=failed), CONFIG)
+    expected = fit_head(training_store(broken[:, kept], LABELS[kept]), CONFIG)
     assert same_head(result, expected)
     assert result.n_samples == 51
     assert result.head.class_counts == (38, 9, 4)
@@ -123,28 +70,29 @@ def test_failed_rows_are_left_out() -> None:
 
 def test_how_the_store_was_cut_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     features = planted_features(n_views=2)
-    whole = fit_head(make_store(features, shard_rows=100), CONFIG)
+    whole = fit_head(training_store(features, shard_rows=100), CONFIG)
     monkeypatch.setattr(store_rows, "BLOCK_ROWS", 7)
-    assert same_head(fit_head(make_store(features, shard_rows=9), CONFIG), whole)
+    assert same_head(fit_head(training_store(features, shard_rows=9), CONFIG), whole)
 
 
 def test_views_are_used_where_asked_for() -> None:
     # The clean features say nothing, so only the views can have taught the classes.
     features = planted_features(n_views=3)
     features[0] = 0
-    store, unseen = make_store(features), planted_features(seed=1)[0]
+    store, unseen = training_store(features), planted_features(seed=1)[0]
     with_views = fit_head(store, CONFIG)
     without = fit_head(store, replace(CONFIG, views=False))
     assert (with_views.n_views, without.n_views) == (3, 0)
     right = with_views.head.logits(unseen).argmax(axis=1) == LABELS
     assert all(right[c == LABELS].mean() >= 0.9 for c in range(3))
-    assert same_head(without, fit_head(make_store(features[:1]), replace(CONFIG, views=False)))
+    assert same_head(without, fit_head(training_store(features[:1]), replace(CONFIG, views=False)))
 
 
 def test_float16_features_are_fitted_as_the_float32_numbers_that_they_are() -> None:
     half = planted_features(n_views=1).astype(np.float16)
     assert same_head(
-        fit_head(make_store(half), CONFIG), fit_head(make_store(half.astype(np.float32)), CONFIG)
+        fit_head(training_store(half), CONFIG),
+        fit_head(training_store(half.astype(np.float32)), CONFIG),
     )
 
 
@@ -158,7 +106,7 @@ def test_gml_lifts_the_smallest_class() -> None:
     labels, balanced = np.repeat([0, 1, 2], [400, 40, 20]), np.repeat([0, 1, 2], 500)
     features = (centres[labels] + generator.normal(0, 0.5, (1, 460, 2))).astype(np.float32)
     unseen = (centres[balanced] + generator.normal(0, 0.5, (1500, 2))).astype(np.float32)
-    store = make_store(features, labels)
+    store = training_store(features, labels)
     recall = {}
     for loss in ("cross-entropy", "gml"):
         config = build_config(FitConfig, loss=loss, epochs=50)
@@ -170,17 +118,17 @@ def test_gml_lifts_the_smallest_class() -> None:
 
 def test_progress_is_told_after_each_epoch() -> None:
     seen: list[Snapshot] = []
-    fit_head(make_store(planted_features()), replace(CONFIG, epochs=3), on_progress=seen.append)
+    fit_head(training_store(planted_features()), replace(CONFIG, epochs=3), on_progress=seen.append)
     assert [(s.done, s.total) for s in seen] == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_class_without_training_rows_is_named() -> None:
     present = LABELS[LABELS != 2]
     with pytest.raises(FitError, match="Class 'tail' has no usable training row"):
-        fit_head(make_store(planted_features()[:, LABELS != 2], present), CONFIG)
+        fit_head(training_store(planted_features()[:, LABELS != 2], present), CONFIG)
     failed = dict.fromkeys(np.flatnonzero(LABELS > 0).tolist(), "unreadable")
     with pytest.raises(FitError, match=r"Class 'medium' \(and 1 more\)"):
-        fit_head(make_store(planted_features(), failures=failed), CONFIG)
+        fit_head(training_store(planted_features(), failures=failed), CONFIG)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -188,7 +136,7 @@ def test_features_that_are_not_finite_are_named(
     value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The writer refuses such rows and the reader checks for them, so the store is changed in hand.
-    store = make_store(planted_features(), failures={3: "unreadable"})
+    store = training_store(planted_features(), failures={3: "unreadable"})
     read = type(store["train"]).features
 
     def changed(split: Any, start: int = 0, stop: int | None = None) -> Any:
@@ -199,17 +147,17 @@ def test_features_that_are_not_finite_are_named(
 
     monkeypatch.setattr(type(store["train"]), "features", changed)
     monkeypatch.setattr(store_rows, "BLOCK_ROWS", 25)
-    with pytest.raises(FitError, match=r"row 30 \(image-30\.png\) are not finite"):
+    with pytest.raises(FitError, match=r"row 30 \(train/30\) are not finite"):
         fit_head(store, CONFIG)
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="cuda:9"):
-        fit_head(make_store(planted_features()), replace(CONFIG, device="cuda:9"))
+        fit_head(training_store(planted_features()), replace(CONFIG, device="cuda:9"))
 
 
 def test_many_heads_of_a_store_are_those_of_single_fits() -> None:
-    store = make_store(planted_features(n_views=2))
+    store = training_store(planted_features(n_views=2))
     configs = [
         replace(CONFIG, epochs=3, seed=seed, lr=lr, views=views)
         for seed in (0, 1) for lr in (0.1, 0.02) for views in (True, False)
@@ -220,14 +168,14 @@ def test_many_heads_of_a_store_are_those_of_single_fits() -> None:
         alone = fit_head(store, config)
         np.testing.assert_allclose(result.head.weight, alone.head.weight, atol=2e-5)
         np.testing.assert_allclose(result.losses, alone.losses, atol=2e-5)
-        assert result.head.config == asdict(config)
+        assert result.head.config == asdict(config.settled())
         assert result.n_views == alone.n_views == (2 if config.views else 0)
     assert fit_heads(store, []) == []
 
 
 def test_a_head_that_diverged_is_none_among_the_others() -> None:
     wild = replace(CONFIG, lr=1e30, weight_decay=1.0)
-    calm, gone = fit_heads(make_store(planted_features()), [CONFIG, wild])
+    calm, gone = fit_heads(training_store(planted_features()), [CONFIG, wild])
     assert gone is None
     assert calm is not None
     assert np.isfinite(calm.head.weight).all()
@@ -235,7 +183,7 @@ def test_a_head_that_diverged_is_none_among_the_others() -> None:
 
 def test_heads_fitted_together_need_one_memory() -> None:
     with pytest.raises(ConfigError, match="one device and one memory"):
-        fit_heads(make_store(planted_features()), [CONFIG, replace(CONFIG, memory="4GiB")])
+        fit_heads(training_store(planted_features()), [CONFIG, replace(CONFIG, memory="4GiB")])
 
 
 @pytest.mark.parametrize("normalized", [False, True])
@@ -246,7 +194,7 @@ def test_the_stores_old_head_is_taken_with_its_scale(normalized: bool, scale: fl
     weight = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
     old = Classifier(weight, scale=scale, normalized=normalized)
     features = planted_features()
-    store = make_store(features, classifier=old)
+    store = training_store(features, old=old)
     head = fit_head(store, FitConfig(head="tau-normalised", norm_power=0)).head
     assert head.normalized is normalized
     np.testing.assert_allclose(head.logits(features[0]), old.logits(features[0]), atol=1e-5)
@@ -255,12 +203,12 @@ def test_the_stores_old_head_is_taken_with_its_scale(normalized: bool, scale: fl
 def test_a_head_that_needs_the_old_one_wants_a_store_with_it() -> None:
     for settings in ({"loss": "gml+distillation"}, {"head": "learnable-scaling"}):
         with pytest.raises(FitError, match="nolb adopt-head"):
-            fit_head(make_store(planted_features()), build_config(FitConfig, settings))
+            fit_head(training_store(planted_features()), build_config(FitConfig, settings))
 
 
 def test_a_head_on_normalised_features_is_saved_as_one(tmp_path: Path) -> None:
     features = planted_features()
-    head = fit_head(make_store(features), replace(CONFIG, head="cosine")).head
+    head = fit_head(training_store(features), replace(CONFIG, head="cosine")).head
     save_head(head, tmp_path / "head.safetensors")
     loaded = load_head(tmp_path / "head.safetensors")
     assert loaded.normalized
@@ -271,7 +219,7 @@ def test_a_head_on_normalised_features_is_saved_as_one(tmp_path: Path) -> None:
 
 
 def test_convergence_is_told() -> None:
-    result = fit_head(make_store(planted_features()), replace(CONFIG, solver="l-bfgs"))
+    result = fit_head(training_store(planted_features()), replace(CONFIG, solver="l-bfgs"))
     assert result.convergence is not None
     assert result.convergence.iterations == len(result.losses)
-    assert fit_head(make_store(planted_features()), CONFIG).convergence is None
+    assert fit_head(training_store(planted_features()), CONFIG).convergence is None

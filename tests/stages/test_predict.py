@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.cells import cell_len
+from rich.console import Console
 
 from pipeline import image_classifiers, progress
+from pipeline.cli.predict import _empty_table, _tabulated
 from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import DatasetError
 from pipeline.exporting import open_export
@@ -21,8 +24,8 @@ from pipeline.heads import save_head
 from pipeline.image_classifiers import classifier_of_export, classifier_of_head, find_images
 from pipeline.progress import Snapshot
 from pipeline.stages.export import export
-from pipeline.stages.predict import predict
-from tests.commands import nolb
+from pipeline.stages.predict import Candidate, Prediction, predict
+from tests.commands import nolb, refused
 from tests.exporting.exported import TEMPERATURES, Small, small_extraction
 
 
@@ -116,20 +119,51 @@ def test_json_lines_csv_and_table(small: Small, tmp_path: Path) -> None:
     assert len(table) == 4 * 3 + 1
     assert table[0]["class"] == found[0]["class"]
     assert table[-1]["error"]
-    shown = nolb(*common, "--out", tmp_path / "table.txt")
+    nolb(*common, "--out", tmp_path / "table.txt")
     assert "Old head" in (tmp_path / "table.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_row_of_the_table_is_one_line_in_any_terminal(width: int) -> None:
+    folder, long = "photos/of a whole summer and its birds", "yellow-billed amazon parrot"
+    names = ["bee", "[red] cockatoo", long, "\N{CJK UNIFIED IDEOGRAPH-9CE5}" * 30]
+    made = [
+        Prediction(f"{folder}/{name} {k}.png", (Candidate(name, 0.9, 0.25, None),), long, None)
+        for k, name in enumerate(names)
+    ]
+    table = _empty_table()
+    assert list(_tabulated(iter(made), table)) == made
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # the StringIO above
+    rows = [line for line in lines if "0.900" in line]
+    assert len(rows) == len(made)
+    assert max(map(cell_len, lines)) <= width
+    for k, line in enumerate(rows):
+        assert line.lstrip().startswith("pho")
+        assert f"{k}.png " in line  # an image is told from its neighbours
+        assert "\N{HORIZONTAL ELLIPSIS}" in line or width == 120
+    following = [line for line in lines[lines.index(rows[-1]) + 1 :] if line.strip()]
+    assert following[0].startswith("Of each head")
+
+
+def test_a_table_in_a_file_is_whole(small: Small, tmp_path: Path) -> None:
+    shutil.copytree(small.images, tmp_path / ("a folder of a long name " * 8))
+    out = tmp_path / "table.txt"
+    nolb("predict", small.folder / "head.safetensors", tmp_path, "--checkpoint", small.checkpoint,
+         "--out", out)  # fmt: skip
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert sum("a folder of a long name " * 8 in line for line in lines) == 12
 
 
 def test_wrong_usage_is_told(small: Small, tmp_path: Path) -> None:
     head = small.folder / "head.safetensors"
     (tmp_path / "bad.png").write_bytes(b"no image")
     nolb("predict", head, small.images, code=2)  # no --checkpoint
-    none_good = nolb(
-        "predict", head, tmp_path / "bad.png", "--checkpoint", small.checkpoint, code=1
-    )
+    nolb("predict", head, tmp_path / "bad.png", "--checkpoint", small.checkpoint, code=1)
     result = export(small.store, small.head, small.checkpoint, tmp_path, format="safetensors")
-    fixed = nolb("predict", result.path, small.images, "--t-old", 2, code=1)
-    assert "are fixed" in fixed.output
+    told = refused("predict", result.path, small.images, "--t-old", 2)
+    assert "are fixed" in told
     nolb("predict", result.path, small.images)
     nolb("predict", tmp_path / "none.onnx", small.images, code=1)
 
@@ -157,15 +191,22 @@ def test_a_file_of_predictions_is_whole_or_not_there(
 
     monkeypatch.setattr(image_classifiers, "BATCH", 4)
     monkeypatch.setattr(image_classifiers, "_features", fails_later)
-    failed = nolb(*common, "--overwrite", code=1)
-    assert "the disk is gone" in failed.stderr
+    told = refused(*common, "--overwrite")
+    assert "the disk is gone" in told
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
     monkeypatch.undo()
     shutil.copy(small.checkpoint, tmp_path / "model.pth")
-    other = nolb(*common[:-1], tmp_path / "model.pth", "--overwrite")
-    assert "model.pth is something else than what would replace it" in other.stderr
+    told = refused(*common[:-1], tmp_path / "model.pth", "--overwrite")
+    assert "model.pth is something else than what would replace it" in told
     nolb(*common, "--overwrite")
+    for how in ("jsonl", "table", "csv"):  # each takes the place of the one before it
+        nolb(*common, "--overwrite", "--format", how)
+    for text in ("my notes\n", "image,caption\n", '{"image": "a.png", "caption": "a bee"}\n'):
+        out.write_text(text)
+        told = refused(*common, "--overwrite")
+        assert "p.csv is something else than what would replace it" in told
+        assert out.read_text() == text
 
 
 def test_long_predicting_tells_how_far_it_is(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def test_temperatures_chosen_on_val_make_the_ensemble_the_one_to_show(tmp_path: 
 def test_temperatures_that_the_likelihood_chose_are_said_to_be_its(tmp_path: Path) -> None:
     store = reported_store(tmp_path, val=True)
     head = reported_head(store)
-    config = SweepConfig(GRID.t_old, GRID.t_new, choose="nll", replicates=20)
+    config = SweepConfig(GRID.t_old, GRID.t_new, choose="nll", replicates=100)
     sweep = sweep_temps(store, head, config)
     report = make_report(store, head, sweep=sweep)
     assert report.content.temperatures_from == "chosen on the val split by the likelihood"
@@ -74,6 +74,11 @@ def test_a_report_is_not_written_over_unasked(tmp_path: Path) -> None:
         save_report(report, tmp_path)
     save_report(report, path, overwrite=True)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["r.html"]
+    for page in ("<!DOCTYPE html>\n<title>My pages</title>", "# a source file\n"):
+        path.write_text(page)
+        with pytest.raises(OutputExistsError, match="something else"):
+            save_report(report, path, overwrite=True)
+        assert path.read_text() == page
 
 
 def test_the_command_writes_page_and_json(
@@ -83,14 +88,12 @@ def test_the_command_writes_page_and_json(
     head = reported_head(store)
     save_head(head, tmp_path / "head.safetensors")
     save_sweep(sweep_temps(store, head, GRID), tmp_path / "sweep")
-    done = nolb(
+    nolb(
         "report", store.path, tmp_path / "head.safetensors", "--out", tmp_path / "r.html",
         "--sweep", tmp_path / "sweep", "--json", tmp_path / "r.json",
     )  # fmt: skip
     assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     content = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert content["scores"]["new"]["lowest_recall"] == 50.0
-    again = nolb(
-        "report", store.path, tmp_path / "head.safetensors", "--out", tmp_path / "r.html", code=1
-    )
-    both = nolb("report", "a", "b", "--out", "c", "--sweep", "d", "--no-plane", code=2)
+    nolb("report", store.path, tmp_path / "head.safetensors", "--out", tmp_path / "r.html", code=1)
+    nolb("report", "a", "b", "--out", "c", "--sweep", "d", "--no-plane", code=2)

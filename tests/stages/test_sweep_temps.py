@@ -10,7 +10,7 @@ import pytest
 
 from cache import Store
 from pipeline.config import SweepConfig
-from pipeline.ensemble import ensemble_predictions, mixture_predictions
+from pipeline.ensemble import mixture_predictions
 from pipeline.errors import EvaluationError, HeadError, OutputExistsError
 from pipeline.metrics import score
 from pipeline.progress import Snapshot
@@ -22,8 +22,10 @@ from pipeline.sweeping.sweep import COLUMNS, Sweep, choose
 from tests.made_sweeps import made_sweep
 from tests.measured_stores import planted_head, planted_store
 
-GRID = SweepConfig(t_old=(0.5, 1.0, 2.0, 4.0), t_new=(0.25, 1.0, 3.0), replicates=40, threads=1)
+GRID = SweepConfig(t_old=(0.5, 1.0, 2.0, 4.0), t_new=(0.25, 1.0, 3.0), replicates=100, threads=1)
 N_CLASSES = 5
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 def store_with(folder: Path, *splits: str, seed: int = 0) -> Store:
@@ -40,11 +42,6 @@ def store_with(folder: Path, *splits: str, seed: int = 0) -> Store:
 def noisy_weight(seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.diag([0.5, 1, 1, 2, 3]) + rng.normal(0, 0.3, (N_CLASSES, N_CLASSES))
-
-
-@pytest.fixture(autouse=True)
-def _quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.figures.canvas.DPI", 40)
 
 
 @pytest.fixture
@@ -65,7 +62,7 @@ def flat_sweep(**planes: object) -> Sweep:
 def test_every_cell_equals_evaluating_it_on_its_own(
     tested: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.ensemble.READ_BYTES", 1)  # 16 rows at a time
+    monkeypatch.setattr("pipeline.scored.READ_BYTES", 1)  # 16 rows at a time
     head = planted_head(tested, noisy_weight())
     sweep = sweep_temps(tested, head, GRID)
     split = tested["test"]
@@ -74,7 +71,7 @@ def test_every_cell_equals_evaluating_it_on_its_own(
     cells = iter(sweep.cells())
     for i, t_old in enumerate(GRID.t_old):
         for j, t_new in enumerate(GRID.t_new):
-            predictions = ensemble_predictions(old, new, t_old, t_new)
+            predictions = mixture_predictions((old, new), (t_old, t_new))
             naive = score(predictions, split.labels[keep], tested.class_counts, tested.class_names)
             cell = next(cells)
             assert (cell["t_old"], cell["t_new"]) == (t_old, t_new)
@@ -187,7 +184,7 @@ def test_json_is_plain_and_carries_where_it_comes_from(tested: Store, tmp_path: 
     assert content["chosen"] == {"t_old": 1.0, "t_new": 1.0}
     assert content["chosen_on"] is None
     assert len(content["cells"]) == 12
-    assert content["provenance"]["store"]["model"] == "planted"
+    assert content["provenance"]["store"]["model"]["family"] == "planted"
     assert content["provenance"]["head"] == {"loss": "planted"}
 
 
@@ -246,7 +243,7 @@ def test_cross_fitting_scores_every_row_at_temperatures_that_others_chose(tested
     fold = stratified_folds(labels, 3, seed=0)
     hits = [
         np.sum(
-            ensemble_predictions(old[fold == f], new[fold == f], *sweep.cross_fit.folds[f])
+            mixture_predictions((old[fold == f], new[fold == f]), sweep.cross_fit.folds[f])
             == labels[fold == f]
         )
         for f in range(3)

@@ -69,7 +69,7 @@ def test_a_grid_is_every_combination_with_the_last_field_fastest() -> None:
     assert [(c.lr, c.loss) for c in configs] == [
         (0.1, "gml"), (0.1, "cross-entropy"), (0.2, "gml"), (0.2, "cross-entropy"),
     ]  # fmt: skip
-    assert {dataclasses.replace(c, lr=0.1, loss="gml") for c in configs} == {CONFIG}
+    assert {dataclasses.replace(c, lr=CONFIG.lr, loss="gml") for c in configs} == {CONFIG}
     assert grid_configs(CONFIG, {}) == [CONFIG]
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from rich.console import Console
@@ -23,13 +21,10 @@ from pipeline.figures.studies import study_dots
 from pipeline.study_files import study_folder
 from pipeline.studying.results import shown
 from pipeline.studying.tables import study_table, table_on_test
+from tests.figures.svg import texts
 from tests.studying.made_studies import CONFIG, store_with, study_of
 
-
-@pytest.fixture(autouse=True)
-def _quick_and_searchable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.figures.canvas.DPI", 40)
-    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")  # letters stay letters
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 def test_files_hold_the_study(tmp_path: Path) -> None:
@@ -79,11 +74,6 @@ def test_an_earlier_study_is_replaced_whole_or_not_at_all(tmp_path: Path) -> Non
 def test_a_head_s_name_becomes_a_folder_s() -> None:
     assert study_folder("runs/head.safetensors") == Path("runs/head")
     assert study_folder(Path("runs/v1.5")) == Path("runs/v1.5")
-
-
-def texts(path: Path) -> str:
-    """All text of an SVG whose letters are text."""
-    return "\n".join(ET.parse(path).getroot().itertext())  # noqa: S314  # we wrote it
 
 
 def test_the_figure_says_what_where_and_which(tmp_path: Path) -> None:

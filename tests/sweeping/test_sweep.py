@@ -33,7 +33,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> Any:
     )  # fmt: skip
     heads = [planted_head(store, np.diag(row)) for row in ([0.5, 1, 3], [1, 1, 2])]
     config = SweepConfig(
-        t_old=(1, 2), t_new=(0.5, 1, 3), cross_fit=2, calibration=True, replicates=20,
+        t_old=(1, 2), t_new=(0.5, 1, 3), cross_fit=2, calibration=True, replicates=100,
         weights=(2, 1, 1), choose="nll",
     )  # fmt: skip
     return json.loads(json.dumps(sweep_temps(store, heads, config).to_json(), allow_nan=False))

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from cache.locks import Lock
-from pipeline.cli import main
 from pipeline.errors import (
     OutputExistsError,
     TrainingError,
@@ -25,6 +23,7 @@ from pipeline.progress import Snapshot
 from pipeline.stages.pretrain import Callbacks, pretrain
 from pipeline.training import locking
 from pipeline.training.locking import lock_path, sole_training
+from tests.commands import refused, refused_at_once
 from tests.small_trainings import (
     COUNTS_IN_ALL,
     SMALL,
@@ -83,9 +82,7 @@ def test_a_second_training_of_one_checkpoint_is_refused_and_the_first_goes_on(
             run(**how)
         command = ["pretrain", "--train", run.folder / "train", "--out", run.folder / "m.pth"]
         command += [f"--{name}" for name in how]
-        refused = CliRunner().invoke(main, list(map(str, command)))
-        assert refused.exit_code == 1
-        assert "wait until it is finished, or stop that process first" in refused.stderr
+        assert "wait until it is finished, or stop that process first" in refused(*command)
         assert {each: each.read_bytes() for each in run.folder.glob("m.pth*")} == before
         connection.send("go on")
         first.join(timeout=300)
@@ -154,10 +151,7 @@ def test_what_stands_in_the_place_of_a_lock_is_told_and_left_alone(run: Run, kin
     if kind == "link":
         other.write_text("own")
     command = ["pretrain", "--train", run.folder / "train", "--out", run.folder / "m.pth"]
-    refused = CliRunner().invoke(main, list(map(str, command)))
-    assert refused.exit_code == 1
-    assert f"{file} stands where the lock of this training would" in refused.stderr
-    assert refused.stderr.count("\n") == 1
+    assert f"{file} stands where the lock of this training would" in refused_at_once(*command)
     assert other.exists() == (kind == "link")
     assert kind != "link" or other.read_text() == "own"
 

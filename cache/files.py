@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from cache.backends.contract import one_line
-from cache.errors import NolbError, StoreError
+from cache.errors import NolbError, StoreError, one_line
 
 
 @contextmanager
