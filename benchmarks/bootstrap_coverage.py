@@ -1,4 +1,4 @@
-"""How often intervals hold the truth, where the truth is known, and how often luck is believed.
+"""How often intervals hold a known truth, and how often chance is taken for a difference.
 
     python -m benchmarks.bootstrap_coverage [--draws 60] [--enough 5] [--only coverage]
 
@@ -8,7 +8,7 @@ truth, and the interval's median width; the second how often classifiers of equa
 apart, which is an error, and those of which one lifts its worst classes, which is not. The third
 has planes of 64 equally good cells: in which share of the draws any is told apart from the best.
 
-`--enough 0` redraws every class from its images, as a plain bootstrap does.
+`--enough 0` resamples every class from its images, as a plain bootstrap does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 import click
 import numpy as np
 
-import pipeline.intervals as rules
+import pipeline.small_counts as rules
 from benchmarks.machine import describe
 from pipeline.bootstrap import Estimate, cells_within_noise, paired_bootstrap
 from pipeline.metrics import count_per_class, geometric_mean, harmonic_mean, recalls_of_hits
@@ -156,7 +156,9 @@ PARTS: dict[str, Callable[[int], None]] = {
 
 @click.command()
 @click.option("--draws", default=60, show_default=True)
-@click.option("--enough", default=rules.ENOUGH_HITS, show_default=True, help="Hits to be redrawn.")
+@click.option(
+    "--enough", default=rules.ENOUGH_HITS, show_default=True, help="Hits to be resampled."
+)
 @click.option("--only", type=click.Choice(list(PARTS)), help="One table.")
 def main(draws: int, enough: int, only: str | None) -> None:
     """Print the tables."""

@@ -94,7 +94,6 @@ def write_all(whole: Path, out: Path) -> None:
             store.class_names,
             store.classifier,
             tuple(SplitSpec(name, store[name].ids, store[name].labels) for name in store.splits),
-            store.dtype,
         )
     with create_store(out, spec) as writer:
         for shard in writer.missing():

@@ -53,9 +53,7 @@ def make_store(path: Path, n_bytes: int) -> None:
     )  # fmt: skip
     splits = tuple(SplitSpec(name, ids[name], of) for name, of in labels.items())
     names = tuple(f"class {c}" for c in range(N_CLASSES))
-    spec = StoreSpec(
-        identity, names, classifier, splits, "float32", store_logits=False, shard_rows=SHARD_ROWS
-    )
+    spec = StoreSpec(identity, names, classifier, splits, store_logits=False, shard_rows=SHARD_ROWS)
     with create_store(path, spec) as writer:
         for shard in writer.missing():
             of = labels[shard.split][shard.rows]

@@ -25,11 +25,12 @@ import numpy as np
 
 from benchmarks.machine import describe
 from cache import Store, open_store
+from pipeline.balancing.pools import pool_of_store
 from pipeline.config import BalanceConfig, FitConfig
 from pipeline.datasets import exponential_counts
 from pipeline.heads import Head, average_heads
 from pipeline.metrics import Scores
-from pipeline.stages.balance_head import score_by_folds
+from pipeline.stages.balance_head import score_balanced
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.fit_head import fit_heads
 
@@ -199,9 +200,15 @@ def _measured(store: Store, seeds: int) -> dict[str, dict[bool, list[float]]]:
     reached[AVERAGED] = _over_seeds(store, [partial(_together, store, [head]) for head in means])
     if _judges_equally(store):
         for row, config in ((BALANCED, BalanceConfig()), (REFITTED, BalanceConfig(refit=0.5))):
-            balanced = [partial(score_by_folds, head, store, None, config) for head in means]
+            balanced = [partial(_balanced, store, head, config) for head in means]
             reached[row] = _over_seeds(store, balanced)
     return reached
+
+
+def _balanced(store: Store, head: Head, config: BalanceConfig, *, test_views: bool) -> Scores:
+    """Scores of a head balanced on the test images, cross-fitted."""
+    pool = pool_of_store(store, head, test_views=test_views)
+    return score_balanced(store, head, pool, config).balanced
 
 
 def _over_seeds(store: Store, scored: Sequence[Scored]) -> dict[bool, list[float]]:

@@ -40,7 +40,7 @@ def random_store(
     )  # fmt: skip
     splits = tuple(SplitSpec(name, ids[name], rows) for name, rows in labels.items())
     names = tuple(f"class {c}" for c in range(n_classes))
-    spec = StoreSpec(identity, names, classifier, splits, "float32", shard_rows=SHARD_ROWS)
+    spec = StoreSpec(identity, names, classifier, splits, shard_rows=SHARD_ROWS)
     with create_store(path, spec, overwrite=True) as writer:
         for shard in writer.missing():
             rows = labels[shard.split][shard.start : shard.stop]

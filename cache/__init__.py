@@ -45,48 +45,4 @@ if TYPE_CHECKING:
     from cache.writer import join_store as join_store
     from cache.writer import resume_store as resume_store
 
-_HOMES = {
-    "Classifier": "cache.classifier",
-    "CorruptStoreError": "cache.errors",
-    "Identity": "cache.identity",
-    "IdentityMismatchError": "cache.errors",
-    "IncompleteStoreError": "cache.errors",
-    "NolbError": "cache.errors",
-    "NonFiniteError": "cache.errors",
-    "Problem": "cache.verify",
-    "Reopened": "cache.repair",
-    "Shard": "cache.shards",
-    "ShardRecord": "cache.shards",
-    "Split": "cache.store",
-    "SplitSpec": "cache.spec",
-    "Store": "cache.store",
-    "StoreError": "cache.errors",
-    "StoreExistsError": "cache.errors",
-    "StoreFormatError": "cache.errors",
-    "StoreInfo": "cache.info",
-    "StoreLockedError": "cache.errors",
-    "StoreNotFoundError": "cache.errors",
-    "StoreSpec": "cache.spec",
-    "StoreWriter": "cache.writer",
-    "convert_store": "cache.convert",
-    "copy_store": "cache.convert",
-    "create_store": "cache.writer",
-    "describe_store": "cache.info",
-    "join_store": "cache.writer",
-    "open_store": "cache.store",
-    "reopen_store": "cache.repair",
-    "resume_store": "cache.writer",
-    "salvage_header": "cache.repair",
-    "samples_digest": "cache.identity",
-    "spec_of": "cache.convert",
-    "verify_store": "cache.verify",
-}
-
-__all__ = list(_HOMES)
-
-__getattr__ = lazy_names(__name__, _HOMES)
-
-
-def __dir__() -> list[str]:
-    """Public names, imported or not."""
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -15,9 +15,10 @@ from cache.backends.contract import Sealed
 from cache.damage import damaged
 from cache.errors import CorruptStoreError, StoreFormatError
 from cache.layout import FORMAT, SPARE, VERSION, Header
+from cache.records import Record
 from cache.shards import Shard, ShardRecord
 from cache.spec import is_split_name
-from cache.strict_json import JSON, Fields, canonical, parse
+from cache.strict_json import JSON, canonical, parse
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Catalogue:
 
     def to_text(self) -> str:
         """Return all of it as one line, which stands in the store a second time for repairs."""
-        texts: dict[str, JSON] = {split: self.record_texts(split) for split in self.records}
-        return canonical({"attributes": self.attributes(), "records": texts})
+        texts = {split: tuple(self.record_texts(split)) for split in self.records}
+        return canonical(_Spare(self.attributes(), texts).to_json())
 
     @classmethod
     def from_text(cls, text: str, path: Path) -> Catalogue:
@@ -74,12 +75,10 @@ class Catalogue:
             CorruptStoreError: it is not what was written.
         """
         where = f"{path}: the spare catalogue"
-        found = Fields(parse(text, where), where, ("attributes", "records"))
-        attributes, records = found.mapping("attributes"), found.mapping("records")
-        splits = _split_names(attributes)
-        texts = {split: Fields(records, where, records).texts(split) for split in splits
-                 if split in records}  # fmt: skip
-        return cls._from_parts(attributes, texts, path)
+        found = _Spare.from_json(parse(text, where), where)
+        splits = _split_names(found.attributes)
+        texts = {split: found.records[split] for split in splits if split in found.records}
+        return cls._from_parts(found.attributes, texts, path)
 
     @classmethod
     def read(cls, sealed: Sealed, path: Path) -> Catalogue:
@@ -184,6 +183,16 @@ def require_ours(attributes: Mapping[str, JSON], path: Path) -> None:
     """Raise StoreFormatError unless the root attributes are those of a store that we can read."""
     if (attributes.get("format"), attributes.get("version")) != (FORMAT, VERSION):
         Header.from_json(attributes, str(path))  # says what is wrong
+
+
+@dataclass(frozen=True)
+class _Spare(Record):
+    """What stands in the store a second time."""
+
+    attributes: Mapping[str, JSON]
+    """Of the root."""
+    records: Mapping[str, tuple[str, ...]]
+    """Split -> the text of each record."""
 
 
 def _split_names(attributes: Mapping[str, JSON]) -> list[str]:

@@ -112,7 +112,6 @@ def spec_of(store: Store) -> StoreSpec:
             SplitSpec(name, store[name].ids, store[name].labels, store[name].n_views)
             for name in store.splits
         ),
-        dtype=header.dtype,
         store_logits=header.store_logits,
         shard_rows=header.shard_rows,
         provenance=header.provenance,
@@ -129,7 +128,6 @@ def _in_type(spec: StoreSpec, dtype: str, path: Path) -> StoreSpec:
     return replace(
         spec,
         identity=replace(spec.identity, dtype=dtype),
-        dtype=dtype,
         provenance={**spec.provenance, "converted": f"{spec.dtype} to {dtype}"},
     )
 

@@ -7,13 +7,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.errors import StoreError, StoreFormatError
-from cache.strict_json import JSON, Fields
+from cache.records import Record
+from cache.strict_json import JSON
 
 _DTYPES = ("float32", "float16")
 _SHORT_HASH = 12  # hex digits shown of a sha256: enough to tell two apart, short enough to read
@@ -28,7 +29,7 @@ _ABSENT = object()
 
 
 @dataclass(frozen=True)
-class Identity:
+class Identity(Record):
     """Everything that decides the numbers in a store.
 
     Its objects are plain JSON and cannot be changed. What their keys mean is their maker's affair:
@@ -99,12 +100,8 @@ class Identity:
             these, those = (each.samples.get(name, _ABSENT) for each in (self, other))
             yield from _differing(f"samples of '{name}'", these, those)
 
-    def to_json(self) -> dict[str, JSON]:
-        """Return the fields as a JSON object."""
-        return {each.name: _thawed(getattr(self, each.name)) for each in fields(self)}
-
     @classmethod
-    def from_json(cls, value: object, where: str = "The identity") -> Identity:
+    def from_json(cls, value: object, where: str = "The identity") -> Self:
         """Read what `to_json` wrote; `where` names it in the error.
 
         Raises:
@@ -115,15 +112,7 @@ class Identity:
                 f"{where} is in words, as it was before the first release: extract the store "
                 "again, and fit its heads again."
             )
-        names = [each.name for each in fields(cls)]
-        found = Fields(value, where, names)
-        values: dict[str, Any] = {
-            name: found.mapping(name) if name in _OBJECTS else found.text(name) for name in names
-        }
-        try:
-            return cls(**values | {"samples": found.text_mapping("samples")})
-        except StoreError as error:
-            raise StoreFormatError(f"{where} cannot be used: {error}") from None
+        return super().from_json(value, where)
 
 
 def _frozen(value: JSON, where: str, depth: int = _DEEPEST) -> JSON:
@@ -140,13 +129,6 @@ def _frozen(value: JSON, where: str, depth: int = _DEEPEST) -> JSON:
         f"{where} must be plain JSON of finite numbers, {_DEEPEST} deep at most, and here is "
         f"{'deeper' if not depth else type(value).__name__}."
     )
-
-
-def _thawed(value: JSON) -> JSON:
-    """The value as `json` reads and writes it."""
-    if isinstance(value, Mapping):
-        return {key: _thawed(inner) for key, inner in value.items()}
-    return [_thawed(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _differing(name: str, this: object, that: object) -> Iterator[str]:

@@ -16,23 +16,27 @@ Legend: N samples, C classes, D feature width, V views.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import StoreFormatError
+from cache.errors import StoreError, StoreFormatError
 from cache.identity import Identity, ids_digest
+from cache.records import Check, Count, Record
 from cache.shards import Shard, array_digest, shard_at, shards_of
 from cache.spec import SplitSpec, StoreSpec, is_split_name
-from cache.strict_json import JSON, Fields
+from cache.strict_json import JSON
 
 FORMAT = "nolb"
-VERSION = 1
+VERSION = 2
 SPARE = "catalogue"
 STRING = "string"  # the layout's word for variable-length UTF-8 text
+
+AtLeastOne = Annotated[int, Check("1 or more", lambda value: value > 0)]
 
 _CHUNK_BYTES = 1 << 20  # large enough to read at full speed, small enough to read a part of a shard
 _SMALL_CHUNK_ROWS = 1 << 17  # labels, ids and failed: 1 MiB of int64
@@ -86,14 +90,18 @@ class ArrayLayout:
 
 
 @dataclass(frozen=True)
-class SplitHeader:
-    """What the header says about a split."""
+class SplitHeader(Record):
+    """What the header says about a split.
+
+    Raises:
+        StoreError: it cannot be called so.
+    """
 
     name: str
     """"train", "test" or another."""
-    n_samples: int
+    n_samples: AtLeastOne
     """N."""
-    n_views: int
+    n_views: Count
     """V, 0 for none."""
     ids: str
     """`cache.identity.ids_digest`."""
@@ -106,43 +114,29 @@ class SplitHeader:
         digests = ids_digest(split.ids), array_digest(split.labels)
         return cls(split.name, len(split.ids), split.n_views, *digests)
 
-    @classmethod
-    def from_json(cls, value: object) -> SplitHeader:
-        """Read a split's part of the header, strictly.
-
-        Raises:
-            StoreFormatError: it is none.
-        """
-        where = "A split of the header"
-        found = Fields(value, where, ("name", "n_samples", "n_views", "ids", "labels"))
-        name, n_samples = found.text("name"), found.count("n_samples")
-        if not is_split_name(name) or not n_samples:
-            raise StoreFormatError(f"{where} is called '{name}' and has {n_samples} samples.")
-        digests = found.text("ids"), found.text("labels")
-        return cls(name, n_samples, found.count("n_views"), *digests)
+    def __post_init__(self) -> None:
+        """Refuse a name that would lead elsewhere."""
+        if not is_split_name(self.name):
+            raise StoreError(f"A split cannot be called '{self.name:.40}'.")
 
 
 @dataclass(frozen=True)
-class Header:
+class Header(Record):
     """All that must be known to read a store; it stands in the root's attributes."""
 
     identity: Identity
     """What was extracted and by what."""
     class_names: tuple[str, ...]
     """(C) names in the order of the labels."""
-    feature_width: int
+    feature_width: AtLeastOne
     """D."""
-    classifier: str
-    """`cache.Classifier.digest`."""
     has_bias: bool
     """Whether the old head has a bias."""
     splits: tuple[SplitHeader, ...]
     """In their order."""
-    dtype: str
-    """Stored type of features and views: "float32" or "float16"."""
     store_logits: bool
     """Whether the old logits are stored; otherwise they are recomputed."""
-    shard_rows: int
+    shard_rows: AtLeastOne
     """Rows of a shard; the last one of a split may be shorter."""
     provenance: Mapping[str, JSON] = field(hash=False)
     """Whatever the maker noted."""
@@ -154,10 +148,8 @@ class Header:
             identity=spec.identity,
             class_names=spec.class_names,
             feature_width=spec.classifier.weight.shape[1],
-            classifier=spec.classifier.digest(),
             has_bias=spec.classifier.bias is not None,
             splits=tuple(SplitHeader.of(split) for split in spec.splits),
-            dtype=spec.dtype,
             store_logits=spec.store_logits,
             shard_rows=spec.shard_rows,
             provenance=spec.provenance,
@@ -165,23 +157,10 @@ class Header:
 
     def to_json(self) -> dict[str, JSON]:
         """Return the header as a JSON object."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "identity": self.identity.to_json(),
-            "class_names": list(self.class_names),
-            "feature_width": self.feature_width,
-            "classifier": self.classifier,
-            "has_bias": self.has_bias,
-            "splits": [dict(vars(split)) for split in self.splits],
-            "dtype": self.dtype,
-            "store_logits": self.store_logits,
-            "shard_rows": self.shard_rows,
-            "provenance": dict(self.provenance),
-        }
+        return {"format": FORMAT, "version": VERSION, **super().to_json()}
 
     @classmethod
-    def from_json(cls, value: object, where: str) -> Header:
+    def from_json(cls, value: object, where: str) -> Self:
         """Read what `to_json` wrote; `where` names the store in the error.
 
         Raises:
@@ -190,27 +169,28 @@ class Header:
         if not isinstance(value, Mapping) or value.get("format") != FORMAT:
             raise StoreFormatError(f"{where}: this is no nolb store (no attribute format = nolb).")
         if value.get("version") != VERSION:
+            found = reprlib.repr(value.get("version"))
             raise StoreFormatError(
-                f"{where}: the store has version {value.get('version')!r}, but this nolb reads "
-                f"version {VERSION}. Install the nolb that wrote it, or extract again."
+                f"{where}: the store has version {found}, but this nolb reads version {VERSION}. "
+                "Install the nolb that wrote it, or extract again."
             )
-        found = Fields(value, f"{where}: the header", _HEADER_KEYS)
-        header = cls(
-            identity=Identity.from_json(found.mapping("identity"), f"{where}: the identity"),
-            class_names=found.texts("class_names"),
-            feature_width=found.count("feature_width"),
-            classifier=found.text("classifier"),
-            has_bias=found.flag("has_bias"),
-            splits=tuple(SplitHeader.from_json(each) for each in found.items("splits")),
-            dtype=found.text("dtype"),
-            store_logits=found.flag("store_logits"),
-            shard_rows=found.count("shard_rows"),
-            provenance=found.mapping("provenance"),
-        )
-        sizes = (header.shard_rows, header.feature_width, len(header.class_names))
-        if 0 in sizes or header.dtype != header.identity.dtype:
-            raise StoreFormatError(f"{where}: the header contradicts itself.")
-        return header
+        rest = {key: value[key] for key in value if key not in ("format", "version")}
+        return super().from_json(rest, f"the header of {where}")
+
+    def __post_init__(self) -> None:
+        """Refuse a store of nothing."""
+        if not self.class_names or not self.splits:
+            raise StoreError("A store has classes and splits.")
+
+    @property
+    def dtype(self) -> str:
+        """Stored type of features and views: "float32" or "float16"."""
+        return self.identity.dtype
+
+    @property
+    def classifier(self) -> str:
+        """`cache.Classifier.digest` of the old head."""
+        return self.identity.classifier
 
     def split(self, name: str) -> SplitHeader:
         """Return one split's part."""
@@ -226,8 +206,6 @@ class Header:
             found.append("class_names: their names or their order differ")
         if self.store_logits != other.store_logits:
             found.append(f"store_logits: this {self.store_logits}, that {other.store_logits}")
-        if self.classifier != other.classifier:
-            found.append("classifier/: the old head differs")
         these, those = ({s.name: s.n_views for s in each.splits} for each in (self, other))
         found.extend(
             f"views of '{name}': this {these[name]}, that {those[name]}"
@@ -298,12 +276,6 @@ class Header:
         """Return every array of the store by its path from the root."""
         sharded = (self.shard_arrays(split.name).values() for split in self.splits)
         return {array.path: array for each in sharded for array in each} | self.small_arrays()
-
-
-_HEADER_KEYS = (
-    *("format", "version", "identity", "class_names", "feature_width", "classifier", "has_bias"),
-    *("splits", "dtype", "store_logits", "shard_rows", "provenance"),
-)
 
 
 def _whole(path: str, shape: tuple[int, ...], dtype: str) -> ArrayLayout:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import StoreFormatError
-from cache.strict_json import JSON, Fields, canonical, parse
+from cache.records import Count, Record
+from cache.strict_json import canonical, parse
 
 _LONGEST = 20  # digits of a row's number: Python refuses to read thousands of them
 _MAX_REASON = 500  # characters kept of why an image could not be read
@@ -109,18 +110,9 @@ class ShardRecord:
 
     def to_text(self) -> str:
         """Return the record as one line of JSON."""
-        failures: dict[str, JSON] = {str(row): self.failures[row] for row in sorted(self.failures)}
-        return canonical(
-            {
-                "split": self.shard.split,
-                "index": self.shard.index,
-                "start": self.start,
-                "stop": self.stop,
-                "arrays": dict(self.arrays),
-                "ids": self.ids,
-                "failures": failures,
-            }
-        )
+        failures = {str(row): reason for row, reason in self.failures.items()}
+        written = _Written(**vars(self.shard), arrays=self.arrays, ids=self.ids, failures=failures)
+        return canonical(written.to_json())
 
     @classmethod
     def from_text(cls, text: str | bytes, where: str) -> ShardRecord:
@@ -129,20 +121,37 @@ class ShardRecord:
         Raises:
             StoreFormatError: the text is no record.
         """
-        keys = ("split", "index", "start", "stop", "arrays", "ids", "failures")
-        found = Fields(parse(text, where), where, keys)
-        shard = Shard(
-            found.text("split"), found.count("index"), found.count("start"), found.count("stop")
-        )
+        found = _Written.from_json(parse(text, where), where)
+        shard = Shard(found.split, found.index, found.start, found.stop)
         failures: dict[int, str] = {}
-        for row, reason in found.text_mapping("failures").items():
+        for row, reason in found.failures.items():
             number = int(row) if row.isascii() and row.isdecimal() and len(row) < _LONGEST else -1
             if not shard.start <= number < shard.stop:
                 raise StoreFormatError(
                     f"{where} marks row '{row:.20}' failed, which is not its own."
                 )
             failures[int(row)] = reason
-        return cls(shard, found.text_mapping("arrays"), found.text("ids"), failures)
+        return cls(shard, found.arrays, found.ids, failures)
+
+
+@dataclass(frozen=True)
+class _Written(Record):
+    """A shard's record as it is written: the fields of `Shard` and those of `ShardRecord`."""
+
+    split: str
+    """As in `Shard`."""
+    index: Count
+    """As in `Shard`."""
+    start: Count
+    """As in `Shard`."""
+    stop: Count
+    """As in `Shard`."""
+    arrays: Mapping[str, str]
+    """As in `ShardRecord`."""
+    ids: str
+    """As in `ShardRecord`."""
+    failures: Mapping[str, str]
+    """As in `ShardRecord`, the rows as text."""
 
 
 def array_digest(array: npt.NDArray[Any]) -> str:

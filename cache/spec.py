@@ -90,8 +90,6 @@ class StoreSpec:
     """The old head; it fixes C and D."""
     splits: tuple[SplitSpec, ...]
     """The splits in their order; one is "train"."""
-    dtype: str
-    """Stored type of features and views: "float32" or "float16"."""
     store_logits: bool = True
     """Keep the old logits; otherwise they are recomputed from the stored features."""
     shard_rows: int = 2048
@@ -105,8 +103,6 @@ class StoreSpec:
         object.__setattr__(self, "provenance", dict(self.provenance))
         self._check_classes()
         self._check_splits()
-        if self.dtype != self.identity.dtype:
-            raise StoreError(f"The store is {self.dtype}, its identity {self.identity.dtype}.")
         if self.shard_rows < 1:
             raise StoreError(f"A shard must have at least one row, not {self.shard_rows}.")
         try:
@@ -114,7 +110,16 @@ class StoreSpec:
         except (TypeError, ValueError) as error:
             raise StoreError(f"The provenance must be plain JSON ({error}).") from None
 
+    @property
+    def dtype(self) -> str:
+        """Stored type of features and views: "float32" or "float16"."""
+        return self.identity.dtype
+
     def _check_classes(self) -> None:
+        if self.identity.classifier != self.classifier.digest():
+            raise StoreError(
+                "identity.classifier is not that of the old head; make it with classifier.digest()."
+            )
         n_classes = len(self.classifier.weight)
         if len(self.class_names) != n_classes:
             raise StoreError(

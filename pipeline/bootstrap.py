@@ -1,60 +1,38 @@
-"""Uncertainty by the bootstrap, stratified by class: every class keeps its number of samples.
+"""Intervals of the metrics of several classifiers, and the cells that noise cannot tell apart.
 
-Classifiers are compared on the same resampled rows (paired), so that what both get right or wrong
-does not blur their difference.
+Both resample images as `pipeline.resampling` says; classes of few hits have the limits of
+`pipeline.small_counts`.
 
-Resampling adds noise to every recall, which lowers a harmonic mean: its replicates lie below the
-value found, as this lies below the truth. The intervals are therefore the basic ones (Davison and
-Hinkley 1997, sec. 5.2), which turn the replicates over around the value. Classes of few hits, and
-the lowest recall, are not the bootstrap's: see `pipeline.intervals`.
-
-Legend: N rows, C classes, M classifiers, R replicates, U patterns of right and wrong among the
-classifiers, To and Tn temperatures.
+Legend: N rows, C classes, M classifiers, R replicates, To and Tn temperatures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.intervals import (
-    CONFIDENCE,
-    ENOUGH_HITS,
-    Caution,
-    basic_interval,
-    caution,
-    few_ends,
-    have_few_hits,
-)
-from pipeline.metrics import (
-    ZERO_SUBSTITUTE,
-    Bools,
-    Floats,
-    Ints,
-    count_per_class,
-    geometric_mean,
-    harmonic_mean,
-    recalls_of_hits,
-)
+from cache.records import Count, Result, read
+from cache.strict_json import JSON
+from pipeline.intervals import CONFIDENCE, lowest_interval
+from pipeline.metrics import IN_PERCENT, ZERO_SUBSTITUTE, Bools, Floats, Ints, count_per_class
 from pipeline.plane.hits import HitPlane
-
-COMPARED = ("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall")
+from pipeline.resampling import Classified, Statistic, class_stream, resample_class
+from pipeline.small_counts import ENOUGH_HITS, few_ends, have_few_hits
 
 EQUAL = 1e-9
 """Distance in percent up to which two metrics are the same."""
 
-DRAWN = 2**21
-"""Numbers drawn at a time (16 MiB)."""
+TILE = 2**21
+"""Replicates of cells summed at a time (8 MiB)."""
 
 CELLS_COMPARED = 256
-"""Cells at most whose pairs are compared to find how far apart luck alone puts two."""
+"""Cells at most whose pairs are compared to find how far apart chance alone puts two."""
 
-ROWS_DRAWN = 512
-"""Rows of a class drawn at a time."""
+ROWS_UNPACKED = 512
+"""Rows of a class unpacked at a time."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +52,20 @@ class Estimate:
         """Value, low and high."""
         return [self.value, self.low, self.high]
 
+    @classmethod
+    def from_json(cls, value: object, where: str) -> Estimate:
+        """What `to_json` wrote; `where` names it in the StoreFormatError of what is not so."""
+        return cls(*read(value, tuple[float, float, float], where))
+
 
 @dataclass(frozen=True)
-class Bootstrap:
+class Bootstrap(Result):
     """How sure the metrics of M classifiers on one split are."""
 
     split: str
     """Split whose rows were resampled."""
 
-    replicates: int
+    replicates: Count
     """R."""
 
     values: Mapping[str, Mapping[str, Estimate]]
@@ -91,7 +74,7 @@ class Bootstrap:
     differences: Mapping[str, Mapping[str, Estimate]]
     """The first classifier less each other, by that one's name and metric."""
 
-    few_hits: Mapping[str, int] = field(default_factory=dict)
+    few_hits: Mapping[str, Count] = field(default_factory=dict)
     """Classes with fewer than `ENOUGH_HITS` hits, by classifier; those without any are left out."""
 
     @property
@@ -105,17 +88,9 @@ class Bootstrap:
             f"{named}. More {self.split} images of them would narrow these."
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """Plain JSON values; an estimate is [value, low, high]."""
-        plain = [
-            {name: {k: e.to_json() for k, e in rows.items()} for name, rows in table.items()}
-            for table in (self.values, self.differences)
-        ]
-        return {
-            "split": self.split, "replicates": self.replicates, "confidence": CONFIDENCE,
-            "values": plain[0], "differences": plain[1],
-            "few_hits": dict(self.few_hits),
-        }  # fmt: skip
+        return {**super().to_json(), "confidence": CONFIDENCE}
 
 
 def paired_bootstrap(
@@ -133,29 +108,46 @@ def paired_bootstrap(
         seed: of the draws.
     """
     names = list(hits)
-    samples = count_per_class(labels, n_classes)
-    right = np.stack([hits[name] for name in names], axis=1)
-    counts = _class_hits(right, labels, n_classes)
-    cautions = [
-        caution(right[None, :, m], row[None], samples, replicates, seed)
-        for m, row in enumerate(counts)
-    ]
-    found = _metrics(recalls_of_hits(counts, samples), samples)
-    turned = np.concatenate(
-        [
-            _turned(counts, drawn, samples, cautions, rows)
-            for rows, drawn in _resampled(right, labels, n_classes, replicates, seed)
-        ]
-    )
-    values = {name: _estimates(found[m], turned[:, m], 0) for m, name in enumerate(names)}
-    differences = {
-        name: _estimates(found[0] - found[m], turned[:, 0] - turned[:, m], -100)
-        for m, name in enumerate(names)
-        if m > 0
-    }
-    few = {name: int(have_few_hits(counts[m], samples).sum()) for m, name in enumerate(names)}
-    few = {name: n for name, n in few.items() if n}
+    classified = Classified({name: hits[name][None] for name in names}, labels, n_classes)
+    cells = [(name, metric) for name in names for metric in IN_PERCENT]
+    leads = [(name, metric) for name in names[1:] for metric in IN_PERCENT]
+    found = classified.estimate(
+        [_metric(*cell) for cell in cells] + [_lead(names[0], *lead) for lead in leads],
+        [(0, 100)] * len(cells) + [(-100, 100)] * len(leads),
+        replicates=replicates, seed=seed,
+    )  # fmt: skip
+    estimates = [Estimate(float(values.mean()), *interval) for values, interval in found]
+    values = _by_name(cells, estimates)
+    samples, few = classified.class_samples, {}
+    for name in names:
+        (counts,) = classified.class_hits(name)
+        lowest = values[name]["lowest_recall"].value
+        # The levels of the replicates come close to these ends, which every other table has.
+        values[name]["lowest_recall"] = Estimate(lowest, *lowest_interval(counts, samples))
+        if n_few := int(have_few_hits(counts, samples).sum()):
+            few[name] = n_few
+    differences = _by_name(leads, estimates[len(cells) :])
     return Bootstrap(split, replicates, values, differences, few)
+
+
+def _metric(name: str, metric: str) -> Statistic:
+    """A metric of one classifier."""
+    return lambda numbers: numbers.metric(name, metric)
+
+
+def _lead(first: str, name: str, metric: str) -> Statistic:
+    """The first classifier's metric less another's."""
+    return lambda numbers: numbers.metric(first, metric) - numbers.metric(name, metric)
+
+
+def _by_name(
+    cells: Sequence[tuple[str, str]], estimates: Sequence[Estimate]
+) -> dict[str, dict[str, Estimate]]:
+    """Estimates by classifier and metric."""
+    table: dict[str, dict[str, Estimate]] = {}
+    for (name, metric), estimate in zip(cells, estimates, strict=False):
+        table.setdefault(name, {})[metric] = estimate
+    return table
 
 
 def cells_within_noise(
@@ -163,7 +155,7 @@ def cells_within_noise(
 ) -> Bools:
     """Cells (To, Tn) whose harmonic mean cannot be told from the best cell's.
 
-    The best cell is best by luck too. Its lead over a cell, in standard errors, is therefore held
+    The best cell is best by chance too. Its lead over a cell, in standard errors, is therefore held
     against the largest that resampling alone puts between any two cells: of equally good ones all
     are kept in 95 % of the samples or more (multiple comparisons with the best, Hsu 1981, by the
     studentised range of the bootstrap as in Hansen, Lunde and Nason 2011, sec. 3.1.2).
@@ -186,18 +178,20 @@ def cells_within_noise(
     means = 100 * np.sum(samples > 0) / inverses
     # A mean of sum S falls by mean / S for each unit that S rises.
     slopes = (means / inverses).astype(np.float32)
-    luck = _luck(hits, samples, replicates, seed)
+    differences = _null_differences(hits, samples, replicates, seed)
     lead = means[0, best_at] - means[1]
-    low = luck[:, best_at] * slopes[0, best_at]
+    low = differences[:, best_at] * slopes[0, best_at]
     errors = np.array(
         [
-            np.sqrt(np.mean((low - luck[:, cell] * slopes[1, cell]) ** 2))
+            np.sqrt(np.mean((low - differences[:, cell] * slopes[1, cell]) ** 2))
             for cell in range(len(lead))
         ]
     )
     step = -(-hits.n_cells // CELLS_COMPARED)
     some = slice(best_at % step, None, step)  # neighbours are alike
-    largest = _studentised_range(luck[:, some] * slopes[0, some], luck[:, some] * slopes[1, some])
+    largest = _studentised_range(
+        differences[:, some] * slopes[0, some], differences[:, some] * slopes[1, some]
+    )
     # The last digits of equal recalls may differ by the order of their sum.
     within = lead <= largest * errors + EQUAL
     within[best_at] = True
@@ -221,86 +215,6 @@ def _studentised_range(low: NDArray[np.float32], high: NDArray[np.float32]) -> f
     return float(np.quantile(largest, CONFIDENCE))
 
 
-def _class_hits(right: Bools, labels: Ints, n_classes: int) -> Ints:
-    """Hits (M, C) of each class, of right rows (N, M)."""
-    return np.stack([count_per_class(labels[m], n_classes) for m in right.T])
-
-
-def _metrics(recalls: Floats, samples: Ints, cautious: Floats | None = None) -> Floats:
-    """The metrics `COMPARED` (..., 4) of recalls (..., C).
-
-    Args:
-        recalls: (..., C) in percent.
-        samples: (C,)
-        cautious: (..., C) the same with classes of few hits at their ends, for the two means.
-    """
-    of_means = recalls if cautious is None else cautious
-    accuracy = np.nansum(recalls * samples, axis=-1) / samples.sum()
-    means = geometric_mean(of_means), harmonic_mean(of_means)
-    return np.stack([accuracy, *means, np.nanmin(recalls, axis=-1)], axis=-1)
-
-
-def _turned(
-    found: Ints, drawn: Ints, samples: Ints, cautions: list[Caution], rows: slice
-) -> Floats:
-    """Metrics (r, M, 4) of replicates, turned over around those of the hits found.
-
-    Args:
-        found: (M, C) hits.
-        drawn: (r, M, C) hits of some replicates.
-        samples: (C,)
-        cautions: M of them.
-        rows: which replicates they are.
-    """
-    turned = np.empty((*drawn.shape[:2], len(COMPARED)))
-    for m, careful in enumerate(cautions):
-        before = recalls_of_hits(found[m], samples)[None]
-        after = recalls_of_hits(drawn[:, m], samples)
-        if careful.few.any():
-            before = np.broadcast_to(before, after.shape)
-        cautious = [careful.applied(one[:, None], rows)[:, 0] for one in (before, after)]
-        ends = (
-            _metrics(one, samples, of) for one, of in zip((before, after), cautious, strict=True)
-        )
-        turned[:, m] = 2 * next(ends) - next(ends)
-        turned[:, m, COMPARED.index("lowest_recall")] = careful.lowest[rows, 0]
-    return turned
-
-
-def _resampled(
-    right: Bools, labels: Ints, n_classes: int, replicates: int, seed: int
-) -> Iterator[tuple[slice, Ints]]:
-    """Hits (r, M, C) of replicates, some at a time, and which they are.
-
-    Rows of a class with the same pattern of right and wrong are alike, so that a replicate is one
-    multinomial draw of pattern counts for each class.
-    """
-    generator = np.random.default_rng(seed)
-    patterns, of_row = np.unique(right, axis=0, return_inverse=True)
-    n_patterns = len(patterns)
-    table = count_per_class(labels * n_patterns + of_row.ravel(), n_classes * n_patterns)
-    table = table.reshape(n_classes, n_patterns)
-    samples = table.sum(axis=1)
-    shares = table / np.maximum(samples, 1)[:, None]
-    shares[samples == 0, 0] = 1.0  # nothing is drawn there, but shares must add up to 1
-    step = max(1, DRAWN // table.size)
-    for start in range(0, replicates, step):
-        size = (min(step, replicates - start), n_classes)
-        drawn = generator.multinomial(samples, shares, size=size)
-        hits = np.swapaxes(drawn @ patterns.astype(np.int64), 1, 2)
-        yield slice(start, start + size[0]), hits
-
-
-def _estimates(found: Floats, turned: Floats, lowest: float) -> dict[str, Estimate]:
-    """Estimates of the metrics, which lie between `lowest` and 100, from (4,) and (R, 4)."""
-    return {
-        name: Estimate(
-            float(found[k]), *basic_interval(float(found[k]), turned[:, k], (lowest, 100))
-        )
-        for k, name in enumerate(COMPARED)
-    }
-
-
 def _sums_of_inverses(hits: HitPlane, samples: Ints) -> Floats:
     """Sums (2, cells) over the classes of 1 / recall, with few hits at lower and at upper ends."""
     tail = (1 - CONFIDENCE) / 2
@@ -316,47 +230,41 @@ def _sums_of_inverses(hits: HitPlane, samples: Ints) -> Floats:
     return sums
 
 
-def _luck(hits: HitPlane, samples: Ints, replicates: int, seed: int) -> NDArray[np.float32]:
+def _null_differences(
+    hits: HitPlane, samples: Ints, replicates: int, seed: int
+) -> NDArray[np.float32]:
     """What resampling takes off the sum of 1 / recall (R, cells), to first order.
 
     Classes of few hits are not resampled. The draws depend on seed and class alone.
     """
-    luck = np.zeros((replicates, hits.n_cells), np.float32)
-    width = max(8, DRAWN // replicates // 8 * 8)
+    differences = np.zeros((replicates, hits.n_cells), np.float32)
+    width = max(8, TILE // replicates // 8 * 8)
     for start in range(0, hits.n_cells, width):
         cells = slice(start, min(start + width, hits.n_cells))
         for label in np.flatnonzero(samples).tolist():
             n = int(samples[label])
-            generator = np.random.default_rng((seed, label))
-            right = _redrawn_hits(hits, label, n, cells, generator, replicates)
+            right = _resampled_hits(hits, label, cells, class_stream(seed, label), replicates)
             rows, always = hits.of_class(label)
             found = always + hits.unpacked(rows, cells).sum(axis=0, dtype=np.int64)
             slope = np.where(
                 have_few_hits(found, samples[label]), 0.0, n / np.maximum(found, 1) ** 2
             )
-            luck[:, cells] += (right - found.astype(np.float32)) * slope.astype(np.float32)
-    return luck
+            differences[:, cells] += (right - found.astype(np.float32)) * slope.astype(np.float32)
+    return differences
 
 
-def _redrawn_hits(
-    hits: HitPlane,
-    label: int,
-    n: int,
-    cells: slice,
-    generator: np.random.Generator,
-    replicates: int,
+def _resampled_hits(
+    hits: HitPlane, label: int, cells: slice, stream: np.random.Generator, replicates: int
 ) -> NDArray[np.float32]:
-    """Hits (R, cells) of one class when its n rows are drawn anew; some rows at a time."""
-    rows, always = hits.of_class(label)
-    # Counts below 2^24 are exact in float32, whose products are the fastest.
+    """Hits (R, cells) of one class on its rows drawn anew."""
+    rows, _ = hits.of_class(label)
+    own = np.flatnonzero(hits.labels == label)
+    always, places = hits.always[own], np.searchsorted(own, hits.varying[rows])
     right = np.zeros((replicates, cells.stop - cells.start), np.float32)
-    to_draw, undrawn = np.full(replicates, n), n
-    for start in range(0, len(rows), ROWS_DRAWN):
-        some = rows[start : start + ROWS_DRAWN]
-        here = generator.binomial(to_draw, len(some) / undrawn)
-        times = generator.multinomial(here, np.full(len(some), 1 / len(some)))
-        right += times.astype(np.float32) @ hits.unpacked(some, cells).astype(np.float32)
-        to_draw, undrawn = to_draw - here, undrawn - len(some)
-    if always:
-        right += generator.binomial(to_draw, always / undrawn).astype(np.float32)[:, None]
+    for some, times in resample_class(stream, len(own), replicates):
+        right[some] = times[:, always].sum(axis=1)[:, None]
+        for start in range(0, len(rows), ROWS_UNPACKED):
+            part = slice(start, start + ROWS_UNPACKED)
+            unpacked = hits.unpacked(rows[part], cells).astype(np.float32)
+            right[some] += times[:, places[part]] @ unpacked
     return right

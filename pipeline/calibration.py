@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.checked_json import Values
+from cache.records import Count, Null, Positive, Result
 from pipeline.ensemble import LogitBlock, Logits, mixture_probabilities, softmax
 from pipeline.errors import EvaluationError
 from pipeline.metrics import Floats, Ints
@@ -35,19 +35,19 @@ Blocks = Callable[[], Iterable[LogitBlock]]
 
 
 @dataclass(frozen=True)
-class Reliability:
+class Reliability(Result):
     """How far confidence can be trusted (a reliability diagram), for one classifier."""
 
-    temperature: float | tuple[float, ...]
-    """What its logits were divided by."""
+    temperatures: tuple[Positive, ...]
+    """What the logits of each head in it were divided by."""
 
-    nll: float
+    nll: Annotated[float, Null(math.inf)]
     """Mean negative log-likelihood of the labels, in nats."""
 
     ece: float
     """Expected calibration error: mean distance of accuracy and confidence, in percent."""
 
-    counts: tuple[int, ...]
+    counts: tuple[Count, ...]
     """(M,) rows in each bin of confidence, evenly from 0 to 1."""
 
     accuracy: tuple[float | None, ...]
@@ -56,32 +56,14 @@ class Reliability:
     confidence: tuple[float | None, ...]
     """(M,) mean confidence in each bin, in percent; None in an empty bin."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        temperature = self.temperature
-        return {
-            "temperature": list(temperature) if isinstance(temperature, tuple) else temperature,
-            "nll": finite(self.nll), "ece": self.ece, "counts": list(self.counts),
-            "accuracy": list(self.accuracy), "confidence": list(self.confidence),
-        }  # fmt: skip
-
-    @classmethod
-    def from_json(cls, content: object, where: str) -> Reliability:
-        """What `to_json` wrote; `where` names it in the ValueError of what is not so."""
-        found = Values(content, where)
-        several = isinstance(found.raw("temperature"), list)
-        return cls(
-            temperature=found.temperatures("temperature") if several
-            else found.number("temperature"),
-            nll=found.number("nll") if "nll" in found else math.inf, ece=found.number("ece"),
-            counts=found.counts("counts", N_BINS),
-            accuracy=found.numbers_or_none("accuracy", N_BINS),
-            confidence=found.numbers_or_none("confidence", N_BINS),
-        )  # fmt: skip
+    def __post_init__(self) -> None:
+        """Refuse what a file may say, and nothing that was measured."""
+        if not len(self.counts) == len(self.accuracy) == len(self.confidence) > 0:
+            raise EvaluationError("a reliability diagram has the same bins in each of its lists.")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Result):
     """Every head, and the ensemble, before and after temperature scaling."""
 
     fitted_on: str | None
@@ -95,24 +77,6 @@ class Calibration:
 
     after: Mapping[str, Reliability]
     """By classifier, at the chosen temperature."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "fitted_on": self.fitted_on, "split": self.split,
-            "before": {name: r.to_json() for name, r in self.before.items()},
-            "after": {name: r.to_json() for name, r in self.after.items()},
-        }  # fmt: skip
-
-    @classmethod
-    def from_json(cls, content: object, where: str) -> Calibration:
-        """What `to_json` wrote; `where` names it in the ValueError of what is not so."""
-        found = Values(content, where)
-        before, after = (
-            {name: Reliability.from_json(of.raw(name), of.at(name)) for name in of.names()}
-            for of in (found.inner("before"), found.inner("after"))
-        )
-        return cls(found.text_or_none("fitted_on"), found.text("split"), before, after)
 
 
 class ReliabilitySums:
@@ -135,14 +99,14 @@ class ReliabilitySums:
         with np.errstate(divide="ignore"):  # a label of probability 0 makes the mean infinite
             self._nll -= float(np.log(probabilities[np.arange(len(labels)), labels]).sum())
 
-    def result(self, temperature: float | tuple[float, ...]) -> Reliability:
+    def result(self, temperatures: tuple[float, ...]) -> Reliability:
         """The diagram of everything that was added."""
         n = int(self._counts.sum())
         counts = tuple(self._counts.tolist())
         shares = [_share(s, c) for s, c in zip(self._right, counts, strict=True)]
         means = [_share(s, c) for s, c in zip(self._confidence, counts, strict=True)]
         ece = float(100 * np.abs(self._right - self._confidence).sum() / n)
-        return Reliability(temperature, self._nll / n, ece, counts, tuple(shares), tuple(means))
+        return Reliability(temperatures, self._nll / n, ece, counts, tuple(shares), tuple(means))
 
 
 def confidence_bins(confidence: Floats) -> NDArray[np.intp]:
@@ -226,7 +190,7 @@ def measure_calibration(
             own[-1].add(mixture_probabilities(block.logits, chosen, weights), block.labels)
     results = []
     for own, chosen in zip(sums, (ones, tuple(map(float, temperatures))), strict=True):
-        used: list[float | tuple[float, ...]] = [*chosen, chosen]
+        used = [*((t,) for t in chosen), chosen]
         pairs = zip((*names, "ensemble"), own, used, strict=True)
         results.append({name: one.result(t) for name, one, t in pairs})
     return Calibration(fitted_on, split, *results)

@@ -18,7 +18,7 @@ from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
 from pipeline.stages.pretrain import pretrain
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweep_files import save_sweep
+from pipeline.sweeping.files import save_sweep
 from pipeline.sweeping.sweep import Sweep
 
 DATA = "digits-lt"

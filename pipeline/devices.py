@@ -9,6 +9,7 @@ import torch
 
 from cache.strict_json import JSON
 from pipeline.config import ExtractConfig
+from pipeline.config.checks import check_device
 from pipeline.errors import ConfigError, ExtractionError
 from pipeline.team import Team
 
@@ -22,8 +23,10 @@ def choose_device(name: str, team: Team | None = None) -> torch.device:
             is named.
 
     Raises:
-        ConfigError: if CUDA is asked for and this machine or this build of torch has none.
+        ConfigError: if it is no device's name, or CUDA is asked for and this machine or this build
+            of torch has none.
     """
+    check_device(name)
     team = team or Team()
     if team.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
         name = f"cuda:{team.local_rank % torch.cuda.device_count()}"

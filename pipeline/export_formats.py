@@ -18,3 +18,9 @@ CHECKPOINT = "checkpoint"
 
 FORMATS = (*SUFFIXES, CHECKPOINT)
 """All that a user may name."""
+
+ONE_HEAD = (
+    "A checkpoint has room for one head, so it holds no ensemble: leave --t-old and --t-new out, "
+    "or choose another format."
+)
+"""Why the ensemble cannot have the format `CHECKPOINT`."""

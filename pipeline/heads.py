@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from safetensors.numpy import save
 
 from cache import Identity, Store
 from cache.errors import StoreFormatError
-from cache.strict_json import JSON, Fields, canonical, parse
+from cache.records import Count, Record
+from cache.strict_json import canonical, parse
 from pipeline.errors import HeadError
 from pipeline.files import is_store_name, refuse_existing, write_whole
-from pipeline.head_history import require_balanced_alike
+from pipeline.provenance import Averaged, Provenance
 
 FORMAT = "nolb head"
-VERSION = 1
+VERSION = 2
 
 METADATA_KEY = "nolb"
 """The one metadata entry, a JSON object: safetensors writes several in no fixed order, and equal
@@ -56,8 +57,8 @@ class Head:
     class_counts: tuple[int, ...]
     """Training rows of each class that the fit used."""
 
-    config: Mapping[str, JSON]
-    """Settings of the fit."""
+    provenance: Provenance
+    """How it came about."""
 
     versions: Mapping[str, str]
     """Versions of what computed it."""
@@ -131,7 +132,7 @@ def average_heads(heads: Sequence[Head], weights: Sequence[float] | None = None)
     first = heads[0]
     for other in heads[1:]:
         _require_averageable(first, other)
-    require_balanced_alike(heads)
+    provenance = Averaged(tuple(head.provenance for head in heads), tuple(map(float, shares)))
     # In float64, so that the mean of equal heads is that head; no share is above 1, so that
     # nothing overflows.
     parts = [share / max(shares) for share in shares]
@@ -142,7 +143,7 @@ def average_heads(heads: Sequence[Head], weights: Sequence[float] | None = None)
         first,
         weight=np.asarray(weight / total, np.float32),
         bias=np.asarray(bias / total, np.float32),
-        config={"average_of": [dict(head.config) for head in heads], "weights": shares},
+        provenance=provenance,
     )
 
 
@@ -174,7 +175,7 @@ def save_head(head: Head, path: str | Path, overwrite: bool = False) -> None:
         "weight": np.ascontiguousarray(head.weight),
         "bias": np.ascontiguousarray(head.bias),
     }
-    content = save(tensors, {METADATA_KEY: canonical(_provenance(head))})
+    content = save(tensors, {METADATA_KEY: _metadata(head)})
     write_whole(path, content, overwrite=overwrite, replaceable=is_head)
 
 
@@ -195,8 +196,8 @@ def load_head(path: str | Path) -> Head:
         )
     try:
         with safe_open(path, framework="numpy") as file:
-            provenance = (file.metadata() or {}).get(METADATA_KEY)
-            if provenance is None:
+            metadata = (file.metadata() or {}).get(METADATA_KEY)
+            if metadata is None:
                 raise HeadError(f"{path} is a safetensors file, but no head that nolb wrote.")
             if set(file.keys()) != {"weight", "bias"}:
                 raise HeadError(
@@ -208,9 +209,9 @@ def load_head(path: str | Path) -> Head:
             f"{path} is no whole head file ({error}): fit the head again, or fetch the file again."
         ) from None
     try:
-        return _head(weight, bias, provenance)
+        return _head(weight, bias, metadata)
     except (StoreFormatError, HeadError) as error:
-        raise HeadError(f"{path} does not hold a head that can be used: {error}") from None
+        raise HeadError(f"{path} cannot be used as a head: {error}") from None
 
 
 def is_head(path: Path) -> bool:
@@ -262,43 +263,46 @@ def _require_averageable(first: Head, other: Head) -> None:
         )
 
 
-def _provenance(head: Head) -> dict[str, JSON]:
-    """What the metadata says."""
-    # Told only where it is so: files of plain heads stay what they were.
-    more: dict[str, JSON] = {"normalized": True} if head.normalized else {}
-    return more | {
-        "format": FORMAT,
-        "version": VERSION,
-        "identity": head.identity.to_json(),
-        "class_names": list(head.class_names),
-        "class_counts": list(head.class_counts),
-        "config": dict(head.config),
-        "versions": dict(head.versions),
-    }
+@dataclass(frozen=True)
+class _Metadata(Record):
+    """What a file says beside the tensors; the fields are those of `Head`."""
+
+    identity: Identity
+    class_names: tuple[str, ...]
+    class_counts: tuple[Count, ...]
+    normalized: bool
+    provenance: Provenance
+    versions: Mapping[str, str]
+    format: str = FORMAT
+    version: int = VERSION
 
 
-def _head(weight: NDArray[np.float32], bias: NDArray[np.float32], provenance: str) -> Head:
+def _metadata(head: Head) -> str:
+    """The metadata's text."""
+    values = {each.name: getattr(head, each.name) for each in fields(Head)}
+    del values["weight"], values["bias"]
+    return canonical(_Metadata(**values).to_json())
+
+
+def _head(weight: NDArray[np.float32], bias: NDArray[np.float32], metadata: str) -> Head:
     """A head from its tensors and the metadata's text."""
-    content = parse(provenance, "The provenance")
+    content = parse(metadata, "the metadata")
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
         raise HeadError(f"its metadata does not call it a {FORMAT}.")
     version = content.get("version")
     if version != VERSION:
-        raise HeadError(f"its format has version {version}, this nolb reads version {VERSION}.")
-    keys = ["format", "version", "identity", "class_names", "class_counts", "config", "versions"]
-    normalized = "normalized" in content
-    found = Fields(content, "The provenance", [*keys, *["normalized"] * normalized])
-    counts = [count for count in found.items("class_counts") if isinstance(count, int)]
+        raise HeadError(
+            f"its format has version {version}, this nolb reads version {VERSION}. Make the head "
+            "again with nolb fit-head, average-heads or balance-head."
+        )
+    try:
+        found = _Metadata.from_json(content, "the metadata")
+    except RecursionError:
+        raise HeadError("its provenance is nested deeper than that of any head.") from None
     return Head(
-        weight=weight,
-        bias=bias,
-        identity=Identity.from_json(found.mapping("identity")),
-        class_names=found.texts("class_names"),
-        class_counts=tuple(counts),
-        config=found.mapping("config"),
-        versions=found.text_mapping("versions"),
-        normalized=normalized and found.flag("normalized"),
-    )
+        weight, bias, found.identity, found.class_names, found.class_counts, found.provenance,
+        found.versions, found.normalized,
+    )  # fmt: skip
 
 
 def _differences(head: Head, other: Head | Store) -> list[str]:

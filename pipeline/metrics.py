@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.checked_json import Values
+from cache.records import Count, Positive, Result
+from cache.strict_json import JSON
 from pipeline.errors import EvaluationError
+from pipeline.intervals import lowest_interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -149,7 +150,7 @@ def as_number(value: float | Floats) -> float | None:
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion, in percent (Wilson 1927).
 
-    It speaks of one class on its own: that the lowest of C classes was picked is not in it.
+    It is for a class named in advance; the lowest of C recalls has `intervals.lowest_interval`.
 
     Raises:
         EvaluationError: unless 0 <= successes <= n, n >= 1 and 0 < confidence < 1.
@@ -170,7 +171,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Result):
     """What one classifier reaches on one split; everything in percent."""
 
     accuracy: float
@@ -185,7 +186,7 @@ class Scores:
     lowest_recall: float
     """The lowest recall of all classes that have samples."""
 
-    substituted_zeros: int
+    substituted_zeros: Count
     """Classes of zero recall, which the two means count as 0.1 %."""
 
     recalls: tuple[float | None, ...]
@@ -197,7 +198,7 @@ class Scores:
     split: str
     """Name of the split."""
 
-    n_samples: int
+    n_samples: Count
     """Samples that were scored."""
 
     class_names: tuple[str, ...]
@@ -207,26 +208,36 @@ class Scores:
     """The class of the lowest recall, the first one on ties."""
 
     lowest_interval: tuple[float, float]
-    """95 % Wilson interval of that class's recall."""
+    """Exact 95 % interval of the lowest recall, which heeds the selection (`intervals`)."""
 
     mean_recall: float
     """Arithmetic mean of the recalls: the accuracy, where the split is balanced."""
 
-    class_samples: tuple[int, ...]
+    class_samples: tuple[Count, ...]
     """Scored samples of each class (C,)."""
 
-    n_failed: int = 0
+    n_failed: Count = 0
     """Samples that were left out because their image could not be read."""
 
     predictor: str = ""
     """What made the predictions: "old", "new" or "ensemble"."""
 
-    temperatures: tuple[float, ...] | None = field(default=None)
+    temperatures: tuple[Positive, ...] | None = field(default=None)
     """(t_old, t_new) of an ensemble, eq. (12)-(13), t_new for each new head; None for one head."""
 
-    test_views: int = 0
+    test_views: Count = 0
     """Test views of each image whose mean feature with the clean one was classified; 0 for the
     clean image alone."""
+
+    def __post_init__(self) -> None:
+        """Refuse what a file may say, and nothing that was measured."""
+        if set(self.groups) != set(GROUPS):
+            raise EvaluationError(f"groups must be {', '.join(GROUPS)}.")
+        if not len(self.class_names) == len(self.recalls) == len(self.class_samples):
+            raise EvaluationError(
+                f"{len(self.class_names)} class names need as many recalls and samples, not "
+                f"{len(self.recalls)} and {len(self.class_samples)}."
+            )
 
     @property
     def lowest_classes(self) -> tuple[str, ...]:
@@ -239,47 +250,9 @@ class Scores:
         """Classes that no mean contains because the split has no samples of them."""
         return sum(recall is None for recall in self.recalls)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """The result as plain JSON values: the keys of the contract first, then the others."""
-        return {
-            "accuracy": self.accuracy,
-            "geometric_mean": self.geometric_mean,
-            "harmonic_mean": self.harmonic_mean,
-            "lowest_recall": self.lowest_recall,
-            "substituted_zeros": self.substituted_zeros,
-            "recalls": list(self.recalls),
-            "groups": dict(self.groups),
-            "split": self.split,
-            "n_samples": self.n_samples,
-            "class_names": list(self.class_names),
-            "lowest_class": self.lowest_class,
-            "lowest_interval": list(self.lowest_interval),
-            "mean_recall": self.mean_recall,
-            "class_samples": list(self.class_samples),
-            "classes_without_samples": self.classes_without_samples,
-            "n_failed": self.n_failed,
-            "predictor": self.predictor,
-            "temperatures": None if self.temperatures is None else list(self.temperatures),
-            "test_views": self.test_views,
-        }
-
-    @classmethod
-    def from_json(cls, content: object, where: str) -> Scores:
-        """What `to_json` wrote; `where` names it in the ValueError of what is not so."""
-        found = Values(content, where)
-        names = found.texts("class_names")
-        plain: dict[str, Any] = {n: found.number(n) for n in (*IN_PERCENT, "mean_recall")}
-        plain |= {n: found.text(n) for n in ("split", "lowest_class", "predictor")}
-        counts = ("substituted_zeros", "n_samples", "n_failed", "test_views")
-        plain |= {n: found.count(n) for n in counts}
-        plain["lowest_interval"] = found.numbers("lowest_interval", 2)
-        groups = found.inner("groups")
-        return cls(
-            **plain, recalls=found.numbers_or_none("recalls", len(names)),
-            groups={name: groups.number(name) if name in groups else None for name in GROUPS},
-            class_names=names, class_samples=found.counts("class_samples", len(names)),
-            temperatures=found.temperatures("temperatures") if "temperatures" in found else None,
-        )  # fmt: skip
+        return {**super().to_json(), "classes_without_samples": self.classes_without_samples}
 
 
 def score(
@@ -366,7 +339,7 @@ def score_hits(
         n_samples=int(samples.sum()),
         class_names=tuple(class_names),
         lowest_class=class_names[worst],
-        lowest_interval=wilson_interval(int(correct[worst]), int(samples[worst])),
+        lowest_interval=lowest_interval(correct, samples),
         mean_recall=float(mean_recall(recalls)),
         class_samples=tuple(samples.tolist()),
         n_failed=n_failed,

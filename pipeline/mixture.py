@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.errors import EvaluationError
 
 if TYPE_CHECKING:
     from pipeline.heads import Head
+
+Answering: TypeAlias = "tuple[list[Head | None], Mixture | None]"
+"""The heads whose logits a prediction needs, None for the old one, and how they are mixed."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,7 @@ def heads_of(head: Head | Sequence[Head] | None) -> list[Head]:
     return list(head) if isinstance(head, Sequence) else [head]
 
 
-def answering(
-    heads: Sequence[Head], mixture: Mixture | None
-) -> tuple[list[Head | None], Mixture | None]:
+def answering(heads: Sequence[Head], mixture: Mixture | None) -> Answering:
     """The heads whose logits a prediction needs, None for the old one, and how they are mixed.
 
     Args:

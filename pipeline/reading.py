@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.config.checks import require
 from pipeline.cores import available_cores
 from pipeline.datasets import ImageSource, Preprocessing, Views
 from pipeline.errors import (
@@ -23,6 +25,12 @@ from pipeline.errors import (
 )
 
 Batch = TypeVar("Batch")
+
+RESUME = "go on with --resume, and with --workers 0 or a smaller --batch-size if that happens again"
+"""What to do where a process that reads for an extraction or a training has died."""
+
+AGAIN = "try again, with --workers 0 or fewer test views if that happens again"
+"""What to do where there is nothing to resume."""
 
 MOST_WORKERS = 8
 """More readers than this rarely help one model; ask for them explicitly where they do."""
@@ -66,7 +74,40 @@ class ImageBatch:
         return replace(self, images=self.images.pin_memory())
 
 
-class BatchReader(Dataset[ImageBatch | NolbError]):
+@dataclass(frozen=True)
+class MixedBatch:
+    """The decoded images of some rows, which may differ in size."""
+
+    rows: RowRange
+    """Which rows these are."""
+
+    alike: tuple[tuple[tuple[int, ...], torch.Tensor], ...]
+    """For each size, the rows of that size and their (1 + V, B, H, W, 3) uint8."""
+
+    failures: dict[int, str]
+    """Why a row's image could not be read, by row; it is in none of `alike`."""
+
+    def pin_memory(self) -> MixedBatch:
+        """Page-lock the images, as `ImageBatch.pin_memory`."""
+        return replace(self, alike=tuple((rows, each.pin_memory()) for rows, each in self.alike))
+
+
+class Images(Protocol):
+    """What reading needs of images; every `ImageSource` is such."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """(N,) names."""
+
+    def read(self, row: int) -> Image.Image:
+        """The image of a row in RGB.
+
+        Raises:
+            UnreadableImageError: with the reason, if the image cannot be decoded.
+        """
+
+
+class _Reader(Dataset[Batch | NolbError], Generic[Batch]):
     """Reads one batch for each item: whole batches cross process borders with little overhead.
 
     An error of ours is an item too: raised in a worker process, it would reach the user as that
@@ -81,7 +122,7 @@ class BatchReader(Dataset[ImageBatch | NolbError]):
 
     def __init__(
         self,
-        sources: dict[str, ImageSource],
+        sources: Mapping[str, Images],
         preprocessing: Preprocessing,
         views: Mapping[str, Views],
         work: Sequence[RowRange],
@@ -95,22 +136,20 @@ class BatchReader(Dataset[ImageBatch | NolbError]):
         """Number of batches."""
         return len(self._work)
 
-    def __getitem__(self, item: int) -> ImageBatch | NolbError:
+    def __getitem__(self, item: int) -> Batch | NolbError:
         """Decode the rows of one batch, or give what prevents it.
 
-        That is a DatasetError where the images differ in size although the preprocessing fixes
-        none, or where the machine refuses to read them.
+        That is a DatasetError where the machine refuses to read images, or another error of ours.
         """
         try:
             return self._read(self._work[item])
         except NolbError as error:
             return error
 
-    def _read(self, rows: RowRange) -> ImageBatch:
+    def _read(self, rows: RowRange) -> Batch:
         """Decode the rows of one batch."""
         source = self._sources[rows.split]
         views = self._views.get(rows.split)
-        n_views = 0 if views is None else views.count
         decoded: dict[int, NDArray[np.uint8]] = {}
         failures: dict[int, str] = {}
         for row in range(rows.start, rows.stop):
@@ -118,25 +157,97 @@ class BatchReader(Dataset[ImageBatch | NolbError]):
                 decoded[row] = self._decode(source, row, views)
             except UnreadableImageError as error:
                 failures[row] = str(error)
-        # One image and its views are (1 + V, H, W, 3).
-        size = common_size(source, {row: a.shape[1:3] for row, a in decoded.items()})
-        images = np.zeros((rows.stop - rows.start, 1 + n_views, *size, 3), np.uint8)
-        for row, pixels in decoded.items():
-            images[row - rows.start] = pixels
-        # Views come first, so that each is one contiguous batch for the model.
-        by_view = np.ascontiguousarray(images.swapaxes(0, 1))
-        return ImageBatch(rows, torch.from_numpy(by_view), failures)
+        return self._batch(rows, decoded, failures)
 
-    def _decode(self, source: ImageSource, row: int, views: Views | None) -> NDArray[np.uint8]:
+    def _decode(self, source: Images, row: int, views: Views | None) -> NDArray[np.uint8]:
         """(1 + V, H, W, 3): one image and its views."""
         image = source.read(row)
         if views is None:
             return self._preprocessing.to_uint8(image)[None]
         return views.make_all(image, source.ids[row], self._preprocessing)
 
+    def _batch(
+        self, rows: RowRange, decoded: dict[int, NDArray[np.uint8]], failures: dict[int, str]
+    ) -> Batch:
+        """The batch of rows that were decoded, (1 + V, H, W, 3) each, and of those that failed."""
+        raise NotImplementedError
+
+
+class BatchReader(_Reader[ImageBatch]):
+    """Reads images that all have one size.
+
+    An item is a DatasetError where they differ in size although the preprocessing fixes none.
+    """
+
+    def _batch(
+        self, rows: RowRange, decoded: dict[int, NDArray[np.uint8]], failures: dict[int, str]
+    ) -> ImageBatch:
+        """One array for all rows, zeros for those that failed."""
+        source, views = self._sources[rows.split], self._views.get(rows.split)
+        size = common_size(source, {row: a.shape[1:3] for row, a in decoded.items()})
+        n_views = 0 if views is None else views.count
+        images = np.zeros((rows.stop - rows.start, 1 + n_views, *size, 3), np.uint8)
+        for row, pixels in decoded.items():
+            images[row - rows.start] = pixels
+        return ImageBatch(rows, _by_view(images), failures)
+
+
+class MixedReader(_Reader[MixedBatch]):
+    """Reads images that may differ in size."""
+
+    def _batch(
+        self, rows: RowRange, decoded: dict[int, NDArray[np.uint8]], failures: dict[int, str]
+    ) -> MixedBatch:
+        """One array for the rows of each size."""
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for row, pixels in decoded.items():
+            by_size.setdefault(pixels.shape, []).append(row)
+        alike = (
+            (tuple(same), _by_view(np.stack([decoded[row] for row in same])))
+            for same in by_size.values()
+        )
+        return MixedBatch(rows, tuple(alike), failures)
+
+
+def _by_view(images: NDArray[np.uint8]) -> torch.Tensor:
+    """(1 + V, B, H, W, 3) of (B, 1 + V, H, W, 3): each view is one contiguous batch."""
+    return torch.from_numpy(np.ascontiguousarray(images.swapaxes(0, 1)))
+
+
+def read_mixed(
+    images: Images,
+    preprocessing: Preprocessing,
+    views: Views,
+    batch_size: int,
+    device: torch.device,
+    workers: int = -1,
+) -> Iterator[MixedBatch]:
+    """Images that may differ in size, with their views, in order, read ahead of their use.
+
+    Args:
+        images: N images.
+        preprocessing: geometry of the clean image.
+        views: the views of each image.
+        batch_size: images in a batch, at most.
+        device: where they are used.
+        workers: as `ExtractConfig.workers`.
+
+    Raises:
+        ConfigError: if there cannot be so many workers.
+        NolbError: as `read_ahead`.
+    """
+    require("workers", workers, workers >= -1, "0 or more, or -1 to choose")
+    n, name = len(images.ids), "images"
+    work = [RowRange(name, start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+    reader = MixedReader({name: images}, preprocessing, {name: views}, work)
+    workers = workers if workers >= 0 else default_workers(device.type)
+    # One batch is read sooner than a process is started.
+    workers = min(workers, len(work)) if len(work) > 1 else 0
+    return read_ahead(reader, workers, pin_memory=device.type == "cuda", remedy=AGAIN)
+
 
 def read_ahead(
-    reader: Dataset[Batch | NolbError], workers: int, *, pin_memory: bool
+    reader: Dataset[Batch | NolbError], workers: int, *, pin_memory: bool, remedy: str = RESUME
 ) -> Iterator[Batch]:
     """The reader's batches in order, read ahead of their use.
 
@@ -144,6 +255,7 @@ def read_ahead(
         reader: what to read; it has a length, and errors of ours may be items of it.
         workers: number of processes; 0 reads in this one.
         pin_memory: page-lock the images, for quick asynchronous copies to a GPU.
+        remedy: as in `batches_of`.
 
     Raises:
         NolbError: what the reader gave instead of a batch.
@@ -158,17 +270,18 @@ def read_ahead(
         pin_memory=pin_memory,
         worker_init_fn=leave_interrupts_to_the_parent,
     )
-    yield from batches_of(loader, ExtractionError)
+    yield from batches_of(loader, ExtractionError, remedy)
 
 
 def batches_of(
-    loader: Iterable[Batch | NolbError], reader_died: type[NolbError]
+    loader: Iterable[Batch | NolbError], reader_died: type[NolbError], remedy: str = RESUME
 ) -> Iterator[Batch]:
     """The batches that a loader's processes read, in order.
 
     Args:
         loader: what gives them; errors of ours may be items of it.
         reader_died: what to raise where torch says that a reading process is gone.
+        remedy: what to do then.
 
     Raises:
         NolbError: what the loader gave instead of a batch, or an error of the class `reader_died`.
@@ -180,8 +293,7 @@ def batches_of(
         except (RuntimeError, EOFError, ConnectionError) as error:
             # The last two are of a process that is gone before what it made could be fetched.
             raise reader_died(
-                f"A process that reads images has died ({first_line(error)}): go on with --resume, "
-                "and with --workers 0 or a smaller --batch-size if that happens again."
+                f"A process that reads images has died ({first_line(error)}): {remedy}."
             ) from None
         if batch is None:
             return
@@ -231,7 +343,7 @@ def default_workers(device: str, local_size: int = 1) -> int:
     return min(MOST_WORKERS, wanted)
 
 
-def common_size(source: ImageSource, sizes: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+def common_size(source: Images, sizes: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
     """(H, W), which all the images of a batch must have.
 
     Args:

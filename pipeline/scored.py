@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from pipeline.ensemble import LogitBlock, Logits, mixture_predictions
 from pipeline.errors import EvaluationError
-from pipeline.head_history import sees_test_views
 from pipeline.metrics import Bools, Ints, Scores, score
-from pipeline.mixture import Mixture, answering, head_names
+from pipeline.mixture import Answering, Mixture, answering, head_names
 from pipeline.old_head import has_old_head, require_old_head
+from pipeline.seen_views import averaged_views, mean_features
 
 if TYPE_CHECKING:
     from cache import Split, Store
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 READ_BYTES = 2**25
 """Memory for one block of features and logits of both heads (32 MiB)."""
+
+LOGITS_OF_A_ROW = 8192
+"""Logits of one row up to which classifiers share a pass: of more, the blocks would be so short
+that most of the time went into reading them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +92,7 @@ class ScoredSplit:
     def blocks(self, heads: Sequence[Head | None]) -> Iterator[LogitBlock]:
         """Logits of the usable rows, block by block, in bounded memory.
 
-        The blocks depend on the store and on the views alone, so that every stage sees the same
-        bits. With test views the logits, those of the old classifier too, are those of the mean
+        With test views the logits, those of the old classifier too, are those of the mean
         feature, the mean of (1 + V, B, D) over the versions. A classifier that normalises its
         features does so with the mean: its cosines are to the mean's direction, in which a version
         of a longer feature weighs more.
@@ -130,14 +133,28 @@ class ScoredSplit:
         Raises:
             EvaluationError: see `blocks` and `mixture_probabilities`.
         """
-        members, own = answering(heads, mixture)
-        predictions = []
-        for block in self.blocks(members):
-            if own is None:  # no temperature changes the order within one head
-                predictions.append(block.logits[0].argmax(axis=1))
-            else:
-                predictions.append(mixture_predictions(block.logits, own.temperatures, own.weights))
-        return np.concatenate(predictions)
+        (predictions,) = self.predictions_of([answering(heads, mixture)])
+        return predictions
+
+    def predictions_of(self, classifiers: Sequence[Answering]) -> list[NDArray[np.intp]]:
+        """Predictions (N,) of each of several classifiers, reading the split once or a few times.
+
+        Args:
+            classifiers: the heads of each, and how they are mixed, of `answering`.
+
+        Raises:
+            EvaluationError: as `predictions`.
+        """
+        most = max(1, LOGITS_OF_A_ROW // len(self.store.class_names))
+        found: list[list[NDArray[np.intp]]] = [[] for _ in classifiers]
+        for sharing in _passes(classifiers, most):
+            heads = list(dict.fromkeys(head for k in sharing for head in classifiers[k][0]))
+            for block in self.blocks(heads):
+                logits = dict(zip(heads, block.logits, strict=True))
+                for k in sharing:
+                    members, mixture = classifiers[k]
+                    found[k].append(_decided([logits[head] for head in members], mixture))
+        return [np.concatenate(blocks) for blocks in found]
 
     def scores(self, heads: Sequence[Head] = (), mixture: Mixture | None = None) -> Scores:
         """Scores of `predictions`.
@@ -145,18 +162,45 @@ class ScoredSplit:
         Raises:
             EvaluationError: as `predictions`.
         """
-        alone = "new" if heads else "old"
-        return self.scores_of(
-            self.predictions(heads, mixture),
-            alone if mixture is None else "ensemble",
-            None if mixture is None else tuple(map(float, mixture.temperatures)),
-        )
+        return self._scores(self.predictions(heads, mixture), heads, mixture)
 
-    def scores_of_each(self, heads: Sequence[Head]) -> dict[str, Scores]:
-        """Scores of each head alone, by name: the old one's, where there is one, come first."""
+    def scores_alone(self, heads: Sequence[Head]) -> list[Scores]:
+        """Scores of each of K heads alone, reading the split once for many of them.
+
+        Raises:
+            EvaluationError: as `predictions`.
+        """
+        predictions = self.predictions_of([answering([head], None) for head in heads])
+        return [self.scores_of(each, "new") for each in predictions]
+
+    def scores_of_each(
+        self, heads: Sequence[Head], mixture: Mixture | None = None
+    ) -> dict[str, Scores]:
+        """Scores of all that can be compared, reading the split once.
+
+        Args:
+            heads: the re-trained heads.
+            mixture: of the old classifier and each head.
+
+        Returns:
+            By name, of the old classifier, where there is one, of each head alone, and last of the
+            ensemble, where there is a mixture.
+
+        Raises:
+            EvaluationError: as `predictions`.
+        """
         old, *new = head_names(len(heads))
-        found = {old: self.scores()} if has_old_head(self.store) else {}
-        return found | {name: self.scores([head]) for name, head in zip(new, heads, strict=True)}
+        asked: dict[str, tuple[Sequence[Head], Mixture | None]] = {}
+        if has_old_head(self.store):
+            asked[old] = ((), None)
+        asked |= {name: ([head], None) for name, head in zip(new, heads, strict=True)}
+        if mixture is not None:
+            asked["ensemble"] = (heads, mixture)
+        predictions = self.predictions_of([answering(*each) for each in asked.values()])
+        return {
+            name: self._scores(each, *asked[name])
+            for name, each in zip(asked, predictions, strict=True)
+        }
 
     def scores_of(
         self, predictions: Ints, predictor: str, temperatures: tuple[float, ...] | None = None
@@ -175,6 +219,12 @@ class ScoredSplit:
         return dataclasses.replace(
             scores, predictor=predictor, temperatures=temperatures, test_views=self.test_views
         )
+
+    def _scores(self, predictions: Ints, heads: Sequence[Head], mixture: Mixture | None) -> Scores:
+        """Scores of the predictions of heads."""
+        if mixture is None:
+            return self.scores_of(predictions, "new" if heads else "old")
+        return self.scores_of(predictions, "ensemble", tuple(map(float, mixture.temperatures)))
 
     def _logits(
         self, heads: Sequence[Head | None], block: slice
@@ -240,47 +290,33 @@ def is_scorable(store: Store, split: str) -> bool:
     return split in store and bool(store[split].usable.any())
 
 
-def averaged_views(
-    store: Store,
-    split: str,
-    heads: Iterable[Head | None] = (),
-    test_views: bool | None = None,
-) -> int:
-    """Test views V of each image whose features are averaged with the clean one; 0 for none.
-
-    Views of `train` are the random ones that heads are fitted on, and never averaged.
+def _passes(classifiers: Sequence[Answering], most: int) -> list[list[int]]:
+    """Indices of the classifiers that share a pass over the rows, for each pass.
 
     Args:
-        store: a store that has the split.
-        split: name of the split.
-        heads: that answer together, None for the old classifier.
-        test_views: whether to average; None does where the store has test views, which were
-            extracted for this, unless a head was balanced on the clean image alone.
-
-    Raises:
-        EvaluationError: if test views are asked for that the split does not have.
-        HeadError: if nothing is asked for where there are test views, and the heads were balanced
-            for different ones; see `sees_test_views`.
+        classifiers: the heads of each, and how they are mixed.
+        most: heads of one pass, unless one classifier alone has more.
     """
-    stored = 0 if split == "train" else store[split].n_views
-    if test_views and not stored:
-        remedy = "extract with --test-views 7, or leave --test-views out"
-        if split == "train":
-            remedy = "its views are those for the fit, so leave --test-views out"
-        raise EvaluationError(f"{store.path} has no test views of {split!r}: {remedy}.")
-    return stored if stored and sees_test_views(heads, test_views) else 0
+    passes: list[list[int]] = []
+    heads: set[Head | None] = set()
+    # Ensembles first: what their heads say alone is in their pass already.
+    for k in sorted(range(len(classifiers)), key=lambda k: -len(classifiers[k][0])):
+        members = classifiers[k][0]
+        together = heads.union(members)
+        if passes and (len(together) <= most or together == heads):
+            passes[-1].append(k)
+            heads = together
+        else:
+            passes.append([k])
+            heads = set(members)
+    return passes
 
 
-def mean_features(versions: Iterable[NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
-    """Mean (B, D) of the features (B, D) of one version of the images after the other."""
-    remaining = iter(versions)
-    # In float64 a sum of a few equal numbers is exact: their mean is the number itself.
-    total, n = next(remaining).astype(np.float64), 1
-    for features in remaining:
-        total += features
-        n += 1
-    total /= n
-    return total.astype(np.float32)
+def _decided(logits: Sequence[Logits], mixture: Mixture | None) -> NDArray[np.intp]:
+    """Predictions (B,) of one head, or of several that are mixed."""
+    if mixture is None:  # no temperature changes the order within one head
+        return np.asarray(logits[0].argmax(axis=1))
+    return mixture_predictions(logits, mixture.temperatures, mixture.weights)
 
 
 def _require_usable(fits: Bools, split: Split, rows: NDArray[np.intp], what: str) -> None:

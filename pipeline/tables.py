@@ -34,7 +34,7 @@ ALL_CELLS_UP_TO = 25
 """Cells up to which a sweep is printed whole; of more, only the cells that matter."""
 
 ALL_FOLDS_UP_TO = 10
-"""Folds up to which each one's temperatures are told; of more, a summary and ..."""
+"""Folds up to which each one's temperatures are listed; of more, a summary and ..."""
 
 MOST_FREQUENT = 3
 """... so many of the most frequent ones."""
@@ -64,7 +64,7 @@ def scores_table(scores_by_name: Mapping[str, Scores]) -> Table:
             Text(name), *_numbers(scores, 1), f"{low:.1f}-{high:.1f}",
             Text(_worst(scores)), str(scores.substituted_zeros),
         )  # fmt: skip
-    interval = "95 %: Wilson interval of the lowest recall, taken as one class's."
+    interval = "95 %: exact interval of the lowest recall, which accounts for its selection."
     table.caption = Text("\n".join([*_footnotes(scores_by_name), interval]))
     return table
 
@@ -158,7 +158,7 @@ def calibration_table(calibration: Calibration) -> Table:
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name, before in calibration.before.items():
         after = calibration.after[name]
-        used = after.temperature if isinstance(after.temperature, tuple) else (after.temperature,)
+        used = after.temperatures
         table.add_row(
             Text(name), ", ".join(f"{t:.3g}" for t in used), f"{before.nll:.3f}",
             f"{after.nll:.3f}", f"{before.ece:.1f}", f"{after.ece:.1f}",
@@ -176,30 +176,30 @@ def sweep_notes(sweep: Sweep) -> list[str]:
     if sweep.noise is not None:
         region = sweep.noise
         notes.append(
-            f"{region.share:.0f} % of the plane lies within the noise of its best harmonic mean on "
-            f"{sweep.split}: so do all pairs with t_old {range_in_words(region.t_old)} and "
-            f"t_new {range_in_words(region.t_new)}."
+            f"{region.share:.0f} % of the plane is statistically indistinguishable from its best "
+            f"harmonic mean on {sweep.split}, including all pairs with "
+            f"t_old {range_in_words(region.t_old)} and t_new {range_in_words(region.t_new)}."
         )
     if sweep.cross_fit is not None:
         notes.append(
-            f"Cross-fitted on {sweep.split}: every row is scored at temperatures that other rows "
-            f"chose, {_of_folds(sweep.cross_fit.folds)}."
+            f"Cross-fitted on {sweep.split}: every row is scored at temperatures chosen on the "
+            f"other folds, {_of_folds(sweep.cross_fit.folds)}."
         )
     return notes
 
 
 def _of_folds(folds: Sequence[tuple[float, ...]]) -> str:
     """The temperatures (t_old, t_new, ...) of few folds one by one, of many in a summary."""
-    told = ["(" + ", ".join(f"{t:.3g}" for t in fold) + ")" for fold in folds]
-    if len(told) <= ALL_FOLDS_UP_TO:
-        return f"by fold {'; '.join(told)}"
-    counted = Counter(told)
+    texts = ["(" + ", ".join(f"{t:.3g}" for t in fold) + ")" for fold in folds]
+    if len(texts) <= ALL_FOLDS_UP_TO:
+        return f"by fold {'; '.join(texts)}"
+    counted = Counter(texts)
     if len(counted) == 1:
-        return f"and all {len(told)} folds chose {told[0]}"
+        return f"and all {len(texts)} folds chose {texts[0]}"
     old, new = [fold[0] for fold in folds], [t for fold in folds for t in fold[1:]]
     most = ", ".join(f"{of} in {n}" for of, n in counted.most_common(MOST_FREQUENT))
     return (
-        f"and the {len(told)} folds chose {len(counted)} different ones, t_old "
+        f"and the {len(texts)} folds chose {len(counted)} different ones, t_old "
         f"{range_in_words((min(old), max(old)))} and t_new {range_in_words((min(new), max(new)))}, "
         f"most often {most}; sweep.json has them all"
     )

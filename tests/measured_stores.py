@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cache import Classifier, Identity, SplitSpec, Store, StoreSpec, create_store, samples_digest
+from pipeline.config import FitConfig
 from pipeline.heads import Head
+from pipeline.provenance import Fitted
 
 Planted = Mapping[str, tuple[ArrayLike, ArrayLike]]
 """Split -> features (N, D) and labels (N,)."""
@@ -60,7 +62,7 @@ def planted_store(
     }  # fmt: skip
     samples = {s.name: samples_digest(s.ids, s.labels) for s in splits}
     spec = StoreSpec(
-        Identity(**values | identity, samples=samples), tuple(names), old, splits, dtype,
+        Identity(**values | identity, samples=samples), tuple(names), old, splits,
         store_logits=store_logits, shard_rows=shard_rows,
     )  # fmt: skip
     with create_store(folder / file, spec, overwrite=True) as writer:
@@ -84,6 +86,6 @@ def planted_head(store: Store, weight: ArrayLike, bias: ArrayLike | None = None)
         identity=store.identity,
         class_names=store.class_names,
         class_counts=tuple(store.class_counts.tolist()),
-        config={"loss": "planted"},
+        provenance=Fitted(FitConfig()),
         versions={},
     )

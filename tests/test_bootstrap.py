@@ -99,25 +99,25 @@ def test_cells_in_several_tiles_are_as_in_one(monkeypatch: pytest.MonkeyPatch) -
         [LogitBlock(LABELS, tuple(logits), None)], plane_members(grid, grid), 4, threads=1
     )
     whole = cells_within_noise(plane, (2, 3), replicates=50, seed=0)
-    monkeypatch.setattr("pipeline.bootstrap.DRAWN", 1)
+    monkeypatch.setattr("pipeline.bootstrap.TILE", 1)
     assert np.array_equal(cells_within_noise(plane, (2, 3), replicates=50, seed=0), whole)
 
 
-def test_redrawn_rows_have_the_mean_and_spread_of_drawing_with_replacement(
+def test_resampled_rows_have_the_mean_and_spread_of_drawing_with_replacement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # 50 rows of a class: 20 always right, 10 right in the cell, 20 wrong: Binomial(50, 0.6), whose
     # mean is 30 and whose variance is 12; in parts of three rows as in one.
-    from pipeline.bootstrap import _redrawn_hits
+    from pipeline.bootstrap import _resampled_hits
 
     hits = np.zeros((200, 2), bool)
     hits[:20] = True
     hits[20:30, 0] = True
     plane = plane_of(hits)
     for rows in (512, 3):
-        monkeypatch.setattr("pipeline.bootstrap.ROWS_DRAWN", rows)
+        monkeypatch.setattr("pipeline.bootstrap.ROWS_UNPACKED", rows)
         generator = np.random.default_rng(0)
-        drawn = _redrawn_hits(plane, 0, 50, slice(0, 2), generator, 20_000)
+        drawn = _resampled_hits(plane, 0, slice(0, 2), generator, 20_000)
         assert drawn.mean(axis=0) == pytest.approx([30, 20], abs=0.1)
         assert drawn.var(axis=0) == pytest.approx([12, 12], rel=0.05)
         assert drawn.max() <= 50

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import json
+import reprlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
+from cache.errors import StoreFormatError
+from cache.layout import Header
+from cache.strict_json import canonical
 from pipeline.datasets.folders import FolderSource
 from pipeline.datasets.lists import ListSource
-from pipeline.errors import NolbError
+from pipeline.errors import HeadError, NolbError
+from pipeline.heads import METADATA_KEY, average_heads, load_head, save_head
 from pipeline.recipes import load_recipe
+from tests.measured_stores import planted_head, planted_store
 
 LINES = st.lists(
     st.text(max_size=12)
@@ -96,3 +109,68 @@ def test_any_image_bytes(folder: Path, data: st.DataObject, kind: str) -> None:
     with suppress(NolbError):
         image = FolderSource(folder / "images").read(0)
         assert image.mode == "RGB"
+
+
+JUNK = ["x", "\ud800", True, {}, [], -1, 1.5, 1e999, 10**400, None, [[1]], {"kind": "x"}]
+
+
+def damaged(content: Any, way: tuple[Any, ...], junk: Any) -> Any:
+    """The JSON with another value in one place, or none if the junk is the word "gone"."""
+    changed = copy.deepcopy(content)
+    inner = changed
+    for step in way[:-1]:
+        inner = inner[step]
+    if junk == "gone":
+        del inner[way[-1]]
+    else:
+        inner[way[-1]] = junk
+    return changed
+
+
+def ways(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value in JSON, to the first two of a list."""
+    if way:
+        yield way
+    inner = value.items() if isinstance(value, dict) else ()
+    for key, each in list(enumerate(value[:2]) if isinstance(value, list) else inner):
+        yield from ways(each, (*way, key))
+
+
+def one_sentence(read: Callable[[], object], error: type[NolbError], place: str) -> bool:
+    """Whether reading it is refused; in a bounded line that names the place."""
+    try:
+        read()
+    except error as refused:
+        said = str(refused)
+    else:
+        return False
+    assert place in said
+    assert "\n" not in said
+    assert len(said) < 600 + len(place)
+    return True
+
+
+@pytest.mark.parametrize("junk", [*JUNK, "gone"], ids=reprlib.repr)
+def test_any_value_in_a_heads_metadata(tmp_path: Path, junk: Any) -> None:
+    store = planted_store(tmp_path, {"train": (np.eye(3, dtype=np.float32), np.arange(3))})
+    head, file = planted_head(store, np.eye(3)), tmp_path / "h"
+    save_head(average_heads([head, head], [1, 2]), file)
+    with safe_open(file, framework="numpy") as opened:
+        metadata = json.loads(opened.metadata()[METADATA_KEY])
+    tensors, refused = load_file(file), 0
+    for way in ways(metadata):
+        save_file(tensors, file, {METADATA_KEY: json.dumps(damaged(metadata, way, junk))})
+        refused += one_sentence(partial(load_head, file), HeadError, str(file))
+    assert refused > 10
+
+
+@pytest.mark.parametrize("junk", [*JUNK, "gone"], ids=reprlib.repr)
+def test_any_value_in_a_stores_header(tmp_path: Path, junk: Any) -> None:
+    store = planted_store(tmp_path, {"train": (np.eye(3, dtype=np.float32), np.arange(3))})
+    header = json.loads(canonical(store.header.to_json()))
+    wrong = (damaged(header, way, junk) for way in ways(header))
+    refused = [
+        one_sentence(partial(Header.from_json, value, "a.zarr"), StoreFormatError, "a.zarr")
+        for value in wrong
+    ]
+    assert sum(refused) > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from dataclasses import replace
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from cache import Identity
+from pipeline.config import FitConfig
 from pipeline.errors import HeadError, OutputError, OutputExistsError
 from pipeline.heads import (
     METADATA_KEY,
@@ -24,6 +26,7 @@ from pipeline.heads import (
     require_same_identity,
     save_head,
 )
+from pipeline.provenance import Averaged, Fitted
 
 IDENTITY = Identity(
     model={"family": "ldmlr", "backbone": "cifar-resnet32"},
@@ -50,7 +53,7 @@ def make_head(**changes: Any) -> Head:
         identity=IDENTITY,
         class_names=("apple", "bear", "Zürich"),
         class_counts=(30, 5, 2),
-        config={"loss": "gml", "lr": 0.1, "views": True},
+        provenance=Fitted(FitConfig(lr=0.1)),
         versions={"nolb": "0.1.0"},
     )
     return replace(head, **changes)
@@ -110,7 +113,7 @@ def test_a_saved_head_comes_back_whole(tmp_path: Path) -> None:
     assert loaded.identity == head.identity
     assert loaded.class_names == head.class_names
     assert loaded.class_counts == head.class_counts
-    assert loaded.config == head.config
+    assert loaded.provenance == head.provenance
     assert loaded.versions == head.versions
     assert [file.name for file in tmp_path.iterdir()] == ["head.safetensors"]
 
@@ -121,13 +124,9 @@ def test_equal_heads_are_equal_files(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_plain_heads_file_does_not_speak_of_normalised_features(tmp_path: Path) -> None:
-    # So that files of plain heads are what they were before there were others.
+def test_a_normalised_head_comes_back_as_one(tmp_path: Path) -> None:
     for name, normalized in (("plain", False), ("normalized", True)):
         save_head(make_head(normalized=normalized), tmp_path / name)
-        with safe_open(tmp_path / name, framework="numpy") as file:
-            provenance = json.loads(file.metadata()[METADATA_KEY])
-        assert ("normalized" in provenance) is normalized
         assert load_head(tmp_path / name).normalized is normalized
 
 
@@ -241,15 +240,22 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) 
 TENSORS = {"weight": np.zeros((3, 2), np.float32), "bias": np.zeros(3, np.float32)}
 
 
-def provenance_with(**changes: Any) -> str:
+FITTED = Fitted(FitConfig()).to_json()
+NESTED = functools.reduce(
+    lambda head, _: {"kind": "averaged", "heads": [head], "weights": [1.0]}, range(300), FITTED
+)
+
+
+def metadata_with(**changes: Any) -> str:
     """The metadata of a good head, changed; a value of None leaves the key out."""
     good = {
         "format": "nolb head",
-        "version": 1,
+        "version": 2,
         "identity": IDENTITY.to_json(),
         "class_names": ["apple", "bear", "Zürich"],
         "class_counts": [30, 5, 2],
-        "config": {},
+        "normalized": False,
+        "provenance": Fitted(FitConfig()).to_json(),
         "versions": {},
     }
     return json.dumps({k: v for k, v in (good | changes).items() if v is not None})
@@ -262,17 +268,29 @@ def provenance_with(**changes: Any) -> str:
         ({"format": "pt"}, "no head that nolb wrote"),
         ({METADATA_KEY: "{"}, "not valid JSON"),
         ({METADATA_KEY: "[]"}, "does not call it a nolb head"),
-        ({METADATA_KEY: provenance_with(format="nolb store")}, "does not call it a nolb head"),
-        ({METADATA_KEY: provenance_with(version=2)}, "version 2, this nolb reads version 1"),
-        ({METADATA_KEY: provenance_with(identity=None)}, "misses"),
-        ({METADATA_KEY: provenance_with(identity={"device": "cpu"})}, "misses"),
+        ({METADATA_KEY: metadata_with(format="nolb store")}, "does not call it a nolb head"),
         (
-            {METADATA_KEY: provenance_with(identity={"model": "plain:small-cnn"})},
+            {METADATA_KEY: metadata_with(version=1)},
+            r"version 1, .* version 2\. Make the head again",
+        ),
+        ({METADATA_KEY: metadata_with(identity=None)}, "misses"),
+        ({METADATA_KEY: metadata_with(identity={"device": "cpu"})}, "misses"),
+        (
+            {METADATA_KEY: metadata_with(identity={"model": "plain:small-cnn"})},
             "in words, .* fit its heads again",
         ),
-        ({METADATA_KEY: provenance_with(class_names=["a", "b"])}, "2 classes"),
-        ({METADATA_KEY: provenance_with(normalized="yes")}, "normalized"),
-        ({METADATA_KEY: provenance_with(class_counts=[1, 2, "3"])}, "3 classes"),
+        ({METADATA_KEY: metadata_with(class_names=["a", "b"])}, "2 classes"),
+        ({METADATA_KEY: metadata_with(normalized="yes")}, "normalized"),
+        (
+            {METADATA_KEY: metadata_with(provenance=FITTED | {"kind": "drawn"})},
+            "'kind' of 'provenance' of the metadata must be 'fitted', 'averaged' or 'balanced'",
+        ),
+        (
+            {METADATA_KEY: metadata_with(provenance=FITTED | {"config": {"lr": "0.1"}})},
+            "'lr' of 'config' of 'provenance' of the metadata must be a number, not '0.1'",
+        ),
+        ({METADATA_KEY: metadata_with(provenance=NESTED)}, "is nested deeper than that of any"),
+        ({METADATA_KEY: metadata_with(class_counts=[1, 2, "3"])}, "entry 3 of 'class_counts'"),
     ],
 )
 def test_a_foreign_safetensors_file_is_refused(
@@ -297,7 +315,7 @@ def test_a_foreign_safetensors_file_is_refused(
 def test_wrong_tensors_are_refused(
     tmp_path: Path, tensors: dict[str, np.ndarray[Any, Any]], message: str
 ) -> None:
-    save_file(tensors, tmp_path / "head", {METADATA_KEY: provenance_with()})
+    save_file(tensors, tmp_path / "head", {METADATA_KEY: metadata_with()})
     with pytest.raises(HeadError, match=message):
         load_head(tmp_path / "head")
 
@@ -335,14 +353,14 @@ def test_the_mean_of_heads_has_the_mean_of_their_logits(tmp_path: Path) -> None:
     one = make_head()
     other = make_head(
         weight=np.array([[3, 0], [0, -1], [1, 2]], np.float32), bias=np.zeros(3, np.float32),
-        identity=replace(IDENTITY, views=TWELVE), config={"loss": "gml", "seed": 1},
+        identity=replace(IDENTITY, views=TWELVE), provenance=Fitted(FitConfig(seed=1)),
     )  # fmt: skip
     mean = average_heads([one, other], (3, 1))
     # (2, 3): 3/4 of (2.5, 3, 3) and 1/4 of (6, -3, 8).
     assert mean.logits(np.array([[2, 3]], np.float32)).tolist() == [[3.375, 1.5, 4.25]]
     save_head(mean, tmp_path / "mean.safetensors")
     loaded = load_head(tmp_path / "mean.safetensors")
-    assert loaded.config == {"average_of": [one.config, other.config], "weights": [3, 1]}
+    assert loaded.provenance == Averaged((one.provenance, other.provenance), (3, 1))
     assert loaded.identity == IDENTITY
 
 

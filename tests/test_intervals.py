@@ -9,16 +9,9 @@ import pytest
 from scipy import stats
 
 from pipeline.bootstrap import paired_bootstrap
-from pipeline.intervals import (
-    ENOUGH_HITS,
-    basic_interval,
-    caution,
-    exact_ends,
-    few_ends,
-    have_few_hits,
-    lowest_ends,
-)
-from pipeline.metrics import Ints, harmonic_mean
+from pipeline.intervals import basic_interval, exact_ends, lowest_ends, lowest_interval
+from pipeline.metrics import Ints, harmonic_mean, score_hits, wilson_interval
+from pipeline.small_counts import ENOUGH_HITS, few_ends, have_few_hits, small_count_limits
 from pipeline.tables import bootstrap_table
 
 ENDS = np.array([0.025, 0.975])
@@ -109,7 +102,9 @@ def test_a_class_of_few_samples_does_not_hide_the_others() -> None:
 def test_equal_classifiers_have_equal_levels_and_others_have_not() -> None:
     right = np.random.default_rng(0).random((1, 40)) < 0.5
     hits, samples = of(3, 0)[None], of(20, 20)
-    first, same, other = (caution(rows, hits, samples, 50, 7) for rows in (right, right, ~right))
+    first, same, other = (
+        small_count_limits(rows, hits, samples, 50, 7) for rows in (right, right, ~right)
+    )
     assert np.array_equal(first.ends, same.ends)
     assert not np.array_equal(first.ends, other.ends)
     # Every level once: half of the replicates at lower ends.
@@ -118,6 +113,27 @@ def test_equal_classifiers_have_equal_levels_and_others_have_not() -> None:
 
 def test_an_interval_holds_its_value() -> None:
     assert basic_interval(1.0, np.full(20, 5.0), (0, 4)) == (1.0, 4.0)
+
+
+def test_the_lowest_recall_has_one_interval_everywhere() -> None:
+    # 2 of 50 among 100 classes that recognise 25: with Wilson's interval for one class the truth is
+    # 1.1 to 13.5 %. A class without samples changes nothing.
+    hits, samples = np.full(101, 25), np.full(101, 50)
+    hits[3], hits[100], samples[100] = 2, 0, 0
+    labels = np.repeat(np.arange(101), samples)
+    right = np.concatenate([np.arange(n) < h for h, n in zip(hits, samples, strict=True)])
+    names = [str(c) for c in range(101)]
+    known = score_hits(hits, samples, samples, names).lowest_interval
+    found = paired_bootstrap({"a": right}, labels, 101, "test", replicates=50, seed=0)
+    lowest = found.values["a"]["lowest_recall"]
+    assert (lowest.low, lowest.high) == known == lowest_interval(hits, samples)
+    assert known[0] == pytest.approx(exact_ends(ENDS, of(2), of(50))[0, 0])
+    assert known != pytest.approx(wilson_interval(2, 50), abs=0.1)
+
+
+def test_the_interval_of_a_lowest_recall_holds_it_where_all_classes_share_it() -> None:
+    low, high = lowest_interval(np.full(400, 50), np.full(400, 100))
+    assert low <= 50 <= high
 
 
 def drawn(chances: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -174,7 +190,7 @@ def test_equally_good_classifiers_are_seldom_told_apart(n: int) -> None:
 
 
 def test_with_enough_hits_intervals_of_means_are_the_bootstrap_s_own() -> None:
-    # The slow reference: rows drawn with replacement, class by class, turned over around the value.
+    # The slow reference: rows drawn with replacement, class by class, reflected around the value.
     chances = np.array([0.9, 0.5, 0.3, 0.7])
     right, labels = drawn(chances, 50, 0)
     rng = np.random.default_rng(1)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from pipeline.errors import EvaluationError
+from pipeline.intervals import lowest_interval
 from pipeline.metrics import (
     Scores,
     count_hits,
@@ -181,7 +182,8 @@ def test_scores_of_a_small_split() -> None:
     assert scores.geometric_mean == pytest.approx((75 * 0.1 * 0.1) ** (1 / 3))
     assert (scores.lowest_recall, scores.lowest_class) == (0.0, "dog")  # the first on ties
     assert scores.lowest_classes == ("dog", "fox")
-    assert scores.lowest_interval == wilson_interval(0, 2)
+    # Two classes without a hit: what is below both lower ends and above the joint upper end.
+    assert scores.lowest_interval == lowest_interval(np.array([3, 0, 0, 0]), np.array([4, 2, 0, 1]))
     assert scores.substituted_zeros == 2
     assert scores.classes_without_samples == 1
     assert scores.class_samples == (4, 2, 0, 1)

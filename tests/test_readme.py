@@ -58,6 +58,7 @@ def test_the_python_example_runs(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["old", "new", "ensemble"]
     assert lines[3] == "(1.0, 1.0)"
+    assert "n_different=0" in lines[4]
 
 
 def test_links_to_files_lead_somewhere() -> None:

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from pipeline import scored
+from pipeline.config import BalanceConfig, FitConfig
 from pipeline.ensemble import mixture_predictions
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.mixture import Mixture
-from pipeline.scored import ScoredSplit, averaged_views, is_scorable, mean_features, scored_split
+from pipeline.provenance import Averaged, Balanced, Fitted
+from pipeline.scored import ScoredSplit, is_scorable, scored_split
+from pipeline.seen_views import averaged_views, mean_features
 from tests.measured_stores import planted_head, planted_store
 
 
@@ -201,9 +204,9 @@ def test_a_half_precision_mean_is_summed_in_full() -> None:
     assert (mean.dtype, mean.item()) == (np.float32, 512.75)
 
 
-OLD, FITTED = None, {}
-CLEAN, VIEWED = ({"balanced": {}, "pool": {"split": "val", "test_views": n}} for n in (0, 2))
-BOTH = {"average_of": [CLEAN, VIEWED]}
+OLD, FITTED = None, Fitted(FitConfig())
+CLEAN, VIEWED = (Balanced(FITTED, "val", n, 9, None, BalanceConfig()) for n in (0, 2))
+MEAN = Averaged((FITTED, CLEAN), (1.0, 1.0))
 WHERE_STORED, NEVER, CONTRADICTION = 2, 0, HeadError
 SUITED = [
     ((), WHERE_STORED),
@@ -216,7 +219,8 @@ SUITED = [
     ((CLEAN, CLEAN), NEVER),
     ((CLEAN, VIEWED), CONTRADICTION),
     ((OLD, VIEWED, FITTED, CLEAN), CONTRADICTION),
-    ((BOTH,), CONTRADICTION),
+    ((MEAN,), NEVER),
+    ((MEAN, VIEWED), CONTRADICTION),
 ]
 """Heads by what became of them, and what is seen where nobody says it and two views are stored."""
 
@@ -232,7 +236,7 @@ def test_what_is_seen_is_what_was_asked_for_or_else_what_is_there_and_suits(
         tmp_path, {"train": rows, "val": rows, "test": rows},
         views={"train": np.zeros((2, 4, 4)), "test": np.zeros((2, 4, 4))},
     )  # fmt: skip
-    heads = [None if each is OLD else SimpleNamespace(config=each) for each in histories]
+    heads = [None if each is OLD else SimpleNamespace(provenance=each) for each in histories]
     wanted: Any = {None: suited, True: 2, False: 0}[asked]
     if split != "test":
         wanted = EvaluationError if asked else 0  # where none are stored, nothing is decided
@@ -249,7 +253,7 @@ def test_what_is_seen_is_what_was_asked_for_or_else_what_is_there_and_suits(
 def test_what_was_settled_is_kept_for_heads_that_would_have_it_otherwise(tmp_path: Path) -> None:
     store = store_of_views(tmp_path, np.ones((2, 53, 4)))
     for history in (FITTED, CLEAN, VIEWED):
-        head = dataclasses.replace(planted_head(store, np.eye(4)), config=history)
+        head = dataclasses.replace(planted_head(store, np.eye(4)), provenance=history)
         for n_views in (0, 2):
             split = ScoredSplit(store, "test", n_views)
             each = [split.scores(), split.scores([head]), *split.scores_of_each([head]).values()]

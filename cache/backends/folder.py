@@ -15,6 +15,7 @@ import glob
 import shutil
 from abc import abstractmethod
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from uuid import uuid4
@@ -31,8 +32,9 @@ from cache.errors import (
 from cache.files import fsync, fsync_tree, write_durably, writing
 from cache.layout import Header
 from cache.locks import Lock
+from cache.records import Record
 from cache.shards import Shard, ShardRecord
-from cache.strict_json import Fields, canonical, parse
+from cache.strict_json import canonical, parse
 
 
 def draft_folder(path: Path) -> Path:
@@ -192,7 +194,7 @@ class FolderBackend(Backend):
                 lock = Lock(working / "lock", path)  # held before anybody can see the draft
                 (working / "records").mkdir()
                 self.make_data(working / self.data, header)
-                draft = canonical({"header": header.to_json(), "replaces": replaces})
+                draft = canonical(_Begun(header, replaces).to_json())
                 write_durably(working / "draft.json", draft.encode("utf-8"))
                 fsync_tree(working)
                 _give_name(working, path)
@@ -210,12 +212,10 @@ class FolderBackend(Backend):
         except OSError as error:
             raise StoreError(f"{file} cannot be read ({error.strerror}).") from None
         try:
-            found = Fields(parse(text, str(file)), str(file), ("header", "replaces"))
-            header = Header.from_json(found.mapping("header"), str(draft_folder(path)))
-            replaces = found.flag("replaces")
+            found = _Begun.from_json(parse(text, str(file)), str(file))
         except StoreFormatError as error:
             raise StoreFormatError(f"{error} Start anew with --overwrite.") from None
-        return self.draft_type(path, header, replaces=replaces)
+        return self.draft_type(path, found.header, replaces=found.replaces)
 
     def discard_draft(self, path: Path) -> None:
         """See `Backend`."""
@@ -261,6 +261,16 @@ def _sweep(path: Path) -> None:
             lock = Lock(left / "lock", path)
             shutil.rmtree(left, ignore_errors=True)
             lock.release()
+
+
+@dataclass(frozen=True)
+class _Begun(Record):
+    """What `draft.json` says."""
+
+    header: Header
+    """Of the store to be."""
+    replaces: bool
+    """Whether an older store is to be replaced."""
 
 
 def _is_plain(file: Path) -> bool:

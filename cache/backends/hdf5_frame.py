@@ -29,8 +29,9 @@ import numpy as np
 from cache.backends.contract import Array
 from cache.errors import CorruptStoreError, StoreError, StoreFormatError
 from cache.layout import ArrayLayout
+from cache.records import Count, Record
 from cache.shards import Shard
-from cache.strict_json import JSON, Fields, canonical, parse
+from cache.strict_json import canonical, parse
 
 FRAME = 2
 _OURS = b"nolb store, HDF5 from byte "  # how a file of ours begins
@@ -44,22 +45,22 @@ _LONGEST_LINE = 128
 
 
 @dataclass(frozen=True)
-class Chunks:
+class Chunks(Record):
     """Where the chunks of an array lie."""
 
-    n_bytes: int
+    n_bytes: Count
     """Of each, with its checksum."""
-    places: tuple[int, ...]
+    places: tuple[Count, ...]
     """First byte of each, counted from the start of the file; the last axis runs fastest."""
 
 
 @dataclass(frozen=True)
-class Frame:
+class Frame(Record):
     """What is known about the file without HDF5."""
 
-    start: int
+    start: Count
     """First byte of the HDF5 part."""
-    stop: int
+    stop: Count
     """Byte after its last."""
     outside: str
     """sha256 of the bytes of the HDF5 part that lie in no chunk of a shard."""
@@ -70,12 +71,7 @@ class Frame:
 
     def text(self) -> bytes:
         """Return the frame as it stands in the file."""
-        chunks: dict[str, JSON] = {
-            path: {"bytes": of.n_bytes, "places": list(of.places)}
-            for path, of in self.chunks.items()
-        }
-        fields = dict(vars(self)) | {"chunks": chunks}
-        return canonical(fields).encode("utf-8")
+        return canonical(self.to_json()).encode("utf-8")
 
     @classmethod
     def from_text(cls, text: bytes, where: str) -> Frame:
@@ -84,14 +80,7 @@ class Frame:
         Raises:
             StoreFormatError: the text is no frame.
         """
-        found = Fields(
-            parse(text, where), where, ("start", "stop", "outside", "catalogue", "chunks")
-        )
-        chunks = {
-            path: _chunks_from(value, where) for path, value in found.mapping("chunks").items()
-        }
-        start, stop = found.count("start"), found.count("stop")
-        return cls(start, stop, found.text("outside"), found.text("catalogue"), chunks)
+        return cls.from_json(parse(text, where), where)
 
     def is_outside_as_written(self, raw: BinaryIO) -> bool:
         """Compare all bytes that lie in no chunk of a shard."""
@@ -131,14 +120,6 @@ class Frame:
         for corner in product(*ranges):
             at = tuple(first // c for first, c in zip(corner, array.chunk, strict=True))
             yield corner, places[int(np.ravel_multi_index(at, grid))]
-
-
-def _chunks_from(value: JSON, where: str) -> Chunks:
-    found = Fields(value, where, ("bytes", "places"))
-    places = found.items("places")
-    if not all(type(place) is int and place >= 0 for place in places):
-        raise StoreFormatError(f"{where}: a place is no number of a byte.")
-    return Chunks(found.count("bytes"), tuple(place for place in places if isinstance(place, int)))
 
 
 def head_bytes(catalogue: str, arrays: Collection[ArrayLayout]) -> int:

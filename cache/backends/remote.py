@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -42,8 +43,9 @@ from cache.errors import (
     one_line,
 )
 from cache.layout import Header
+from cache.records import Record
 from cache.shards import Shard, ShardRecord
-from cache.strict_json import Fields, canonical, parse
+from cache.strict_json import canonical, parse
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -207,7 +209,7 @@ class RemoteDraft(Draft):
 
     def _require_own(self) -> None:
         try:
-            _, _, token = _read_draft(self.path, self._draft)
+            token = _read_draft(self.path, self._draft).token
         except FileNotFoundError:
             token = ""
         if token != self._token:
@@ -310,7 +312,7 @@ class RemoteBackend(Backend):
             draft.remove("draft.json")
             draft.clear()
             make_arrays(draft / "store", header)
-            content = canonical({"header": header.to_json(), "replaces": replaces, "token": token})
+            content = canonical(_Begun(header, replaces, token).to_json())
             draft.write("draft.json", content.encode("utf-8"))
         return RemoteDraft(path, header, replaces=replaces, token=token)
 
@@ -318,10 +320,10 @@ class RemoteBackend(Backend):
         """See `Backend`."""
         with _calling(path):
             try:
-                header, replaces, token = _read_draft(path, draft_of(path))
+                begun = _read_draft(path, draft_of(path))
             except FileNotFoundError:
                 raise StoreNotFoundError(f"{url_of(path)}: no store was begun here.") from None
-        return RemoteDraft(path, header, replaces=replaces, token=token)
+        return RemoteDraft(path, begun.header, replaces=begun.replaces, token=begun.token)
 
     def discard_draft(self, path: Path) -> None:
         """See `Backend`."""
@@ -357,13 +359,21 @@ def _record_name(shard: Shard) -> str:
     return f"records/{shard.name}.json"
 
 
-def _read_draft(path: Path, draft: Remote) -> tuple[Header, bool, str]:
+@dataclass(frozen=True)
+class _Begun(Record):
+    """What `draft.json` says."""
+
+    header: Header
+    """Of the store to be."""
+    replaces: bool
+    """Whether an older store is to be replaced."""
+    token: str
+    """Of the writer that began it."""
+
+
+def _read_draft(path: Path, draft: Remote) -> _Begun:
     where = f"{url_of(path)}.partial/draft.json"
     try:
-        found = Fields(
-            parse(draft.read("draft.json"), where), where, ("header", "replaces", "token")
-        )
-        header = Header.from_json(found.mapping("header"), where)
-        return header, found.flag("replaces"), found.text("token")
+        return _Begun.from_json(parse(draft.read("draft.json"), where), where)
     except StoreFormatError as error:
         raise StoreFormatError(f"{error} Start anew with --overwrite.") from None

@@ -1,4 +1,4 @@
-"""Images without labels, as a head sees them: of a store, or from files through its network.
+"""Unlabelled images as a head sees them: of a store, or from files through its network.
 
 Legend: N images, C classes, D feature width.
 """
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from cache import Store
 from pipeline.datasets import ShiftedViews
-from pipeline.errors import EvaluationError, UnreadableImageError
+from pipeline.errors import EvaluationError
 from pipeline.extracting.identities import views_of_identity
-from pipeline.head_history import sees_test_views
 from pipeline.heads import Head, require_same_identity
-from pipeline.image_classifiers import beliefs_of, classifier_of_head
+from pipeline.image_classifiers import classifier_of_head, classify_images
 from pipeline.progress import OnProgress, Steps
 from pipeline.scored import scored_split
+from pipeline.seen_views import sees_test_views
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +41,13 @@ class Pool:
 
 
 def pool_of_store(
-    head: Head, store: Store, split: str = "test", *, test_views: bool | None = None
+    store: Store, head: Head, split: str = "test", *, test_views: bool | None = None
 ) -> Pool:
-    """The usable images of a split; their labels are not looked at.
+    """Read the usable images of a split; their labels are not used.
 
     Args:
-        head: the head to balance.
         store: features of the head's extraction.
+        head: the head to balance.
         split: name of the split.
         test_views: classify the mean feature with the test views, as `evaluate`; a head that was
             balanced before sees what it was balanced on where None is given.
@@ -60,7 +60,8 @@ def pool_of_store(
     require_same_identity(head, store)
     if split == "train":
         raise EvaluationError(
-            "A head knows the images that it was fitted on: balance it on others, as --split test."
+            "A head is not balanced on the images that it was fitted on: use others, such as "
+            "--split test."
         )
     scored = scored_split(store, split, [head], test_views)
     logits, features = [], []
@@ -78,10 +79,12 @@ def pool_of_images(
     *,
     model: str = "auto",
     test_views: bool | None = None,
+    device: str = "auto",
+    workers: int = -1,
     on_unreadable: Callable[[str, str], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Pool:
-    """Images that are in no store, run through the head's network.
+    """Run images that are in no store through the head's network.
 
     Args:
         head: the head to balance.
@@ -91,6 +94,8 @@ def pool_of_images(
         model: as in `classifier_of_head`.
         test_views: classify the mean feature with the test views of the head's store; None does
             where it has them, unless the head was balanced on the clean image alone.
+        device: where the network runs, as `ExtractConfig.device`.
+        workers: processes that read the images, as `ExtractConfig.workers`.
         on_unreadable: called with the path and the reason of each image that cannot be used.
         on_progress: called after every image.
 
@@ -99,22 +104,22 @@ def pool_of_images(
             store does not have.
         ExportError: if checkpoint and head do not belong together.
         CheckpointError: if the checkpoint does not load.
-        ConfigError: if there is none where one is needed.
+        ConfigError: if there is none where one is needed, or no such device.
     """
     sees = sees_test_views([head], test_views)
     views = views_of_identity(head.identity) if sees else ShiftedViews()
-    classifier = classifier_of_head(head, checkpoint, None, model=model, views=views)
+    classifier = classifier_of_head(head, checkpoint, model=model, views=views, device=device)
     if test_views and not classifier.views.count:
         raise EvaluationError("The head's store has no test views: leave --test-views out.")
     features = []
     steps = Steps(len(images), on_progress)
-    for path, beliefs in beliefs_of(classifier, images):
+    for path, found in classify_images(classifier, images, workers):
         steps.advance()
-        if not isinstance(beliefs, UnreadableImageError):
-            assert beliefs.features is not None, "a network gives them"  # noqa: S101  # likewise
-            features.append(head.inputs(beliefs.features[None])[0])
+        if not isinstance(found, str):
+            assert found.features is not None, "a network gives them"  # noqa: S101  # likewise
+            features.append(head.inputs(found.features[None])[0])
         elif on_unreadable is not None:
-            on_unreadable(path, str(beliefs))
+            on_unreadable(path, found)
     if not features:
         raise EvaluationError("None of the images could be used: there is nothing to balance on.")
     inputs = np.stack(features)

@@ -1,8 +1,8 @@
-"""New weights for a head, fitted on images without labels to what the head makes of them.
+"""New weights for a head, fitted to its own probabilities on unlabelled images.
 
-A head learns its directions on images that its backbone knows by heart. What it believes of images
-that the backbone has not seen is right often enough that a plain classifier, fitted to these
-beliefs on these images, errs in other ways than the head: the mean of the two is better than either
+A head is fitted on images that its backbone was trained on. On images that are new to the backbone
+its probabilities, as soft pseudo-labels, are right often enough that a plain classifier fitted to
+them errs in other ways than the head: the average of the two is better than either
 (docs/recipe.md, fifth round). It is one linear layer again.
 
 Legend: N images, C classes, D feature width.
@@ -57,11 +57,11 @@ def refit(
     share: float,
     ridge: float = RIDGE,
 ) -> Refit:
-    """Average a head with a ridge regression on its own beliefs.
+    """Average a head with a ridge regression on its own probabilities.
 
-    The beliefs p = softmax(l + log q), divided by q, are regressed on the standardised features;
-    the fitted values, centred over the classes, are given the spread of the head's centred logits
-    and weigh `share`.
+    The pseudo-labels p = softmax(l + log q), divided by q, are regressed on the standardised
+    features; the fitted values, centred over the classes, are given the spread of the head's
+    centred logits and weigh `share`.
 
     Args:
         features: (N, D), as the head's product takes them.
@@ -109,14 +109,14 @@ def _standardisation(features: NDArray[np.float32]) -> tuple[Floats, Floats]:
 def _moments(
     features: NDArray[np.float32], logits: Logits, shares: Floats, mean: Floats, scale: Floats
 ) -> tuple[Floats, Floats]:
-    """Covariance (D, D) of standardised features, and theirs (D, C) with the beliefs."""
+    """Covariance (D, D) of standardised features, and theirs (D, C) with the pseudo-labels."""
     n, width = features.shape
     covariance, slopes = np.zeros((width, width)), np.zeros((width, len(shares)))
     for rows, scores in zip(_blocks(features, len(shares)), _blocks(logits, width), strict=True):
         standardised = (rows - mean) / scale
-        beliefs = softmax(scores + np.log(shares), axis=1) / (len(shares) * shares)
+        pseudo_labels = softmax(scores + np.log(shares), axis=1) / (len(shares) * shares)
         covariance += standardised.T @ standardised / n
-        slopes += standardised.T @ beliefs / n  # of mean 0 already: the features are centred
+        slopes += standardised.T @ pseudo_labels / n  # of mean 0 already: the features are centred
     return covariance, slopes
 
 

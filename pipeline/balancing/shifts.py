@@ -1,11 +1,11 @@
-"""Shifts of a head's logits, found on images without labels, that lift the classes left behind.
+"""Shifts of a head's logits, found on unlabelled images, that raise its lowest recalls.
 
-Two things are known of images that nobody has labelled: how a head sees them, and, where they were
-drawn so, how frequent the classes are among them. That is enough for one number a class, in two
-steps. `matching_shifts` makes the head decide for each class about as often as it occurs: one that
-is decided for too seldom has lost its images to others. `levelling_shifts` then decides for the
-harmonic (or geometric) mean of the recalls, which tempered probabilities estimate without a label.
-A linear head takes both into its bias.
+Two things are known about unlabelled images: how a head classifies them, and, if they were sampled
+so, how frequent the classes are among them. That is enough for one number per class, in two steps.
+`matching_shifts` makes the head predict each class about as often as it occurs: a class that is
+predicted too seldom has lost its images to others. `levelling_shifts` then maximises the harmonic
+(or geometric) mean of the recalls, which tempered probabilities estimate without labels. A linear
+head takes both into its bias.
 
 Legend: N images, C classes, l logits (N, C), b and w shifts (C,), q the classes' shares (C,).
 """
@@ -103,8 +103,8 @@ def levelling_shifts(
     p_c d_c / q_c. So with the geometric mean this is GML, eq. (1), that has
     probabilities for labels and fits shifts alone; the harmonic one lifts the lowest recalls
     further. Where p is right, no decisions are better for a mean of recalls than such with one
-    number a class (Narasimhan et al. 2015); here it is so only roughly. The mean is not concave in
-    w: this is the top that is reached from no shift.
+    number per class (Narasimhan et al. 2015); here it is so only roughly. The mean is not concave
+    in w: this is the top that is reached from no shift.
 
     Args:
         logits: l (N, C), as `matching_shifts` leaves them.

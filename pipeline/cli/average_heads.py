@@ -29,8 +29,8 @@ def average_heads(
 
     An ensemble of linear heads that costs no more than one: of other seeds, losses and solvers, or
     with the old head from `fit-head --head logit-adjusted`. `predict` and `export` take it as any
-    other; say --classifier new, or they add the old head as it is. Test views are the first
-    HEAD's, and of heads that were balanced those that they were balanced for.
+    other. Test views are the first HEAD's, and of heads that were balanced those that they were
+    balanced for.
 
     \b
     Example:
@@ -38,13 +38,13 @@ def average_heads(
       nolb fit-head data.zarr --head logit-adjusted --out adjusted.safetensors
       nolb average-heads new.safetensors adjusted.safetensors --out mean.safetensors
       nolb evaluate data.zarr mean.safetensors
-      nolb predict mean.safetensors photos/ --checkpoint model.pth --classifier new
+      nolb predict mean.safetensors photos/ --checkpoint model.pth
     """
     shares = None if weights is None else parse_weights(weights)
 
     from pipeline.extracting.identities import views_of_identity
-    from pipeline.head_history import views_balanced_for, what_is_classified
     from pipeline.heads import average_heads, load_head, refuse_existing_head, save_head
+    from pipeline.provenance import what_is_classified
 
     refuse_existing_head(out, overwrite=overwrite)
     if shares is not None and len(shares) == len(heads):  # as in `evaluate`, 0 leaves a head out
@@ -56,16 +56,16 @@ def average_heads(
     save_head(mean, out, overwrite=overwrite)
     speaker = Speaker(json_path)
     speaker.tell("averaged", f"{len(heads)} heads")
-    balanced_for = views_balanced_for(mean)
+    balanced_for = mean.provenance.balanced_for
     if balanced_for is not None:
         classified = what_is_classified(balanced_for)
-        speaker.note(f"Balanced for {classified}: on that it predicts and is scored.")
+        speaker.note(f"Balanced on {classified}: it is scored and predicts on that.")
         both = zip(heads, loaded, strict=True)
-        plain = [str(path) for path, one in both if views_balanced_for(one) is None]
+        plain = [str(path) for path, one in both if one.provenance.balanced_for is None]
         if plain:
             speaker.note(
-                f"Not all of it is balanced, as {', '.join(plain)} was not: average heads before "
-                "any is balanced, and balance the mean."
+                f"{', '.join(plain)} {'was' if len(plain) == 1 else 'were'} not balanced, the "
+                "others were: average the heads before balancing, then balance the average."
             )
     if balanced_for != 0 and any(view != views[0] for view in views):
         speaker.note(
@@ -74,6 +74,6 @@ def average_heads(
         )
     speaker.wrote(out)
     speaker.next(f"nolb evaluate STORE {out}")
-    speaker.next(f"nolb predict {out} IMAGES --checkpoint FILE --classifier new")
+    speaker.next(f"nolb predict {out} IMAGES --checkpoint FILE")
     content = {"head": str(out), "average_of": list(map(str, heads)), "weights": shares}
     write_json(content | {"balanced_for_test_views": balanced_for}, json_path)

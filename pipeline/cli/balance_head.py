@@ -1,9 +1,9 @@
-"""`nolb balance-head`: images without labels say which classes a head leaves behind."""
+"""`nolb balance-head`: adapt a head to unlabelled images, in favour of its worst classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,27 +14,28 @@ from pipeline.cli.options import (
     PATH,
     json_option,
     overwrite_option,
+    running_options,
     settings_from,
     settings_options,
     test_views_option,
 )
 from pipeline.cli.output import Speaker, write_json
-from pipeline.config import BalanceConfig
+from pipeline.config import BalanceConfig, ExtractConfig, build_config
 
 if TYPE_CHECKING:
+    from pipeline.balancing.pools import Pool
     from pipeline.heads import Head
-    from pipeline.metrics import Scores
-    from pipeline.stages.balance_head import Balanced
+    from pipeline.stages.balance_head import BalancedScores, BalanceResult
 
 LOWEST = 5
 """Classes that are named."""
 
 TOO_FEW, FEW = 5, 10
-"""Images a class, on average, below which heads became worse, and below which half of the gain was
-lost (docs/recipe.md)."""
+"""Images per class, on average, below which heads became worse, and below which half of the gain
+was lost (docs/recipe.md)."""
 
 FEW_FOR_WEIGHTS = 20
-"""Likewise for new weights: ten gained nothing."""
+"""Images per class below which new weights gained nothing."""
 
 
 @click.command("balance-head")
@@ -45,10 +46,11 @@ FEW_FOR_WEIGHTS = 20
 @click.option("--model", default="auto", show_default=True, help="With --images: as for `nolb predict`.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Head to write, NAME.safetensors.")
 @click.option("--split", help="With STORE: the images to balance on.  [default: test]")
-@click.option("--prior", metavar="equal|train|FILE", default="equal", show_default=True, help="Class frequencies among these images: all equal, as in training, or a file with one number for each class in the head's order. The new head is for equally frequent classes, whatever these are.")  # fmt: skip  # noqa: E501
-@click.option("--folds", type=int, help="With STORE: also score it, with the labels, each image decided by what the other folds' images gave. Takes as many fits.")  # fmt: skip  # noqa: E501
+@click.option("--prior", metavar="equal|train|FILE", default="equal", show_default=True, help="Class frequencies among these images: all equal, as in training, or a file with one number for each class in the head's order. The new head assumes equally frequent classes in either case.")  # fmt: skip  # noqa: E501
+@click.option("--folds", type=int, help="With STORE: also score the result by cross-fitting: each image is classified by a head balanced on the other folds. Labels are used for this score only. Takes this many fits.")  # fmt: skip  # noqa: E501
 @click.option("--seed", type=click.IntRange(0), help="Seed that draws the folds.  [default: 0]")
 @test_views_option
+@running_options("--images")
 @settings_options("balance_head")
 @json_option
 @overwrite_option
@@ -64,60 +66,68 @@ def balance_head(
     folds: int | None,
     seed: int | None,
     test_views: bool | None,
+    device: str | None,
+    workers: int | None,
     json_path: str | None,
     overwrite: bool,
     recipe: str | None,
     **given: Any,
 ) -> None:
-    """Change HEAD, on images without labels, for the classes it leaves behind.
+    """Adapt HEAD to unlabelled images, in favour of its worst classes.
 
-    Provided it is known how frequent the classes are among some images, in the simplest case
-    equally, no label is needed to see for which of them HEAD decides too seldom, and to estimate
-    which recalls are lowest. The biases are shifted until the estimated harmonic mean of the
-    recalls is highest; --refit changes the weights too. The images are --images, or a split of
-    STORE, of which only --folds looks at the labels. Ten images a class or more make a good pool,
-    twenty for --refit.
-
-    For `predict` and `export` use --classifier new with the new head; without it the old head is
-    mixed in, unbalanced.
+    If the class frequencies among some images are known (in the simplest case, equal), the recall
+    of every class can be estimated without labels. The biases are shifted until the estimated
+    harmonic mean of the recalls is highest; --refit changes the weights too. The images are
+    --images, or a split of STORE. Use ten images per class or more, twenty for --refit.
 
     \b
     Examples:
       nolb balance-head new.safetensors data.zarr --refit 0.5 --folds 5 --out balanced.safetensors
       nolb balance-head new.safetensors --images photos/ --checkpoint model.pth \\
         --out balanced.safetensors
-      nolb predict balanced.safetensors more/ --checkpoint model.pth --classifier new
+      nolb predict balanced.safetensors more/ --checkpoint model.pth
     """
     config = settings_from("balance_head", BalanceConfig, recipe, given)
     _require_one_source(
         store, images, json_path == str(out),
         of_store={"--split": split, "--folds": folds, "--seed": seed},
-        of_images={"--checkpoint": checkpoint, "--model": None if model == "auto" else model},
+        of_images={
+            "--checkpoint": checkpoint, "--model": None if model == "auto" else model,
+            "--device": device, "--workers": workers,
+        },
     )  # fmt: skip
+    running = build_config(ExtractConfig, device=device, workers=workers)
 
+    from cache import open_store
+    from pipeline.balancing.pools import pool_of_store
     from pipeline.heads import load_head, refuse_existing_head, save_head
+    from pipeline.stages.balance_head import balance_head, score_balanced
 
     refuse_existing_head(out, overwrite=overwrite)
     loaded = load_head(head)
-    how = {"shares": _shares(prior, loaded), "config": config}
-    scores: Mapping[str, Scores] | None = None
-    if store is None:
-        balanced = _on_images(loaded, images, checkpoint, model, test_views, how)
-    else:
-        where = {"split": split or "test", "test_views": test_views}
-        balanced, scores = _on_store(loaded, store, where, how, folds, seed or 0)
+    shares = _shares(prior, loaded)
+    with nullcontext() if store is None else open_store(store) as opened:
+        if opened is None:
+            pool = _pool_of_images(loaded, images, checkpoint, model, test_views, running)
+        else:
+            pool = pool_of_store(opened, loaded, split or "test", test_views=test_views)
+        balanced, scores = balance_head(loaded, pool, config, shares=shares), None
+        if opened is not None and folds is not None:
+            scores = score_balanced(
+                opened, loaded, pool, config, shares=shares, n_folds=folds, seed=seed or 0
+            )
     save_head(balanced.head, out, overwrite=overwrite)
     speaker = Speaker(json_path)
-    _tell(balanced, scores, folds, speaker)
-    _warn(balanced, config, prior, speaker)
     if scores is not None:
-        _warn_of_before(head, loaded, split or "test", speaker)
+        _tell_scores(scores, folds, speaker)
+        _note_seen(head, loaded, pool, speaker)
+    _tell(balanced, speaker)
+    _warn(balanced, config, prior, speaker)
     speaker.wrote(out)
-    speaker.next(f"nolb predict {out} IMAGES --checkpoint FILE --classifier new")
+    speaker.next(f"nolb predict {out} IMAGES --checkpoint FILE")
     content = {
-        "head": str(out), "prior": prior, **asdict(config),
-        **balanced.to_json(), "folds": folds,
-        "scores": None if scores is None else {n: each.to_json() for n, each in scores.items()},
+        "head": str(out), "prior": prior, **config.to_json(), **balanced.to_json(), "folds": folds,
+        "scores": None if scores is None else scores.to_json(),
     }  # fmt: skip
     write_json(content, json_path)
 
@@ -145,51 +155,28 @@ def _require_one_source(
         raise click.UsageError("--json and --out name one file: give two.")
 
 
-def _on_store(
-    head: Head,
-    store: Path,
-    where: dict[str, Any],
-    how: dict[str, Any],
-    folds: int | None,
-    seed: int,
-) -> tuple[Balanced, Mapping[str, Scores] | None]:
-    """The balanced head, and where folds are asked for the scores before and by folds."""
-    from cache import open_store
-    from pipeline.balancing.pools import pool_of_store
-    from pipeline.stages.balance_head import balance_head, score_pool, score_pool_by_folds
-
-    with open_store(store) as opened:
-        pool = pool_of_store(head, opened, **where)
-        if folds is None:
-            return balance_head(head, pool, **how), None
-        by_folds = score_pool_by_folds(head, opened, pool, n_folds=folds, seed=seed, **how)
-        scores = {"before": score_pool(opened, pool), "balanced": by_folds}
-    return balance_head(head, pool, **how), scores
-
-
-def _on_images(
+def _pool_of_images(
     head: Head,
     images: tuple[Path, ...],
     checkpoint: Path | None,
     model: str,
     test_views: bool | None,
-    how: dict[str, Any],
-) -> Balanced:
-    """The balanced head; images go through its network, and unreadable ones are told."""
+    running: ExtractConfig,
+) -> Pool:
+    """Images that go through the head's network; unreadable ones are reported."""
     from pipeline.balancing.pools import pool_of_images
     from pipeline.image_classifiers import find_images
     from pipeline.progress import ProgressReport
-    from pipeline.stages.balance_head import balance_head
 
     def tell(path: str, reason: str) -> None:
         Speaker(stderr=True).warn(f"{path}: {reason}")
 
     with ProgressReport("balance-head", "images") as progress:
-        pool = pool_of_images(
+        return pool_of_images(
             head, find_images(images), checkpoint, model=model, test_views=test_views,
-            on_unreadable=tell, on_progress=progress.update,
+            device=running.device, workers=running.workers, on_unreadable=tell,
+            on_progress=progress.update,
         )  # fmt: skip
-    return balance_head(head, pool, **how)
 
 
 def _shares(prior: str, head: Head) -> tuple[float, ...] | None:
@@ -212,46 +199,54 @@ def _shares(prior: str, head: Head) -> tuple[float, ...] | None:
     return shares
 
 
-def _tell(
-    balanced: Balanced,
-    scores: Mapping[str, Scores] | None,
-    folds: int | None,
-    speaker: Speaker,
-) -> None:
-    """What the labels say, where they were looked at, and what is known without."""
-    from pipeline.extracting.identities import views_of_identity
+def _tell_scores(scores: BalancedScores, folds: int | None, speaker: Speaker) -> None:
+    """What the labels say."""
     from pipeline.tables import scores_table
 
-    if scores is not None:
-        speaker.show(scores_table(scores))
-        speaker.line(
-            f"Balanced by folds: each of {folds} parts is decided by what the others gave.\n"
+    speaker.show(scores_table({"before": scores.before, "balanced": scores.balanced}))
+    speaker.line(
+        f"Balanced: cross-fitted, each of {folds} folds is classified by a head balanced on the "
+        "others.\n"
+    )
+
+
+def _note_seen(head: Path, loaded: Head, pool: Pool, speaker: Speaker) -> None:
+    """Say where the score before balancing is not one on new images."""
+    if pool.split is not None and loaded.provenance.was_balanced_on(pool.split):
+        speaker.note(
+            f"{head} was already balanced on these images, so the row `Before` is not a score on "
+            "new images. To compare, give the head as it was fitted."
         )
+
+
+def _tell(balanced: BalanceResult, speaker: Speaker) -> None:
+    """What is known without labels."""
+    from pipeline.extracting.identities import views_of_identity
+
     _tell_recalls(balanced, speaker)
     speaker.tell("balanced", f"{balanced.n_images:,} images, {len(balanced.shares):,} classes")
     if views_of_identity(balanced.head.identity).count > balanced.test_views:
         speaker.note(
-            "Balanced for the clean image alone: on that it predicts, and is scored, unless "
-            "--test-views is said."
+            "Balanced on clean images: it is scored and predicts on those, unless --test-views is "
+            "given."
         )
 
 
-def _warn(balanced: Balanced, config: BalanceConfig, prior: str, speaker: Speaker) -> None:
+def _warn(balanced: BalanceResult, config: BalanceConfig, prior: str, speaker: Speaker) -> None:
     """What on held-out images did not go well with pools such as this one."""
     per_class = balanced.n_images / len(balanced.shares)
     if per_class < TOO_FEW:
         speaker.warn(
-            f"{per_class:.1f} images a class. On held-out images such pools made heads "
-            f"worse, not better; take {FEW} a class or more."
+            f"{per_class:.1f} images per class: on held-out images so few made heads worse. Use "
+            f"{FEW} per class or more."
         )
     elif per_class < FEW:
         speaker.note(
-            f"{per_class:.1f} images a class give a part of the gain at best; {FEW} or more "
-            "are better."
+            f"{per_class:.1f} images per class give only part of the gain; use {FEW} or more."
         )
     if config.refit and per_class < FEW_FOR_WEIGHTS:
         speaker.note(
-            f"{per_class:.1f} images a class are few for --refit: on held-out images "
+            f"{per_class:.1f} images per class are few for --refit: on held-out images "
             f"{FEW_FOR_WEIGHTS} or more gained, fewer did not."
         )
     if config.refit and prior != "equal":
@@ -261,18 +256,7 @@ def _warn(balanced: Balanced, config: BalanceConfig, prior: str, speaker: Speake
         )
 
 
-def _warn_of_before(head: Path, loaded: Head, split: str, speaker: Speaker) -> None:
-    """Say where the score before is no honest one."""
-    from pipeline.head_history import was_balanced_on
-
-    if was_balanced_on(loaded, split):
-        speaker.note(
-            f"{head} itself was balanced on these images before: Before is no score of new images. "
-            "Give the head as it was fitted to compare the two."
-        )
-
-
-def _tell_recalls(balanced: Balanced, speaker: Speaker) -> None:
+def _tell_recalls(balanced: BalanceResult, speaker: Speaker) -> None:
     """What is known without a label of the classes that were left behind most."""
     from rich import box
     from rich.table import Table
@@ -283,7 +267,7 @@ def _tell_recalls(balanced: Balanced, speaker: Speaker) -> None:
     before, after = balanced.recalls_before, balanced.recalls_after
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_style="dim")
     table.add_column("Lowest estimated recalls", no_wrap=True)
-    for heading in ("Before", "After", "Decided for\nbefore", "Decided for\nafter"):
+    for heading in ("Before", "After", "Predicted\nbefore", "Predicted\nafter"):
         table.add_column(heading, justify="right", no_wrap=True)
     for c in before.argsort(kind="stable")[:LOWEST]:
         decided = (balanced.decided_before[c], balanced.decided_after[c])
@@ -295,6 +279,6 @@ def _tell_recalls(balanced: Balanced, speaker: Speaker) -> None:
     table.add_row("harmonic mean of all", *means, "", "")
     table.caption = Text(
         "Estimated without labels: good for the order of the classes, not as figures.\n"
-        "Decided for: how often, in % of how often the class occurs."
+        "Predicted: how often, in % of how often the class occurs."
     )
     speaker.show(table)

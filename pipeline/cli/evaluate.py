@@ -47,7 +47,8 @@ def evaluate(
 
     Without HEAD it is the old classifier, with HEAD the new one, and with a temperature the
     ensemble of both (a temperature not given is 1); several heads are always an ensemble with the
-    old one. The JSON is that one's; the table also shows what it is compared with.
+    old one. --json holds the scores of this classifier; the table also lists the ones that it is
+    compared with.
 
     \b
     Examples:
@@ -64,24 +65,21 @@ def evaluate(
     from pipeline.balancing.notes import balance_notes
     from pipeline.heads import load_head
     from pipeline.scored import ScoredSplit
-    from pipeline.stages.evaluate import evaluate
+    from pipeline.stages.evaluate import evaluate_each
     from pipeline.tables import scores_table
 
     heads = [load_head(path) for path in head]
     temperatures = None if t_new is None else parse_temperatures(t_new)
     shares = None if weights is None else parse_weights(weights)
     with open_store(store) as opened:
-        asked = evaluate(
+        scores = evaluate_each(
             opened, heads, t_old=t_old, t_new=temperatures, weights=shares, split=split,
             test_views=test_views,
         )  # fmt: skip
-        scored = ScoredSplit(opened, split, asked.test_views)
-        scores = scored.scores_of_each(heads)
-        if asked.predictor == "ensemble":
-            scores["ensemble"] = asked
+        *_, asked = scores.values()
         class_counts = opened.class_counts
         named = dict(zip(map(str, head), heads, strict=True))
-        notes = balance_notes(named, [scored])
+        notes = balance_notes(named, [ScoredSplit(opened, split, asked.test_views)])
     speaker.show(scores_table(scores))
     for note in notes:
         speaker.note(note)

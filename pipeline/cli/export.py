@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.arguments import no_head, no_store
-from pipeline.cli.options import PATH, json_option, overwrite_option
+from pipeline.cli.options import PATH, json_option, overwrite_option, running_options
 from pipeline.cli.output import Speaker, write_json
-from pipeline.cli.temperatures import chosen_temperatures, classifier_options
-from pipeline.export_formats import CHECKPOINT, FORMATS
+from pipeline.cli.temperatures import temperature_options
+from pipeline.config import ExtractConfig, build_config
+from pipeline.export_formats import CHECKPOINT, FORMATS, ONE_HEAD
+from pipeline.mixture import given_pair
 
 if TYPE_CHECKING:
     from pipeline.exporting import Agreement
@@ -31,12 +33,13 @@ if TYPE_CHECKING:
     help="safetensors: weights. torch-export and onnx: programs that need no nolb. checkpoint: a "
     "copy of your file with the new head in the old one's place.",
 )
-@classifier_options("Both heads, or the new one alone.  [default: ensemble; a checkpoint can hold only new]")  # fmt: skip  # noqa: E501
+@temperature_options
 @click.option("--normalize", type=click.Choice(("inside", "outside")), default="inside", show_default=True, help="inside: the input is RGB in 0..1. outside: the caller normalises it.")  # fmt: skip  # noqa: E501
 @click.option("--size", type=click.IntRange(min=1), help="Side of the images in pixels, where neither a centre crop nor --images says it.")  # fmt: skip  # noqa: E501
 @click.option("--images", metavar="SRC", help="Where the test images are: run the written file on them and compare with the store.")  # fmt: skip  # noqa: E501
-@click.option("--check", metavar="N|all", default="256", show_default=True, help="How many of the --images.")  # fmt: skip  # noqa: E501
-@click.option("--model", default="auto", show_default=True, help="Checkpoint family, where the file leaves a doubt; PACKAGE.MODULE:FACTORY, where STORE is of a network of your own.")  # fmt: skip  # noqa: E501
+@click.option("--check", metavar="N|all", default="256", show_default=True, help="How many of the --images to compare.")  # fmt: skip  # noqa: E501
+@click.option("--model", default="auto", show_default=True, help="Checkpoint family, if it cannot be detected from the file; PACKAGE.MODULE:FACTORY for a network of your own.")  # fmt: skip  # noqa: E501
+@running_options("--images")
 @overwrite_option
 @json_option
 def export(
@@ -45,7 +48,6 @@ def export(
     checkpoint: Path | None,
     out: Path,
     format_name: str,
-    classifier: str | None,
     t_old: float | None,
     t_new: float | None,
     normalize: str,
@@ -53,30 +55,36 @@ def export(
     images: str | None,
     check: str,
     model: str,
+    device: str | None,
+    workers: int | None,
     overwrite: bool,
     json_path: str | None,
 ) -> None:
-    """Write the ensemble of both heads, or the new head, as one drop-in classifier.
+    """Write the backbone with HEAD, or the ensemble, as one drop-in classifier.
 
-    A store of `extract --model NAME` without a checkpoint says which model it is of: that is built
-    again, and needs no --checkpoint.
+    As in `nolb evaluate`, HEAD classifies alone, unless a temperature asks for the ensemble of the
+    old head and HEAD. The output of an ensemble are log-probabilities: they can stand wherever
+    logits do, and their softmax is the mean of both heads' probabilities.
 
-    The output of an ensemble are log-probabilities: they can stand wherever logits do, and their
-    softmax is the mean of both heads' probabilities.
+    A store of `extract --model NAME` without a checkpoint records the model, which is then built
+    again and needs no --checkpoint.
 
     \b
     Examples:
       nolb export data.zarr head.safetensors --checkpoint model.pth --format onnx --out model.onnx --images data/test --check all
-      nolb export data.zarr head.safetensors --checkpoint model.pth --format checkpoint --out mended.pth
+      nolb export data.zarr head.safetensors --checkpoint model.pth --format checkpoint --out repaired.pth
     """  # noqa: E501  commands are left whole, so that they can be copied
-    temperatures = chosen_temperatures(classifier, t_old, t_new, alone=format_name == CHECKPOINT)
+    temperatures = given_pair(t_old, t_new)
+    if temperatures is not None and format_name == CHECKPOINT:
+        raise click.UsageError(ONE_HEAD)
     n_checked = _number(check)
+    running = build_config(ExtractConfig, device=device, workers=workers)
     speaker = Speaker(json_path)
 
     from cache import open_store
-    from pipeline.head_history import views_balanced_for, what_is_classified
     from pipeline.heads import load_head
     from pipeline.progress import ProgressReport
+    from pipeline.provenance import what_is_classified
     from pipeline.stages.export import export
 
     new_head = load_head(head)
@@ -85,11 +93,12 @@ def export(
         result = export(
             opened, new_head, checkpoint, out, format=format_name, temperatures=temperatures,
             normalization="inside" if normalize == "inside" else "outside", side=size,
-            images=images, n_checked=n_checked, model=model, overwrite=overwrite,
+            images=images, n_checked=n_checked, model=model,
+            device=running.device, workers=running.workers, overwrite=overwrite,
             on_progress=progress.update,
         )  # fmt: skip
     _tell(result, speaker)
-    balanced_for = views_balanced_for(new_head)
+    balanced_for = new_head.provenance.balanced_for
     if balanced_for:
         speaker.note(
             f"The head was balanced for {what_is_classified(balanced_for)}, and this file sees "
@@ -124,8 +133,8 @@ def _tell(result: Export, speaker: Speaker) -> None:
         same = agreement.n_images - agreement.n_different
         speaker.tell(
             "check",
-            f"{same:,} of {agreement.n_images:,} test images{left_out} get the class that the "
-            "store's logits give",
+            f"{same:,} of {agreement.n_images:,} test images{left_out} are classified as by the "
+            "store's logits",
         )
     if result.views_left_out:
         speaker.note(

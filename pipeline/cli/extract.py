@@ -19,7 +19,7 @@ from pipeline.cli.options import (
 from pipeline.cli.output import Speaker, write_json
 from pipeline.cli.sources import Reading, named_sources, reading_options
 from pipeline.config import ExtractConfig
-from pipeline.config.idle_extraction import refuse_idle
+from pipeline.config.unused import refuse_unused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,7 @@ def extract(
     torchrun --nproc-per-node 4 -m pipeline extract ...
     """
     config = settings_from("extract", ExtractConfig, recipe, given)
-    refuse_idle(config, named_by_hand(given))
+    refuse_unused([config], named_by_hand(given))
     _require_names(checkpoint, config, out)
     if save_model is not None:
         _require_place(save_model, checkpoint, out, resume=resume, overwrite=overwrite)
@@ -194,7 +194,7 @@ def _old_scores(store: Store, out: Path, speaker: Speaker) -> dict[str, Any]:
     Those of the clean images come first: they are what the model is known by.
     """
     from pipeline.old_head import has_old_head
-    from pipeline.scored import averaged_views
+    from pipeline.seen_views import averaged_views
     from pipeline.stages.evaluate import evaluate
     from pipeline.tables import scores_table
 

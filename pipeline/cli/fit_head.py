@@ -21,7 +21,7 @@ from pipeline.cli.options import (
 from pipeline.cli.output import Speaker, write_json
 from pipeline.cli.study import like_these_scores, run_study, study_options
 from pipeline.config import FitConfig
-from pipeline.config.idle import refuse_idle
+from pipeline.config.unused import refuse_unused
 
 if TYPE_CHECKING:
     from cache import Store
@@ -84,7 +84,7 @@ def fit_head(
             test_views=test_views, overwrite=overwrite, json_path=json_path,
         )  # fmt: skip
         return
-    refuse_idle([config], by_hand)
+    refuse_unused([config], by_hand)
     _run_fit(store, out, config, test_views=test_views, overwrite=overwrite, json_path=json_path)
 
 
@@ -131,7 +131,7 @@ def _run_fit(
 
 def _require_scorable(store: Store, test_views: bool | None) -> None:
     """Refuse, before the work, to score test views that are not there."""
-    from pipeline.scored import averaged_views
+    from pipeline.seen_views import averaged_views
 
     if "test" in store:
         averaged_views(store, "test", test_views=test_views)

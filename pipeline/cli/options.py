@@ -10,12 +10,15 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import click
 
 from pipeline.cli.output import is_json_of
-from pipeline.config import build_config, field_help, typed, value_type
+from pipeline.config import ExtractConfig, build_config, field_help, typed, value_type
 from pipeline.config.building import Config
 from pipeline.files import Replaceable, refuse_existing
 from pipeline.recipes import SECTIONS, load_recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+RUNNING = ("device", "workers")
+"""Settings of an extraction that any run of a model over images has."""
 
 PATH = click.Path(path_type=Path)
 """A path as text; whether something is there is for the library to say, in its own words."""
@@ -50,6 +53,27 @@ def settings_from(
     """A stage's settings from the options given, the recipe named, and the defaults."""
     content = getattr(load_recipe(recipe), section) if recipe is not None else None
     return build_config(settings, content, **given)
+
+
+def running_options(needs: str | None = None) -> Callable[[Command], Command]:
+    """Add `--device` and `--workers` of `extract`, for commands that run a model over images.
+
+    Args:
+        needs: the option without which they have no effect, if there is one.
+    """
+    hints = get_type_hints(ExtractConfig, include_extras=True)
+    helps = field_help(ExtractConfig)
+
+    def decorate(command: Command) -> Command:
+        for field in reversed(dataclasses.fields(ExtractConfig)):
+            if field.name in RUNNING:
+                text = helps[field.name]
+                if needs is not None:
+                    text = f"With {needs}: {text[0].lower()}{text[1:]}"
+                command = _option(field, value_type(hints[field.name]), text)(command)
+        return command
+
+    return decorate
 
 
 def named_by_hand(given: Mapping[str, Any]) -> list[str]:

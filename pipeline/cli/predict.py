@@ -1,9 +1,7 @@
-"""`nolb predict`: what both heads say about images."""
+"""`nolb predict`: classes and probabilities of images."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from contextlib import contextmanager
@@ -13,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from pipeline.cli.arguments import no_store
-from pipeline.cli.options import PATH, file_option, overwrite_option
+from pipeline.cli.options import PATH, file_option, overwrite_option, running_options
 from pipeline.cli.output import Speaker
-from pipeline.cli.temperatures import chosen_temperatures, classifier_options
+from pipeline.cli.temperatures import temperature_options
 from pipeline.config import ExtractConfig, build_config
 from pipeline.files import begins_like, whole_file
+from pipeline.mixture import given_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,13 +29,13 @@ if TYPE_CHECKING:
     from pipeline.checkpoints import TrainedModel
     from pipeline.datasets import ShiftedViews
     from pipeline.heads import Head
-    from pipeline.image_classifiers import Classifier
+    from pipeline.image_classifiers import ImageClassifier
     from pipeline.stages.predict import Prediction
 
 COLUMNS = ("image", "rank", "class", "probability", "old_probability", "new_probability", "error")
 
-HEADINGS = ("Image", "Class", "Probability", "Old head", "New head")
-"""Of the table."""
+HEADINGS = ("Image", "Class", "Probability")
+"""Of the table; a column for each other head may follow."""
 
 WHOLE = 10_000
 """Columns of a table in a file, where no terminal cuts it."""
@@ -54,59 +53,68 @@ is_predictions = begins_like(
 @click.argument("head", metavar="HEAD|EXPORT", type=PATH, callback=no_store)
 @click.argument("images", nargs=-1, required=True, type=PATH)
 @click.option("--checkpoint", type=PATH, help="The trained classifier that HEAD was fitted on; an EXPORT needs none, and neither does a HEAD of a --model with weights of its own.")  # fmt: skip  # noqa: E501
-@classifier_options("Which classifier of a HEAD decides.  [default: ensemble]")
-@click.option("--test-views", type=int, help="Views of each image whose mean feature with the clean one a HEAD classifies, as in extract: 1 is the flip test, 0 leaves them out. V views take 1 + V forward passes.  [default: those of HEAD's store, as its scores are made; 0 for a head that was balanced on the clean image alone]")  # fmt: skip  # noqa: E501
+@temperature_options
+@click.option("--test-views", type=int, help="Test views (test-time augmentation) per image: HEAD classifies the mean feature of the clean image and its V views, in 1 + V forward passes. 1 is the mirror image, 0 turns it off.  [default: as in HEAD's store; 0 for a head balanced on clean images]")  # fmt: skip  # noqa: E501
 @click.option("--test-view-shift", type=int, help="Pixels by which test views move.  [default: as in HEAD's store, else 2]")  # fmt: skip  # noqa: E501
-@click.option("--view-fill", type=click.Choice(("mean", "black")), help="Colour of what a moved image leaves free.  [default: as in HEAD's store, else mean]")  # fmt: skip  # noqa: E501
+@click.option("--view-fill", type=click.Choice(("mean", "black")), help="Colour of the padding around a moved image.  [default: as in HEAD's store, else mean]")  # fmt: skip  # noqa: E501
 @click.option("--view-flip/--no-view-flip", default=None, help="Every other test view is mirrored.  [default: as in HEAD's store, else yes]")  # fmt: skip  # noqa: E501
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Candidates of an image in CSV and JSON lines.")  # fmt: skip  # noqa: E501
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Most probable classes per image in CSV and JSON lines.")  # fmt: skip  # noqa: E501
 @click.option("--format", "format_name", type=click.Choice(("table", "csv", "jsonl")), default="table", show_default=True, help="A table for people; CSV or JSON lines for programs.")  # fmt: skip  # noqa: E501
 @file_option("--out", "File for the predictions.  [default: standard output]", is_predictions)
 @overwrite_option
-@click.option("--model", default="auto", show_default=True, help="Checkpoint family, where the file leaves a doubt; PACKAGE.MODULE:FACTORY, where HEAD is of a network of your own.")  # fmt: skip  # noqa: E501
+@running_options()
+@click.option("--model", default="auto", show_default=True, help="Checkpoint family, if it cannot be detected from the file; PACKAGE.MODULE:FACTORY for a network of your own.")  # fmt: skip  # noqa: E501
 def predict(
     head: Path,
     images: tuple[Path, ...],
     checkpoint: Path | None,
-    classifier: str | None,
     t_old: float | None,
     t_new: float | None,
     top: int,
     format_name: str,
     out: Path | None,
     overwrite: bool,
+    device: str | None,
+    workers: int | None,
     model: str,
     **views: Any,
 ) -> None:
-    """Classify images and folders of images, with the probabilities of both heads.
+    """Classify images and folders of images.
 
     HEAD is a file of `nolb fit-head` and needs the --checkpoint that was extracted, unless that
     was a --model with weights of its own; EXPORT is a file of `nolb export` (.safetensors, .pt2,
     .onnx). Unreadable images are reported and left out.
 
+    As in `nolb evaluate`, HEAD classifies alone, unless a temperature asks for the ensemble of the
+    old head and HEAD. The old head's probabilities are shown beside it where it is known.
+
     A HEAD of a store with test views is scored with them, so it predicts with them too, and says
-    so on standard error; --test-views 0 is quicker. One that `nolb balance-head` balanced on the
-    clean image alone predicts on that alone. An EXPORT sees the clean image alone.
+    so on standard error; --test-views 0 is quicker. One that `nolb balance-head` balanced on clean
+    images predicts on the clean image alone, and so does an EXPORT.
 
     \b
     Examples:
-      nolb predict head.safetensors photos/ --checkpoint model.pth --t-old 2
-      nolb predict head.safetensors photos/ --checkpoint model.pth --test-views 0
+      nolb predict head.safetensors photos/ --checkpoint model.pth
+      nolb predict head.safetensors photos/ --checkpoint model.pth --t-old 2 --t-new 1
       nolb predict model.onnx photo.jpg --format jsonl
     """
     if overwrite and out is None:
         raise click.UsageError("--overwrite replaces what is at --out: give that too.")
-    temperatures = chosen_temperatures(classifier, t_old, t_new)
+    temperatures = given_pair(t_old, t_new)
+    running = build_config(ExtractConfig, device=device, workers=workers)
 
     from pipeline.image_classifiers import find_images
 
-    given = (classifier, t_old, t_new, *views.values())
+    given = (t_old, t_new, *views.values())
     fixed = any(value is not None for value in given)
     found = find_images(images)
     speaker = Speaker(stderr=True)  # standard output carries the predictions
-    opened = _open(head, checkpoint, temperatures, views, speaker, fixed=fixed, model=model)
+    opened = _open(
+        head, checkpoint, temperatures, views, speaker, fixed=fixed, model=model,
+        device=running.device,
+    )  # fmt: skip
     with _destination(out, overwrite=overwrite) as file:
-        failed = _predict(opened, found, top, format_name, file, speaker)
+        failed = _predict(opened, found, top, running.workers, format_name, file, speaker)
         if failed:
             speaker.warn(f"{failed} of {len(found)} images could not be used.")
         if failed == len(found):  # and no empty file takes the place
@@ -129,36 +137,38 @@ def _destination(out: Path | None, *, overwrite: bool) -> Iterator[TextIO]:
 
 
 def _predict(
-    classifier: Classifier,
+    classifier: ImageClassifier,
     images: Sequence[str],
     top: int,
+    workers: int,
     format_name: str,
     file: TextIO,
     speaker: Speaker,
 ) -> int:
-    """Predict and write; the number of images that could not be used, which are told."""
+    """Predict and write; the number of images that could not be used, each of which is reported."""
     from rich.console import Console
 
     from pipeline.progress import ProgressReport
     from pipeline.stages.predict import predict
 
-    failed, table = 0, _empty_table()
+    failed = 0
+    shown: list[Prediction] = []
     # Rows that come one after the other on a terminal show how far it is.
     seen = file is sys.stdout and file.isatty() and format_name != "table"
     with ProgressReport("predict", "images", after=1.0) as progress:
         on_progress = None if seen else progress.update
-        predictions = predict(classifier, images, top, on_progress=on_progress)
-        if format_name == "table":
-            written = _tabulated(predictions, table)
-        else:
-            written = _written(predictions, format_name, file)
-        for prediction in written:
+        predictions = predict(classifier, images, top, workers=workers, on_progress=on_progress)
+        if format_name != "table":
+            predictions = _written(predictions, format_name, file)
+        for prediction in predictions:
             if prediction.error is not None:
                 failed += 1
                 speaker.warn(f"{prediction.image}: {prediction.error}")
-    if table.row_count:
+            elif format_name == "table":
+                shown.append(prediction)
+    if shown:
         width = None if file is sys.stdout else WHOLE
-        Console(file=file, highlight=False, width=width).print(table)
+        Console(file=file, highlight=False, width=width).print(_table(shown))
     return failed
 
 
@@ -171,7 +181,8 @@ def _open(
     *,
     fixed: bool,
     model: str,
-) -> Classifier:
+    device: str,
+) -> ImageClassifier:
     """A head with its trained model, or an exported file."""
     from pipeline.errors import ExportError, HeadError
     from pipeline.exporting import open_export
@@ -188,12 +199,15 @@ def _open(
         if fixed:
             raise ExportError(
                 f"{head} is an exported classifier, whose heads and temperatures are fixed and "
-                "which sees the clean image alone: leave --classifier, --t-old, --t-new and the "
-                "options of test views out, or give a head and its --checkpoint."
+                "which sees the clean image alone: leave --t-old, --t-new and the options of test "
+                "views out, or give a head and its --checkpoint."
             ) from None
-        return classifier_of_export(open_export(head, _trained_model(checkpoint, model)))
+        trained = _trained_model(checkpoint, model)
+        return classifier_of_export(open_export(head, trained, device=device))
     chosen = _chosen_views(loaded, views, speaker)
-    return classifier_of_head(loaded, checkpoint, temperatures, model=model, views=chosen)
+    return classifier_of_head(
+        loaded, checkpoint, temperatures, model=model, views=chosen, device=device
+    )
 
 
 def _trained_model(checkpoint: Path | None, model: str) -> TrainedModel | None:
@@ -210,10 +224,9 @@ def _trained_model(checkpoint: Path | None, model: str) -> TrainedModel | None:
 
 
 def _chosen_views(head: Head, given: Mapping[str, Any], speaker: Speaker) -> ShiftedViews:
-    """The test views that suit the head, but for what options say; told where it matters."""
+    """The test views that suit the head, or those of options; a note says where that matters."""
     from pipeline.datasets import ShiftedViews
     from pipeline.extracting.identities import views_of_identity
-    from pipeline.head_history import views_balanced_for
     from pipeline.image_classifiers import views_of_head
 
     stored, suiting = views_of_identity(head.identity), views_of_head(head)
@@ -224,28 +237,28 @@ def _chosen_views(head: Head, given: Mapping[str, Any], speaker: Speaker) -> Shi
         "view_flip": stored.flip,
     }
     chosen = ShiftedViews.of(build_config(ExtractConfig, where_not_given, **given))
-    told = None
+    note = None
     if chosen != suiting:
-        balanced = views_balanced_for(head) is not None
+        balanced = head.provenance.balanced_for is not None
         made = "head was balanced" if balanced else "head's store is scored"
-        told = (
+        note = (
             f"Predicting with {_described(chosen)}, where the {made} with {_described(suiting)}; "
-            "leave the options of test views out to predict likewise."
+            "leave the options of test views out to predict with those."
         )
     elif chosen.count and given["test_views"] is None:
         n = 1 + chosen.count
-        told = (
+        note = (
             f"Each image is classified by the mean feature of {n} views, as the head's store is "
             f"scored ({chosen.describe()}); that takes up to {n} times as long as the clean image "
             "alone, --test-views 0."
         )
     elif stored.count and given["test_views"] is None:
-        told = (
+        note = (
             "The clean image alone is classified, as the head was balanced for it, without the "
             f"{stored.describe()} of the head's store."
         )
-    if told is not None:
-        speaker.note(told)
+    if note is not None:
+        speaker.note(note)
     return chosen
 
 
@@ -257,14 +270,16 @@ def _described(views: ShiftedViews) -> str:
 def _written(
     predictions: Iterator[Prediction], format_name: str, file: TextIO
 ) -> Iterator[Prediction]:
-    """Pass the predictions on, each when it is written."""
+    """Write each prediction as CSV or a JSON line, then pass it on."""
+    from pipeline.writing import csv_text
+
     if format_name == "csv":
-        file.write(_csv_line(COLUMNS))
+        file.write(csv_text([COLUMNS]))
     for prediction in predictions:
         if format_name == "jsonl":
             line = json.dumps(prediction.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
         else:
-            line = "".join(_csv_line(row) for row in _rows(prediction))
+            line = csv_text(_rows(prediction))
         file.write(line)
         yield prediction
 
@@ -276,12 +291,6 @@ def _rows(prediction: Prediction) -> Iterator[tuple[Any, ...]]:
     for rank, each in enumerate(prediction.candidates, start=1):
         numbers = ("" if p is None else f"{p:.6g}" for p in (each.probability, each.old, each.new))
         yield (prediction.image, rank, each.class_name, *numbers, "")
-
-
-def _csv_line(values: tuple[Any, ...]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
 
 
 class _Path:
@@ -311,42 +320,40 @@ class _Path:
         yield Text(path, no_wrap=True, overflow="ellipsis")
 
 
-def _empty_table() -> Table:
-    """A table for the best candidates, and for what each head alone would have said."""
+def _table(predictions: Sequence[Prediction]) -> Table:
+    """The most probable class of each image, beside what each other head says of it.
+
+    A head that classifies alone has no column of its own, nor has one that the file does not hold.
+    """
     from rich.text import Text
 
     from pipeline.writing import terminal_table
 
+    best = [prediction.candidates[0] for prediction in predictions]
+    old = any(each.old is not None for each in best)
+    new = any(each.new not in (None, each.probability) for each in best)
     table = terminal_table()
-    table.caption = Text(
-        "Of each head: its probability of the class, and in brackets its own choice if another."
-    )
-    for heading in HEADINGS:
+    if old or new:
+        table.caption = Text(
+            "Of each head: its probability of the class, and in brackets its own choice if another."
+        )
+    for heading in (*HEADINGS, *["Old head"] * old, *["New head"] * new):
         number = heading == "Probability"
         table.add_column(heading, justify="right" if number else "left", no_wrap=number)
+    for prediction, each in zip(predictions, best, strict=True):
+        heads = [(each.old, prediction.old_class)] * old + [(each.new, prediction.new_class)] * new
+        said = [_said(p, name, each.class_name) for p, name in heads]
+        # Text, because a class may be called [red] and rich would paint it.
+        texts = [
+            Text(text, no_wrap=True, overflow="ellipsis")
+            for text in (each.class_name, f"{each.probability:.3f}", *said)
+        ]
+        table.add_row(_Path(prediction.image), *texts)
     return table
 
 
-def _tabulated(predictions: Iterator[Prediction], table: Table) -> Iterator[Prediction]:
-    """Pass the predictions on, each when it has its row."""
-    from rich.text import Text
-
-    for prediction in predictions:
-        if prediction.error is None:
-            best = prediction.candidates[0]
-            heads = ((best.old, prediction.old_class), (best.new, prediction.new_class))
-            said = [_said(p, name, best.class_name) for p, name in heads]
-            # Text, because a class may be called [red] and rich would paint it.
-            texts = [
-                Text(text, no_wrap=True, overflow="ellipsis")
-                for text in (best.class_name, f"{best.probability:.3f}", *said)
-            ]
-            table.add_row(_Path(prediction.image), *texts)
-        yield prediction
-
-
-def _said(probability: float | None, name: str | None, decided: str) -> str:
-    """A head's probability of the class, and the class that it would have chosen itself."""
+def _said(probability: float | None, name: str | None, predicted: str) -> str:
+    """A head's probability of the class, and the class that it would have predicted itself."""
     if probability is None:
         return "-"
-    return f"{probability:.3f}" + (f" ({name})" if name != decided else "")
+    return f"{probability:.3f}" + (f" ({name})" if name != predicted else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from pipeline.cli.options import (
 from pipeline.cli.output import Speaker, write_json
 from pipeline.cli.sources import Reading, named_sources, reading_options
 from pipeline.config import PretrainConfig
-from pipeline.config.idle_training import AUGMENTATION_SETTINGS, refuse_idle
+from pipeline.config.pretrain import AUGMENTATION_SETTINGS
+from pipeline.config.unused import refuse_unused
 
 if TYPE_CHECKING:
     from pipeline.metrics import Scores
@@ -67,7 +69,7 @@ def pretrain(
     """
     config = settings_from("pretrain", PretrainConfig, recipe, given)
     by_hand = named_by_hand(given)
-    refuse_idle(config, by_hand)
+    refuse_unused([config], by_hand)
     sources = named_sources(train=train, val=val, test=test)
     if "evaluate_every" in by_hand and sources.keys() == {"train"}:
         raise click.UsageError(
@@ -79,7 +81,7 @@ def pretrain(
     from pipeline.stages.pretrain import pretrain
 
     if config.augmentation == "auto":
-        _refuse_idle_in_the_augmentation(config, by_hand, start)
+        _refuse_unused_augmentation_settings(config, by_hand, start)
     images = reading.open(sources, required=("train",))
     with ProgressReport("pretrain", "images") as progress:
         report = _report_in_lines(progress.update, config.epochs, speaker)
@@ -91,7 +93,7 @@ def pretrain(
     write_json(result.to_json(), json_path)
 
 
-def _refuse_idle_in_the_augmentation(
+def _refuse_unused_augmentation_settings(
     config: PretrainConfig, by_hand: Sequence[str], start: Path | None
 ) -> None:
     """Refuse settings of the augmentation that the network's images do not get."""
@@ -102,7 +104,8 @@ def _refuse_idle_in_the_augmentation(
         return
     _, _, preprocessing = chosen_network(config, start)
     cropped = is_cropped(preprocessing, config)
-    refuse_idle(config, by_hand, "resized-crop" if cropped else "shift")
+    resolved = replace(config, augmentation="resized-crop" if cropped else "shift")
+    refuse_unused([resolved], by_hand)
 
 
 def _next_command(out: Path, model: str, sources: Mapping[str, str], reading: Reading) -> str:

@@ -15,13 +15,13 @@ from pipeline.reproduction.paper import METHODS, NAMES
 
 @click.command()
 @click.argument("what", metavar="WHAT", type=click.Choice(NAMES))
-@click.option("--checkpoint", "checkpoints", metavar="[NAME=]FILE", multiple=True, help=f"A trained classifier; may be repeated. NAME is its method, as {', '.join(METHODS)}; not given: its checkpoint family's.")  # fmt: skip  # noqa: E501
-@click.option("--store", "stores", metavar="[NAME=]STORE", multiple=True, help="A finished store, likewise, instead of a checkpoint.")  # fmt: skip  # noqa: E501
+@click.option("--checkpoint", "checkpoints", metavar="[NAME=]FILE", multiple=True, help=f"A trained classifier; may be repeated. NAME is its method, such as {', '.join(METHODS)}; default: its checkpoint family's.")  # fmt: skip  # noqa: E501
+@click.option("--store", "stores", metavar="[NAME=]STORE", multiple=True, help="A finished store instead of a checkpoint; NAME as for --checkpoint.")  # fmt: skip  # noqa: E501
 @click.option("--train", metavar="SRC", help="Training images of the checkpoints, as for `nolb extract`.")  # fmt: skip  # noqa: E501
-@click.option("--test", metavar="SRC|SHARE", help="Test images, likewise.")
-@click.option("--val", metavar="SRC|SHARE", help="Validation images, likewise; temperatures are chosen on them.")  # fmt: skip  # noqa: E501
+@click.option("--test", metavar="SRC|SHARE", help="Test images; same forms as --train.")
+@click.option("--val", metavar="SRC|SHARE", help="Validation images, on which temperatures are chosen; same forms as --train.")  # fmt: skip  # noqa: E501
 @reading_options()
-@click.option("--model", "models", metavar="[NAME=]MODEL", multiple=True, help="What to load a checkpoint as, where the file does not tell; see `nolb extract --model`.")  # fmt: skip  # noqa: E501
+@click.option("--model", "models", metavar="[NAME=]MODEL", multiple=True, help="Checkpoint family, if it cannot be detected from the file; see `nolb extract --model`.")  # fmt: skip  # noqa: E501
 @click.option("--out", type=PATH, required=True, help="Folder for WHAT.md, WHAT.json, WHAT.png and the extracted stores, which are used again.")  # fmt: skip  # noqa: E501
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Heads fitted of each kind.")  # fmt: skip  # noqa: E501
 @click.option("--replicates", type=click.IntRange(min=FEWEST_REPLICATES), default=1000, show_default=True, help="Bootstrap replicates over the test images.")  # fmt: skip  # noqa: E501

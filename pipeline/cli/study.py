@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.output import Speaker, write_json
 from pipeline.config import FitConfig
-from pipeline.config.idle import refuse_idle
+from pipeline.config.unused import refuse_unused
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run_study(
     from cache import open_store
     from pipeline.progress import ProgressReport
     from pipeline.stages.study import study
-    from pipeline.study_files import refuse_existing_study, save_study, study_folder
+    from pipeline.studying.files import refuse_existing_study, save_study, study_folder
 
     _require_one_process()
     configs = _configurations(config, sweeps, by_hand)
@@ -112,7 +112,7 @@ def _configurations(
 
     grid = parse_sweeps(sweeps)
     configs = grid_configs(config, grid)
-    refuse_idle(configs, [*by_hand, *grid], swept=grid)
+    refuse_unused(configs, [*by_hand, *grid], swept=grid)
     return configs
 
 

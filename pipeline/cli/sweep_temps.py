@@ -64,7 +64,7 @@ def sweep_temps(
     from pipeline.heads import load_head
     from pipeline.progress import ProgressReport
     from pipeline.stages.sweep_temps import sweep_temps
-    from pipeline.sweep_files import refuse_existing_sweep, save_sweep
+    from pipeline.sweeping.files import refuse_existing_sweep, save_sweep
     from pipeline.tables import sweep_notes
 
     refuse_existing_sweep(out, overwrite=overwrite)

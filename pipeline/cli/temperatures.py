@@ -1,4 +1,4 @@
-"""The options that say which classifier answers: the new head, or both at two temperatures."""
+"""The options `--t-old` and `--t-new`: giving one takes the ensemble of both heads."""
 
 from __future__ import annotations
 
@@ -7,47 +7,20 @@ from typing import Any, TypeVar
 
 import click
 
-from pipeline.mixture import given_pair
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-T_OLD = click.option("--t-old", type=float, help="Temperature of the old head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
-T_NEW = click.option("--t-new", type=float, help="Temperature of the new head in the ensemble.  [default: 1]")  # fmt: skip  # noqa: E501
+TEMPERATURE = click.FloatRange(min=0, min_open=True)
 
 
-def classifier_options(text: str) -> Callable[[Command], Command]:
-    """Add `--classifier`, `--t-old` and `--t-new`.
-
-    Args:
-        text: help of the first.
-    """
-
-    def decorate(command: Command) -> Command:
-        choice = click.option("--classifier", type=click.Choice(("ensemble", "new")), help=text)
-        return choice(T_OLD(T_NEW(command)))
-
-    return decorate
-
-
-def chosen_temperatures(
-    classifier: str | None, t_old: float | None, t_new: float | None, *, alone: bool = False
-) -> tuple[float, float] | None:
-    """(t_old, t_new) of the ensemble, (1, 1) unless given; None for the new head alone.
-
-    Args:
-        classifier: `ensemble`, `new` or nothing.
-        t_old: temperature that was given, or None.
-        t_new: temperature that was given, or None.
-        alone: whether only the new head is possible.
-    """
-    given = t_old is not None or t_new is not None
-    if given and (alone or classifier == "new"):
-        raise click.UsageError("Temperatures combine both heads; this is the new head alone.")
-    if alone and classifier == "ensemble":
-        raise click.UsageError("A checkpoint has room for one head: give --classifier new.")
-    for name, value in (("--t-old", t_old), ("--t-new", t_new)):
-        if value is not None and not 0 < value < float("inf"):
-            raise click.UsageError(f"{name} must be a number above 0, not {value}.")
-    if alone or classifier == "new":
-        return None
-    return given_pair(t_old, t_new) or (1.0, 1.0)
+def temperature_options(command: Command) -> Command:
+    """Add `--t-old` and `--t-new`; `pipeline.mixture.given_pair` reads what was given."""
+    for head in ("new", "old"):
+        other = "old" if head == "new" else "new"
+        command = click.option(
+            f"--t-{head}",
+            type=TEMPERATURE,
+            metavar="T",
+            help=f"Temperature of the {head} head: take the ensemble of both heads instead of the "
+            f"new one alone.  [default: 1 where --t-{other} is given]",
+        )(command)
+    return command

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from cache.records import Settings
 from pipeline.config.checks import check_choices, require
 
 Mean = Literal["harmonic", "geometric", "arithmetic"]
@@ -13,7 +14,7 @@ Mean = Literal["harmonic", "geometric", "arithmetic"]
 
 
 @dataclass(frozen=True)
-class BalanceConfig:
+class BalanceConfig(Settings):
     """How a head is balanced."""
 
     mean: Mean = "harmonic"

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.config.checks import check_channels, check_choices, check_device, require
+from pipeline.config.unused import Above, Cause, only_with
 
 Channels = tuple[float, float, float]
 """One number each for red, green and blue."""
 
 MOST_TEST_VIEWS = {True: 17, False: 8}
 """Nine places, the clean image's among them, with and without a mirror image at each."""
+
+
+def _one_coloured_view(config: ExtractConfig) -> tuple[Cause, ...]:
+    """Why --view-erase erases nothing: views take turns, and the first gets other colours."""
+    if config.views == 1 and config.view_colour:
+        return (Cause("views", config.views, Above(1)),)
+    return ()
+
+
+def _no_shifted_test_view(config: ExtractConfig) -> tuple[Cause, ...]:
+    """Why --test-view-shift moves nothing: the first test view is the mirror image."""
+    not_moved = 1 if config.view_flip else 0
+    if config.test_views <= not_moved:
+        return (Cause("test_views", config.test_views, Above(not_moved)),)
+    return ()
 
 
 @dataclass(frozen=True)
@@ -51,28 +67,35 @@ class ExtractConfig:
     extraction; 0 keeps the checkpoint's. Worth a try where the network was trained with mixup:
     its statistics are then of mixed images."""
 
-    recalibrate_bn_sampler: Literal["instance", "class-balanced"] = "instance"
+    recalibrate_bn_sampler: Literal["instance", "class-balanced"] = field(
+        default="instance", metadata=only_with(recalibrate_bn=Above(0))
+    )
     """How those images are drawn: as frequent as the classes are, or all classes alike."""
 
     views: int = 0
     """Seeded augmented views (random crop and flip) stored for each training image."""
 
-    view_seed: int = 0
+    view_seed: int = field(default=0, metadata=only_with(views=Above(0), recalibrate_bn=Above(0)))
     """Seed of the views; a view depends on this seed, its number and the image's id alone."""
 
-    view_padding: int = 4
+    view_padding: int = field(default=4, metadata=only_with(views=Above(0)))
     """Pixels of padding around the image before a view's random crop."""
 
-    view_fill: Literal["mean", "black"] = "mean"
+    view_fill: Literal["mean", "black"] = field(
+        default="mean",
+        metadata=only_with(view_padding=Above(0), view_erase=Above(0), test_view_shift=Above(0)),
+    )
     """Colour of that padding: the normalisation's mean, or black as in most training code."""
 
-    view_flip: bool = True
+    view_flip: bool = field(default=True, metadata=only_with(views=Above(0), test_views=Above(0)))
     """Mirror a view left to right with probability one half; every other test view is mirrored."""
 
-    view_colour: float = 0.0
+    view_colour: float = field(default=0.0, metadata=only_with(views=Above(0)))
     """Change brightness, contrast and saturation of a view by up to this share, as 0.4."""
 
-    view_erase: int = 0
+    view_erase: int = field(
+        default=0, metadata=only_with(views=Above(0), unless=_one_coloured_view)
+    )
     """Hide a square of a view, of so many pixels a side; with --view-colour, views take turns."""
 
     test_views: int = 0
@@ -80,13 +103,15 @@ class ExtractConfig:
     all directions. 1 is the flip test; 7 make eight images with the clean one. Scores are then
     those of the mean feature."""
 
-    test_view_shift: int = 2
+    test_view_shift: int = field(default=2, metadata=only_with(unless=_no_shifted_test_view))
     """Pixels by which test views move."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored features; float16 halves the store, logits stay float32."""
 
-    logits: Literal["full", "recompute"] = "full"
+    logits: Literal["full", "recompute"] = field(
+        default="full", metadata=only_with(features_only=False)
+    )
     """Store the old logits, or recompute them from features and old head when they are read."""
 
     device: str = "auto"

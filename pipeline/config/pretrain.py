@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.config.checks import check_channels, check_choices, check_device, require
 from pipeline.config.extract import Channels
 from pipeline.config.parsing import Size, parse_size
+from pipeline.config.unused import Above, only_with
 
 STEPS = (0.8, 0.9)
 """Shares of the epochs after which LDAM's code lowers the rate: 160 and 180 of 200."""
@@ -17,6 +18,9 @@ FEWEST_FOR_STEPS = 8
 
 LARGEST = 1e6
 """Of any factor: no training has use for more, and float32 could not hold its products."""
+
+AUGMENTATION_SETTINGS = frozenset({"padding", "fill", "smallest_crop"})
+"""Settings whose use depends on the augmentation, which `auto` leaves to the network."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,13 @@ class PretrainConfig:
     """Mix pairs of images, their share drawn from Beta(mixup, mixup) for each batch; 1 is usual, 0
     is none."""
 
-    max_margin: float = 0.5
+    max_margin: float = field(default=0.5, metadata=only_with(loss="ldam"))
     """Margin of the smallest class in ldam."""
 
-    margin_scale: float = 30.0
+    margin_scale: float = field(default=30.0, metadata=only_with(loss="ldam"))
     """Factor of the cosines in ldam; it is part of the trained classifier."""
 
-    beta: float = 0.9999
+    beta: float = field(default=0.9999, metadata=only_with(schedule="ldam-drw"))
     """Of ldam-drw: a class of n rows counts as (1 - beta^n) / (1 - beta) samples."""
 
     epochs: int = 200
@@ -77,13 +81,13 @@ class PretrainConfig:
     """Random shift after padding, for small images that all have one size; or a random part of
     the image resized to --size, for larger ones. `auto`: resized-crop where the model resizes."""
 
-    padding: int = 4
+    padding: int = field(default=4, metadata=only_with(augmentation="shift"))
     """Pixels of padding around an image before it is shifted."""
 
-    fill: Literal["black", "mean"] = "black"
+    fill: Literal["black", "mean"] = field(default="black", metadata=only_with(padding=Above(0)))
     """Colour of that padding: black as in most training code, or the normalisation's mean."""
 
-    smallest_crop: float = 0.08
+    smallest_crop: float = field(default=0.08, metadata=only_with(augmentation="resized-crop"))
     """Smallest share of the image's area that a resized crop keeps."""
 
     flip: bool = True

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cache.records import Record
 from pipeline.config.extract import Channels
 from pipeline.errors import ConfigError
-from pipeline.records import Record
 
 if TYPE_CHECKING:
     from torch import Tensor

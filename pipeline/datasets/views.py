@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from cache.records import Record
 from cache.strict_json import JSON
 from pipeline.config import ExtractConfig
 from pipeline.datasets.preprocessing import Preprocessing, padded
 from pipeline.errors import ConfigError
-from pipeline.records import Record
 
 Fill = Literal["mean", "black"]
 

@@ -3,8 +3,8 @@
 from pipeline.exporting.checking import BATCH, Agreement, compare_with_store, side_of_images
 from pipeline.exporting.description import Description, image_side
 from pipeline.exporting.formats import FORMATS, Exported, open_export, write_export
-from pipeline.exporting.inputs import as_input, as_inputs
-from pipeline.exporting.network import ImageClassifier, build_classifier
+from pipeline.exporting.inputs import as_inputs, misfit
+from pipeline.exporting.network import ExportedNetwork, build_classifier
 from pipeline.exporting.origin import model_of_identity
 from pipeline.exporting.patching import patch_checkpoint
 
@@ -14,12 +14,12 @@ __all__ = [
     "Agreement",
     "Description",
     "Exported",
-    "ImageClassifier",
-    "as_input",
+    "ExportedNetwork",
     "as_inputs",
     "build_classifier",
     "compare_with_store",
     "image_side",
+    "misfit",
     "model_of_identity",
     "open_export",
     "patch_checkpoint",

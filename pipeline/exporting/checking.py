@@ -1,25 +1,27 @@
-"""An exported file held against the store: its predictions on the very images.
+"""An exported file compared with the store: their predictions of the same images.
 
 Legend: N images, C classes, S the side of an image in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from cache import Split, Store
 from pipeline.checkpoints import TrainedModel
+from pipeline.datasets import ShiftedViews
 from pipeline.errors import ExportError, UnreadableImageError
 from pipeline.exporting.formats import Exported
-from pipeline.exporting.inputs import as_input
+from pipeline.exporting.inputs import as_inputs, misfit
 from pipeline.heads import Head
 from pipeline.lookup import ImageLookup
 from pipeline.mixture import Mixture
 from pipeline.progress import OnProgress, Steps
+from pipeline.reading import read_mixed
 from pipeline.scored import ScoredSplit
 
 BATCH = 256
@@ -47,6 +49,7 @@ def compare_with_store(
     lookup: ImageLookup,
     n_checked: int | None = None,
     on_progress: OnProgress | None = None,
+    workers: int = -1,
 ) -> Agreement:
     """Run the file on test images and compare with what the store's clean features give.
 
@@ -59,6 +62,7 @@ def compare_with_store(
         lookup: where the images are.
         n_checked: how many of them; None for all.
         on_progress: called with a snapshot, in images, after each batch.
+        workers: processes that read the images, as `ExtractConfig.workers`.
     """
     temperatures = exported.description.temperatures
     mixture = None if temperatures is None else Mixture(temperatures)
@@ -67,19 +71,21 @@ def compare_with_store(
     usable = np.flatnonzero(split.usable)
     n = len(usable) if n_checked is None else min(n_checked, len(usable))
     picked = np.linspace(0, len(usable) - 1, n).round().astype(np.int64)
-    different = unreadable = 0
+    images = _TestImages(lookup, [split.ids[row] for row in usable[picked]])
+    described = exported.description
+    batches = read_mixed(
+        images, described.preprocessing, ShiftedViews(), BATCH, exported.device, workers
+    )
+    different = checked = 0
     steps = Steps(n, on_progress)
-    for start in range(0, n, BATCH):
-        part = picked[start : start + BATCH]
-        read = list(_read(exported, lookup, [split.ids[row] for row in usable[part]]))
-        inputs = [pixels for pixels in read if pixels is not None]
-        unreadable += len(read) - len(inputs)
-        if inputs:
-            found = exported.run(np.stack(inputs)).argmax(axis=1)
-            readable = [pixels is not None for pixels in read]
-            different += int((found != wanted[part][readable]).sum())
-        steps.advance(len(part))
-    return Agreement(n - unreadable, different, unreadable)
+    for batch in batches:
+        for rows, (pixels,) in batch.alike:
+            if misfit(pixels, described) is None:
+                found = exported.run(as_inputs(pixels, described)).argmax(axis=1)
+                different += int((found != wanted[picked[list(rows)]]).sum())
+                checked += len(rows)
+        steps.reach(batch.rows.stop)
+    return Agreement(checked, different, n - checked)
 
 
 def side_of_images(split: Split, lookup: ImageLookup, model: TrainedModel) -> int:
@@ -108,12 +114,18 @@ def side_of_images(split: Split, lookup: ImageLookup, model: TrainedModel) -> in
     )
 
 
-def _read(
-    exported: Exported, lookup: ImageLookup, ids: list[str]
-) -> Iterator[NDArray[np.float32] | None]:
-    """(3, S, S) of each image as the file takes it; None for an unreadable one."""
-    for each in ids:
-        try:
-            yield as_input(lookup.read(each), exported.description)
-        except UnreadableImageError:
-            yield None
+class _TestImages:
+    """Images of a split that are found by their ids.
+
+    Args:
+        lookup: where they are.
+        ids: (N,) of the images.
+    """
+
+    def __init__(self, lookup: ImageLookup, ids: Sequence[str]) -> None:
+        self._lookup = lookup
+        self.ids = tuple(ids)
+
+    def read(self, row: int) -> Image.Image:
+        """The image of a row; raises UnreadableImageError as `ImageLookup.read`."""
+        return self._lookup.read(self.ids[row])

@@ -1,4 +1,4 @@
-"""What an exported file says about itself: which classes, which input, which origin."""
+"""The description in an exported file: its classes, its input and its origin."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def image_side(preprocessing: Preprocessing, given: int | None, seen: int | None
     """Side of the images that a program is made for.
 
     Args:
-        preprocessing: its centre crop decides, where it has one.
-        given: what the user said.
+        preprocessing: its centre crop is the side, where it has one.
+        given: by the user.
         seen: side of the first image at hand.
 
     Raises:

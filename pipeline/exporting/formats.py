@@ -9,7 +9,7 @@ import copy
 import importlib
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.export.passes import move_to_device_pass
 
 from pipeline.backbones import CosineLinear, find_backbone
 from pipeline.backbones.named import is_factory
@@ -30,19 +31,23 @@ from pipeline.checkpoints.library import count_classes
 from pipeline.checkpoints.mapping import mismatches
 from pipeline.checkpoints.model import put_module
 from pipeline.datasets.preprocessing import N_CHANNELS
+from pipeline.devices import choose_device
 from pipeline.errors import ConfigError, ExportError
 from pipeline.export_formats import SUFFIXES
 from pipeline.exporting.description import METADATA_KEY, Description
-from pipeline.exporting.network import ImageClassifier, NormalizedLinear, TwoHeads
+from pipeline.exporting.network import ExportedNetwork, NormalizedLinear, TwoHeads
 
 EXTRA_FILE = f"{METADATA_KEY}.json"
 """Where a torch.export program carries its description."""
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+"""What onnxruntime calls a GPU."""
 
 TRACED_BATCH = 2
 """Images in the example that a program is traced with: at 1 torch would fix the batch size."""
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Images (B, 3, S, S), as the description says, -> outputs (B, C)."""
+"""Images (B, 3, S, S), as described in the file, -> outputs (B, C)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,9 @@ class Exported:
     network: nn.Module | None
     """The network, where the format holds weights; None for a program."""
 
+    device: torch.device
+    """Where it runs."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -69,11 +77,11 @@ class Format:
     suffix: str
     """Of its files."""
 
-    write: Callable[[ImageClassifier, Description, Path], None]
+    write: Callable[[ExportedNetwork, Description, Path], None]
     """Writes a classifier."""
 
-    read: Callable[[Path, TrainedModel | None], Exported]
-    """Reads it back; the model helps where the file holds weights alone."""
+    read: Callable[[Path, TrainedModel | None, str], Exported]
+    """Reads it back, to run on a device; the model helps where the file holds weights alone."""
 
 
 def write_export(name: str, network: nn.Module, description: Description, path: Path) -> None:
@@ -82,26 +90,30 @@ def write_export(name: str, network: nn.Module, description: Description, path: 
     Args:
         name: one of `FORMATS`.
         network: normalised images -> outputs.
-        description: what the file says about itself; decides whether it normalises.
+        description: of the file; tells whether it normalises.
         path: file to write.
 
     Raises:
         ExportError: if the format's packages are missing.
     """
     inside = description.normalization == "inside"
-    classifier = ImageClassifier(network, description.preprocessing if inside else None)
+    classifier = ExportedNetwork(network, description.preprocessing if inside else None)
     FORMATS[name].write(classifier.eval(), description, path)
 
 
-def open_export(path: Path | str, model: TrainedModel | None = None) -> Exported:
-    """Read an exported classifier; its suffix says the format.
+def open_export(
+    path: Path | str, model: TrainedModel | None = None, *, device: str = "auto"
+) -> Exported:
+    """Read an exported classifier, in the format of its suffix.
 
     Args:
         path: a file that `write_export` wrote.
         model: the trained model, for weights of a network that its name does not build, as that
             of one's own factory.
+        device: where it runs, as `ExtractConfig.device`.
 
     Raises:
+        ConfigError: if there is no such device.
         ExportError: if it is missing, damaged, or nothing that nolb exported.
     """
     path = Path(path)
@@ -111,16 +123,17 @@ def open_export(path: Path | str, model: TrainedModel | None = None) -> Exported
         raise ExportError(f"{path}: exported models end in {suffixes}.")
     if not path.is_file():
         raise ExportError(f"{path}: no such file; make one with: nolb export ... --out {path}")
-    return found[0].read(path, model)
+    return found[0].read(path, model, device)
 
 
-def _write_safetensors(classifier: ImageClassifier, description: Description, path: Path) -> None:
+def _write_safetensors(classifier: ExportedNetwork, description: Description, path: Path) -> None:
     """The network's weights by their names in it; normalisation is in the description."""
     state = {k: v.contiguous() for k, v in classifier.network.state_dict().items()}
     path.write_bytes(save(state, metadata={METADATA_KEY: description.to_text()}))
 
 
-def _read_safetensors(path: Path, model: TrainedModel | None) -> Exported:
+def _read_safetensors(path: Path, model: TrainedModel | None, device: str) -> Exported:
+    where = choose_device(device)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
@@ -136,8 +149,8 @@ def _read_safetensors(path: Path, model: TrainedModel | None) -> Exported:
     network.load_state_dict(state)
     network.eval().requires_grad_(False)
     inside = description.normalization == "inside"
-    classifier = ImageClassifier(network, description.preprocessing if inside else None)
-    return Exported(path, description, _runner(classifier.eval()), network)
+    classifier = ExportedNetwork(network, description.preprocessing if inside else None)
+    return Exported(path, description, _runner(classifier.eval().to(where), where), network, where)
 
 
 def _network(
@@ -181,7 +194,7 @@ def _put_heads(
     put_module(network, name, part)
 
 
-def _write_torch_export(classifier: ImageClassifier, description: Description, path: Path) -> None:
+def _write_torch_export(classifier: ExportedNetwork, description: Description, path: Path) -> None:
     """A program of torch.export: no Python code of ours is needed to run it."""
     with _quietly():
         program = torch.export.export(
@@ -194,20 +207,22 @@ def _write_torch_export(classifier: ImageClassifier, description: Description, p
     path.write_bytes(content.getbuffer())
 
 
-def _read_torch_export(path: Path, _: TrainedModel | None) -> Exported:
+def _read_torch_export(path: Path, _: TrainedModel | None, device: str) -> Exported:
+    where = choose_device(device)
     extra: dict[str, Any] = {EXTRA_FILE: ""}
     try:
         with _quietly():
             program = torch.export.load(path, extra_files=extra)
+            if where.type != "cpu":  # which it was traced on
+                program = move_to_device_pass(program, where)
     except Exception as error:
         # What is no such archive makes torch raise nearly anything.
         raise ExportError(f"{path} is no whole torch.export program ({error}).") from None
-    return Exported(
-        path, Description.from_text(extra[EXTRA_FILE], str(path)), _runner(program.module()), None
-    )
+    description = Description.from_text(extra[EXTRA_FILE], str(path))
+    return Exported(path, description, _runner(program.module(), where), None, where)
 
 
-def _write_onnx(classifier: ImageClassifier, description: Description, path: Path) -> None:
+def _write_onnx(classifier: ExportedNetwork, description: Description, path: Path) -> None:
     """One ONNX file, checked; input `images`, output `logits`."""
     onnx = _needed("onnx", "onnxscript")
     with _quietly():
@@ -225,13 +240,17 @@ def _write_onnx(classifier: ImageClassifier, description: Description, path: Pat
     onnx.save(proto, path)
 
 
-def _read_onnx(path: Path, _: TrainedModel | None) -> Exported:
+def _read_onnx(path: Path, _: TrainedModel | None, device: str) -> Exported:
     runtime = _needed("onnxruntime")
+    where = _onnx_device(device, runtime.get_available_providers())
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if where.type == "cuda":
+        providers.insert(0, (CUDA_PROVIDER, {"device_id": where.index or 0}))
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         # Its exceptions have no common base but Exception.
         raise ExportError(f"{path} is no ONNX model that onnxruntime can run ({error}).") from None
@@ -241,16 +260,33 @@ def _read_onnx(path: Path, _: TrainedModel | None) -> Exported:
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         return cast("NDArray[np.float32]", session.run(None, {name: images})[0])
 
-    return Exported(path, Description.from_text(text, str(path)), run, None)
+    return Exported(path, Description.from_text(text, str(path)), run, None, where)
 
 
-def _runner(module: nn.Module) -> Run:
-    """A torch module as a function of arrays."""
+def _onnx_device(name: str, providers: Sequence[str]) -> torch.device:
+    """Where onnxruntime runs a program: `auto` is CUDA where torch and onnxruntime both have it.
+
+    Raises:
+        ConfigError: if CUDA is asked for and not there.
+    """
+    device = choose_device(name)
+    if device.type == "cpu" or CUDA_PROVIDER in providers:
+        return device
+    if name == "auto":
+        return torch.device("cpu")
+    raise ConfigError(
+        f"device {name} was asked for, but this onnxruntime runs on the CPU alone: install "
+        "onnxruntime-gpu in its place, or choose --device cpu."
+    )
+
+
+def _runner(module: nn.Module, device: torch.device) -> Run:
+    """A torch module on a device as a function of arrays."""
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            output: Tensor = module(torch.from_numpy(images))
-        return cast("NDArray[np.float32]", output.numpy())
+            output: Tensor = module(torch.from_numpy(images).to(device))
+        return cast("NDArray[np.float32]", output.cpu().numpy())
 
     return run
 

@@ -47,7 +47,7 @@ class TwoHeads(nn.Module):
         return torch.logaddexp(old, new) - math.log(2)
 
 
-class ImageClassifier(nn.Module):
+class ExportedNetwork(nn.Module):
     """A network behind the normalisation of its images.
 
     Args:

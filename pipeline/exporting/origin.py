@@ -142,13 +142,13 @@ def _with_old_head(
     if old is not None and old.normalized and old.bias is not None and old.bias.any():
         raise ExportError(
             "The store's old head was adopted and gives cosines with a bias, for which networks "
-            "have no layer: export the new head alone, --classifier new."
+            "have no layer: export the new head alone, without --t-old and --t-new."
         )
     return loaded.with_classifier(old or stand_in)
 
 
 def _load(checkpoint: Path | str, identity: Identity, model: str) -> TrainedModel:
-    """By detection, or where that leaves a doubt, as the extraction was told."""
+    """By detection, or where that is ambiguous, by the names in the identity."""
     if model != "auto":
         return load_checkpoint(checkpoint, model=model)
     try:

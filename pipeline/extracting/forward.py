@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from cache import Shard, ShardRecord, Store, StoreWriter
 from cache.closable import Closable
-from pipeline.backbones.tap import Tap
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource, Views
-from pipeline.devices import autocast, too_many_images
+from pipeline.devices import too_many_images
 from pipeline.errors import CheckpointError, ExtractionError
 from pipeline.extracting.device_decoding import BatchDecoder, Decoder, EncodedReader
+from pipeline.extracting.running import RunningModel, Started
 from pipeline.progress import Clock, OnProgress, Snapshot
 from pipeline.reading import (
     BatchReader,
@@ -116,14 +116,16 @@ class ForwardPass:
         )
         for split in {shard.split for shard in shards}:
             require_readable(split, self._images[split])
-        layout = torch.channels_last if self._config.channels_last else torch.contiguous_format
-        module = self._model.module.eval().to(self._device).to(memory_format=layout)
+        model = RunningModel(
+            self._model, self._device, autocast=self._config.autocast,
+            channels_last=self._config.channels_last,
+        )  # fmt: skip
         self.clock.start()
         try:
-            with Tap(module, self._model.classifier_name) as tap, _Background(writer) as pen:
+            with _Background(writer) as pen:
                 batches = self._batches(shards)
                 for shard in shards:
-                    arrays = self._compute(shard, batches, tap, work)
+                    arrays = self._compute(shard, batches, model, work)
                     with self.clock.part("writing"):
                         pen.write(shard, arrays)
                 with self.clock.part("writing"):
@@ -165,7 +167,7 @@ class ForwardPass:
         return read_ahead(reader, workers, pin_memory=self._device.type == "cuda")
 
     def _compute(
-        self, shard: Shard, batches: Iterator[ImageBatch], tap: Tap, work: _Work
+        self, shard: Shard, batches: Iterator[ImageBatch], model: RunningModel, work: _Work
     ) -> ShardArrays:
         """Run the model over one shard's batches, and tell how far the work is after each."""
         classifier = self._model.classifier
@@ -184,7 +186,7 @@ class ForwardPass:
                 batch = next(batches)
             self._note_failures(batch, arrays)
             with self.clock.part("forward"):
-                launched.append(self._launch(batch, tap))
+                launched.append(self._launch(batch, model))
                 while len(launched) > ahead:
                     self._collect(launched.popleft(), shard.start, arrays)
             filled = batch.rows.stop
@@ -207,43 +209,26 @@ class ForwardPass:
                 "--strict out to mark such rows as failed."
             )
 
-    @torch.inference_mode()
-    def _launch(self, batch: ImageBatch, tap: Tap) -> _Launched:
+    def _launch(self, batch: ImageBatch, model: RunningModel) -> _Launched:
         """Start the model on one batch; a GPU goes on by itself."""
         n_rows = batch.rows.stop - batch.rows.start
         good = [i for i in range(n_rows) if batch.rows.start + i not in batch.failures]
-        outputs = [self._forward(pixels, tap) for pixels in batch.images] if good else []
-        done = None
-        if self._device.type == "cuda":
-            done = torch.cuda.Event()
-            done.record(torch.cuda.current_stream(self._device))
-        return _Launched(batch.rows.start, good, outputs, done)
+        try:
+            started = model.start(batch.images if good else [])
+        except torch.OutOfMemoryError:
+            raise too_many_images(n_rows, self._device) from None
+        return _Launched(batch.rows.start, good, started)
 
     def _collect(self, launched: _Launched, shard_start: int, arrays: ShardArrays) -> None:
         """Put one batch's features and logits into the shard's arrays."""
-        if launched.done is not None:
-            launched.done.synchronize()
         good = launched.good
         rows = np.asarray(good, np.int64) + (launched.start - shard_start)
-        for view, outputs in enumerate(launched.outputs):
-            features, logits = (output.numpy() for output in outputs)
+        for view, (features, logits) in enumerate(launched.started.wait()):
             with np.errstate(over="ignore"):  # infinite float16 is reported when it is written
                 arrays.features[view, rows] = features[good]
             if view == 0:
                 self._check_logits(features[good], logits[good])
                 arrays.logits[rows] = logits[good]
-
-    def _forward(self, pixels: torch.Tensor, tap: Tap) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, D) features and (B, C) logits, on their way to this memory, of uint8 pixels."""
-        x = self._model.preprocessing.normalize(pixels.to(self._device, non_blocking=True))
-        if self._config.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        try:
-            with autocast(self._config.autocast, self._device):
-                features, logits = tap(x)
-        except torch.OutOfMemoryError:
-            raise too_many_images(len(x), self._device) from None
-        return _to_host(features.float()), _to_host(logits.float())
 
     def _check_logits(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
         """Once a run, hold the tapped features times the old head against the model's output."""
@@ -315,19 +300,8 @@ class _Launched:
     good: list[int]
     """Rows within the batch whose image could be read."""
 
-    outputs: list[tuple[torch.Tensor, torch.Tensor]]
-    """(B, D) features and (B, C) logits of the clean images, then of each view."""
-
-    done: torch.cuda.Event | None
-    """When `outputs` may be read; `None` where they may be at once."""
-
-
-def _to_host(values: torch.Tensor) -> torch.Tensor:
-    """Copy to page-locked memory without waiting; what is here already stays as it is."""
-    if values.device.type == "cpu":
-        return values
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    return host.copy_(values, non_blocking=True)
+    started: Started
+    """What the model makes of the clean images, then of each view."""
 
 
 class _Background(Closable):

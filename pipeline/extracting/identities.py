@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from cache import Classifier, Identity, samples_digest
 from cache.errors import StoreFormatError
+from cache.records import Record
 from cache.strict_json import JSON
 from pipeline.checkpoints import TrainedModel
 from pipeline.checkpoints.model import full_name
@@ -16,7 +17,6 @@ from pipeline.datasets import ImageSource, Preprocessing, ShiftedViews, Views
 from pipeline.devices import arithmetic
 from pipeline.extracting.recalibration import Recalibration
 from pipeline.pretrained import FAMILY
-from pipeline.records import Record
 
 TRAIN, TEST = "train", "test"
 """Whose views an identity tells: those of the training images, and of all others."""

@@ -204,7 +204,6 @@ def _store_spec(
         class_names=class_names,
         classifier=classifier,
         splits=splits,
-        dtype=config.dtype,
         store_logits=config.logits == "full" and not config.features_only,
         shard_rows=config.shard_rows,
         provenance={

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cache.records import Record
 from pipeline.checkpoints import TrainedModel
 from pipeline.config import ExtractConfig
 from pipeline.datasets import ImageSource
@@ -29,7 +30,6 @@ from pipeline.devices import autocast
 from pipeline.errors import CheckpointError, DatasetError
 from pipeline.progress import OnProgress, Steps
 from pipeline.reading import BatchReader, RowRange, default_workers, read_ahead
-from pipeline.records import Record
 
 SPLIT = "train"
 

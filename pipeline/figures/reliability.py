@@ -75,7 +75,7 @@ def _diagram(axes: Axes, name: str, one: Reliability) -> None:
     axes.plot([0, 100], [0, 100], color="black", linewidth=0.9, linestyle="--")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
-    used = one.temperature if isinstance(one.temperature, tuple) else (one.temperature,)
+    used = one.temperatures
     temperatures = ", ".join(f"{t:.3g}" for t in used)
     axes.set_title(
         f"{name}, t = {temperatures}\nECE {one.ece:.1f} %, NLL {one.nll:.3f}",

@@ -31,7 +31,7 @@ OUTLINE: Sequence[Mapping[str, Any]] = [
 ]  # fmt: skip
 """The border of the region within the noise: white inside black shows on every colour."""
 
-Place = tuple[float, float]
+Point = tuple[float, float]
 
 
 def temperature_heatmaps(sweep: Sweep, path: str | Path) -> Path:
@@ -105,7 +105,7 @@ def _heatmap(axes: Axes, sweep: Sweep, values: Floats, title: str) -> None:
 
 
 def _write_numbers(
-    axes: Axes, sweep: Sweep, values: Floats, heights: Floats, marks: dict[str, Place]
+    axes: Axes, sweep: Sweep, values: Floats, heights: Floats, marks: dict[str, Point]
 ) -> None:
     """Every cell's number, below the middle where a mark stands."""
     middle = (values.min() + values.max()) / 2
@@ -131,7 +131,7 @@ def _outline(axes: Axes, sweep: Sweep, region: NoiseRegion) -> None:
         axes.add_collection(LineCollection(lines, capstyle="projecting", **style))
 
 
-def _marked_places(sweep: Sweep) -> dict[str, Place]:
+def _marked_places(sweep: Sweep) -> dict[str, Point]:
     """Where (1, 1) and the chosen cell lie, as (x, y); the chosen cell's mark wins."""
     old, new = sweep.chosen
     marks = {"one": (_position(1.0), _position(1.0))}
@@ -157,5 +157,5 @@ def _temperature_ticks(axes: Axes, which: str, grid: Floats) -> None:
 
 
 def _position(temperature: float) -> float:
-    """Place of a temperature on an axis."""
+    """Position of a temperature on an axis."""
     return math.log2(temperature)

@@ -117,7 +117,7 @@ def fit_heads_on_rows(
         FitError: if a fit needs an old head or memory that is not there.
     """
     # Settled first: heads that differ only in whether a default was typed are one.
-    members = {config: _members(config.settled()) for config in configs}
+    members = {config: _members(config.resolved()) for config in configs}
     wanted = list(dict.fromkeys(member for of in members.values() for member in of))
     passes = _passes(wanted)
     steps, ends = Steps(sum(p.epochs for p in passes), on_progress), 0

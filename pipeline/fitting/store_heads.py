@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from cache import Store
 from pipeline.config import FitConfig
@@ -13,6 +12,7 @@ from pipeline.fitting.rows import LinearFit
 from pipeline.fitting.store_rows import training_rows
 from pipeline.heads import Head
 from pipeline.progress import OnProgress
+from pipeline.provenance import Fitted
 from pipeline.versions import versions
 
 
@@ -49,7 +49,7 @@ def head_of_fit(store: Store, config: FitConfig, fit: LinearFit) -> Head:
         identity=store.identity,
         class_names=store.class_names,
         class_counts=tuple(store.class_counts.tolist()),
-        config=asdict(config.settled()),
+        provenance=Fitted(config.resolved()),
         versions=versions(),
         normalized=fit.normalized,
     )

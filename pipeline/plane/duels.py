@@ -1,7 +1,7 @@
 """Where on the plane a class beats its rivals: a comparison in each cell, certain or undecided.
 
-Legend: R claims (a row and a class that may win it), P pairs of a claim and a rival, K heads, To
-and Tn temperatures, cells = To * Tn in that order.
+Legend: R contenders (a row and a class that may win it), P pairs of a contender and a rival, K
+heads, To and Tn temperatures, cells = To * Tn in that order.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ are so high that rounding decides; there every cell is evaluated directly."""
 
 
 @dataclass(frozen=True)
-class Claims:
-    """R claims in the order of their rows."""
+class Contenders:
+    """R contenders in the order of their rows."""
 
     rows: Indices
     """(R,)"""
@@ -47,30 +47,30 @@ def won_cells(
     logits: Sequence[Logits],
     members: Sequence[Member],
     candidates: Candidates,
-    claims: Claims,
+    contenders: Contenders,
 ) -> Bits:
-    """Cells (R, cells / 8) that each claim wins, packed by `np.packbits`.
+    """Cells (R, cells / 8) that each contender wins, packed by `np.packbits`.
 
     Args:
         chunk: the rows on the device that computes.
         logits: the same rows (B, C) of each head.
         members: the heads' temperatures and weights.
         candidates: of every row.
-        claims: which classes to follow, all of them candidates.
+        contenders: which classes to follow, all of them candidates.
     """
     n_cells = plane_size(members)
-    won = np.zeros((len(claims.rows), -(-n_cells // 8)), np.uint8)
+    won = np.zeros((len(contenders.rows), -(-n_cells // 8)), np.uint8)
     open_ = np.zeros_like(won)
-    counts = candidates.counts[claims.rows]
+    counts = candidates.counts[contenders.rows]
     open_[counts > RIVALS_UP_TO] = np.packbits(np.ones(n_cells, bool))
     fought = np.flatnonzero(counts <= RIVALS_UP_TO)
     for part in _parts(fought, counts, members):
-        some = Claims(claims.rows[part], claims.classes[part], claims.entries[part])
-        pair_claims, rivals = _pairs(candidates, some)
-        sides = _sides(chunk, logits, members, some, pair_claims, rivals)
-        certain, possible = _compare(sides, pair_claims)
+        some = Contenders(contenders.rows[part], contenders.classes[part], contenders.entries[part])
+        pair_contenders, rivals = _pairs(candidates, some)
+        sides = _sides(chunk, logits, members, some, pair_contenders, rivals)
+        certain, possible = _compare(sides, pair_contenders)
         won[part], open_[part] = certain, possible & ~certain
-    _settle(won, open_, logits, members, claims)
+    _settle(won, open_, logits, members, contenders)
     return won
 
 
@@ -87,7 +87,7 @@ def _axis_sizes(members: Sequence[Member]) -> tuple[int, int]:
 
 
 def _parts(fought: Indices, counts: Indices, members: Sequence[Member]) -> Iterator[Indices]:
-    """Runs of claims whose pairs fit the memory for comparisons, one claim at least."""
+    """Runs of contenders whose pairs fit the memory for comparisons, one contender at least."""
     pairs = np.cumsum(counts[fought] - 1)
     # A pair needs two flags for each cell, and about eight numbers for each temperature.
     limit = max(1, WORK_BYTES // (2 * plane_size(members) + 64 * sum(_axis_sizes(members))))
@@ -99,19 +99,19 @@ def _parts(fought: Indices, counts: Indices, members: Sequence[Member]) -> Itera
         start = stop
 
 
-def _pairs(candidates: Candidates, claims: Claims) -> tuple[Indices, Indices]:
-    """Claim (P,) and rival class (P,) of each pair, in the order of the claims."""
-    counts = candidates.counts[claims.rows]
-    pair_claims = np.repeat(np.arange(len(counts)), counts)
-    firsts = (candidates.starts[claims.rows] - (np.cumsum(counts) - counts))[pair_claims]
-    entries = firsts + np.arange(len(pair_claims))
-    rivals = entries != claims.entries[pair_claims]
-    return pair_claims[rivals], candidates.classes[entries[rivals]]
+def _pairs(candidates: Candidates, contenders: Contenders) -> tuple[Indices, Indices]:
+    """Contender (P,) and rival class (P,) of each pair, in the order of the contenders."""
+    counts = candidates.counts[contenders.rows]
+    pair_contenders = np.repeat(np.arange(len(counts)), counts)
+    firsts = (candidates.starts[contenders.rows] - (np.cumsum(counts) - counts))[pair_contenders]
+    entries = firsts + np.arange(len(pair_contenders))
+    rivals = entries != contenders.entries[pair_contenders]
+    return pair_contenders[rivals], candidates.classes[entries[rivals]]
 
 
 @dataclass(frozen=True)
 class _Side:
-    """What a pair's claim is ahead by on one axis (P, T), as an interval."""
+    """What a pair's contender is ahead by on one axis (P, T), as an interval."""
 
     low: Floats
     high: Floats
@@ -121,21 +121,21 @@ def _sides(
     chunk: Chunk,
     logits: Sequence[Logits],
     members: Sequence[Member],
-    claims: Claims,
-    pair_claims: Indices,
+    contenders: Contenders,
+    pair_contenders: Indices,
     rivals: Indices,
 ) -> tuple[_Side, _Side]:
-    """How far each claim is ahead of each rival, for the heads of either axis."""
-    rows, at = np.unique(claims.rows, return_inverse=True)
-    sides = [_Side(*np.zeros((2, len(pair_claims), size))) for size in _axis_sizes(members)]
+    """How far each contender is ahead of each rival, for the heads of either axis."""
+    rows, at = np.unique(contenders.rows, return_inverse=True)
+    sides = [_Side(*np.zeros((2, len(pair_contenders), size))) for size in _axis_sizes(members)]
     for head, (values, member) in enumerate(zip(logits, members, strict=True)):
         scale = member.weight / chunk.partitions(head, rows, member.temperatures)
-        tops = values[claims.rows].max(axis=1).astype(np.float64)
-        mine = _exponentials(values[claims.rows, claims.classes], tops, member)
+        tops = values[contenders.rows].max(axis=1).astype(np.float64)
+        mine = _exponentials(values[contenders.rows, contenders.classes], tops, member)
         theirs = _exponentials(
-            values[claims.rows[pair_claims], rivals], tops[pair_claims], member
+            values[contenders.rows[pair_contenders], rivals], tops[pair_contenders], member
         )  # fmt: skip
-        mine, scale = mine[pair_claims], scale[at[pair_claims]]
+        mine, scale = mine[pair_contenders], scale[at[pair_contenders]]
         ahead = (mine - theirs) * scale
         # Z stretches the difference as a whole; the exponentials err each on their own.
         doubt = np.abs(ahead) * (2 * PARTITION_ERROR) + (mine + theirs) * scale * (2 * MARGIN)
@@ -151,11 +151,11 @@ def _exponentials(logits: Logits, tops: Floats, member: Member) -> Floats:
     return np.asarray(np.exp(exponents))
 
 
-def _compare(sides: tuple[_Side, _Side], pair_claims: Indices) -> tuple[Bits, Bits]:
-    """Cells (R, cells / 8) where a claim is ahead of all rivals for certain, and perhaps."""
+def _compare(sides: tuple[_Side, _Side], pair_contenders: Indices) -> tuple[Bits, Bits]:
+    """Cells (R, cells / 8) where a contender is ahead of all rivals for certain, and perhaps."""
     old, new = sides
-    n_pairs = len(pair_claims)
-    firsts = np.flatnonzero(np.diff(pair_claims, prepend=-1))
+    n_pairs = len(pair_contenders)
+    firsts = np.flatnonzero(np.diff(pair_contenders, prepend=-1))
     certain = old.low[:, :, None] > -new.low[:, None, :]
     possible = old.high[:, :, None] >= -new.high[:, None, :]
     both = [np.packbits(cells.reshape(n_pairs, -1), axis=1) for cells in (certain, possible)]
@@ -165,7 +165,11 @@ def _compare(sides: tuple[_Side, _Side], pair_claims: Indices) -> tuple[Bits, Bi
 
 
 def _settle(
-    won: Bits, open_: Bits, logits: Sequence[Logits], members: Sequence[Member], claims: Claims
+    won: Bits,
+    open_: Bits,
+    logits: Sequence[Logits],
+    members: Sequence[Member],
+    contenders: Contenders,
 ) -> None:
     """Evaluate the undecided cells directly and write them down."""
     n_cells, n_new = plane_size(members), _axis_sizes(members)[1]
@@ -178,12 +182,12 @@ def _settle(
         at, cells = np.nonzero(np.unpackbits(open_[some], axis=1, count=n_cells))
         for start in range(0, len(at), step):
             part = slice(start, start + step)
-            claim, cell = some[at[part]], cells[part]
+            contender, cell = some[at[part]], cells[part]
             steps = (cell // n_new, cell % n_new)
             predictions = mixture_predictions(
-                [v[claims.rows[claim]] for v in logits],
+                [v[contenders.rows[contender]] for v in logits],
                 [member.temperatures[steps[member.axis]] for member in members],
                 weights,
             )
-            found[at[part], cell] = predictions == claims.classes[claim]
+            found[at[part], cell] = predictions == contenders.classes[contender]
         won[some] = np.packbits(found, axis=1)

@@ -20,7 +20,7 @@ from pipeline.cores import available_cores
 from pipeline.ensemble import LogitBlock, Logits
 from pipeline.metrics import Bools, Ints, count_per_class
 from pipeline.plane.candidates import Candidates, Indices, find_candidates
-from pipeline.plane.duels import Bits, Claims, plane_size, won_cells
+from pipeline.plane.duels import Bits, Contenders, plane_size, won_cells
 from pipeline.plane.members import Member
 from pipeline.plane.partitions import MakeChunk, NumpyChunk
 
@@ -217,21 +217,21 @@ def _hits_of_chunk(
     chunk = make_chunk(logits)
     margins = [member.logit_margin for member in members]
     candidates = find_candidates(chunk.surviving(margins), logits, margins)
-    claims, always = _label_claims(labels, candidates)
-    bits = won_cells(chunk, logits, members, candidates, claims)
+    contenders, always = _label_contenders(labels, candidates)
+    bits = won_cells(chunk, logits, members, candidates, contenders)
     some = bits.any(axis=1)
-    return _Part(always, claims.rows[some], bits[some])
+    return _Part(always, contenders.rows[some], bits[some])
 
 
-def _label_claims(labels: Ints, candidates: Candidates) -> tuple[Claims, Bools]:
-    """Claims of the labels that have rivals, and the rows (B,) whose label has none."""
+def _label_contenders(labels: Ints, candidates: Candidates) -> tuple[Contenders, Bools]:
+    """Contenders of the labels that have rivals, and the rows (B,) whose label has none."""
     entries = np.flatnonzero(candidates.classes == labels[candidates.rows])
     rows = candidates.rows[entries]
     alone = candidates.counts[rows] == 1
     always = np.zeros(len(labels), bool)
     always[rows[alone]] = True
     entries = entries[~alone]
-    return Claims(candidates.rows[entries], candidates.classes[entries], entries), always
+    return Contenders(candidates.rows[entries], candidates.classes[entries], entries), always
 
 
 class _BitRows:

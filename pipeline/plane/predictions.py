@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.ensemble import Logits, mixture_predictions
 from pipeline.plane.candidates import find_candidates
-from pipeline.plane.duels import RIVALS_UP_TO, WORK_BYTES, Claims, plane_size, won_cells
+from pipeline.plane.duels import RIVALS_UP_TO, WORK_BYTES, Contenders, plane_size, won_cells
 from pipeline.plane.members import Member
 from pipeline.plane.partitions import MakeChunk, NumpyChunk
 
@@ -32,12 +32,12 @@ def plane_predictions(
     candidates = find_candidates(chunk.surviving(margins), logits, margins)
     rivals = candidates.counts[candidates.rows]
     several = np.flatnonzero((rivals > 1) & (rivals <= RIVALS_UP_TO))
-    claims = Claims(candidates.rows[several], candidates.classes[several], several)
-    won = won_cells(chunk, logits, members, candidates, claims)
+    contenders = Contenders(candidates.rows[several], candidates.classes[several], several)
+    won = won_cells(chunk, logits, members, candidates, contenders)
     n_cells = plane_size(members)
     predictions = np.empty((len(logits[0]), n_cells), np.intp)
     predictions[candidates.rows] = candidates.classes[:, None]  # right where there is only one
-    for row, label, bits in zip(claims.rows, claims.classes, won, strict=True):
+    for row, label, bits in zip(contenders.rows, contenders.classes, won, strict=True):
         predictions[row, np.unpackbits(bits, count=n_cells).view(bool)] = label
     for row in np.flatnonzero(candidates.counts > RIVALS_UP_TO):
         predictions[row] = _directly([v[[row]] for v in logits], members)

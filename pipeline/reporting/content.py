@@ -17,7 +17,7 @@ from cache import Store
 from pipeline.balancing.notes import balance_notes
 from pipeline.heads import Head, require_same_identity
 from pipeline.metrics import GROUPS, Ints, Scores, count_hits, group_masks, wilson_interval
-from pipeline.mixture import Mixture
+from pipeline.mixture import Mixture, answering
 from pipeline.scored import ScoredSplit
 from pipeline.versions import versions
 
@@ -146,6 +146,8 @@ def gather(
     """
     store, rows = scored.store, scored.rows
     require_same_identity(head, store)
+    asked = answering([], None), answering([head], None), answering([head], Mixture(temperatures))
+    old, new, both = scored.predictions_of(asked)
     return Content(
         store_name=store.path.name,
         split=scored.name,
@@ -153,9 +155,9 @@ def gather(
         ids=tuple(rows.ids[row] for row in np.flatnonzero(rows.usable)),
         class_names=tuple(store.class_names),
         class_counts=np.asarray(store.class_counts),
-        old=_contender(scored, OLD, "Old head", (), None),
-        new=_contender(scored, NEW, "New head", (head,), None),
-        ensemble=_contender(scored, ENSEMBLE, "Ensemble", (head,), temperatures),
+        old=_contender(scored, OLD, "Old head", old),
+        new=_contender(scored, NEW, "New head", new),
+        ensemble=_contender(scored, ENSEMBLE, "Ensemble", both, temperatures),
         temperatures=temperatures,
         temperatures_from=temperatures_from,
         trusts_ensemble=trusts_ensemble,
@@ -168,11 +170,9 @@ def _contender(
     scored: ScoredSplit,
     key: str,
     name: str,
-    heads: tuple[Head, ...],
-    temperatures: tuple[float, float] | None,
+    predictions: NDArray[np.intp],
+    temperatures: tuple[float, float] | None = None,
 ) -> Contender:
-    mixture = None if temperatures is None else Mixture(temperatures)
-    predictions = scored.predictions(heads, mixture)
     scores = scored.scores_of(predictions, key, temperatures)
     hits = count_hits(predictions, scored.labels, len(scored.store.class_names))
     return Contender(key, name, predictions, scores, hits)
@@ -189,7 +189,7 @@ def _provenance(store: Store, head: Head) -> dict[str, dict[str, Any]]:
         "Store": about,
         "Identity: what was extracted, by what": dict(store.identity.in_words()),
         "Extraction": _flat(store.provenance),
-        "New head: settings of the fit": dict(head.config),
+        "New head: how it came about": _flat(head.provenance.to_json()),
         "New head: versions": dict(head.versions),
         "This report: versions": dict(versions()),
     }

@@ -5,7 +5,6 @@ Legend: To and Tn temperatures of the old and the new head, C classes.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from pipeline.errors import EvaluationError
 from pipeline.heads import Head
 from pipeline.metrics import Ints, count_per_class
 from pipeline.plane import collect_hits, plane_members
-from pipeline.scored import ScoredSplit, averaged_views
-from pipeline.sweep_files import load_sweep
+from pipeline.scored import ScoredSplit
+from pipeline.seen_views import averaged_views
+from pipeline.sweeping.files import load_sweep
 from pipeline.sweeping.sweep import Sweep
 
 MOST_HITS = 2_000_000
@@ -89,7 +89,7 @@ def _require_same(sweep: Sweep, store: Store, head: Head, where: str) -> None:
     differences = identity.feature_space_differences(store.identity)
     if sweep.class_names != store.class_names:
         differences.append("class_names")
-    if of_head != json.loads(json.dumps(dict(head.config))):
+    if of_head != head.provenance.to_json():
         differences.append("the settings of the head")
     if len(sweep.factors) > 1:
         differences.append("several new heads, where a report shows one")

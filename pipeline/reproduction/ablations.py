@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.metrics import Floats
 from pipeline.reproduction.claims import METRIC_WORDS, Claim, Untested, difference, gain
-from pipeline.reproduction.comparisons import Claims, Given
-from pipeline.reproduction.evidence import Numbers, Statistic, in_paper
+from pipeline.reproduction.comparisons import ClaimList, Given
+from pipeline.reproduction.evidence import in_paper
 from pipeline.reproduction.paper import (
     PAIRS,
     SCRATCH,
@@ -28,6 +28,7 @@ from pipeline.reproduction.paper import (
     label_plain,
     label_resampled,
 )
+from pipeline.resampling import Numbers, Statistic
 
 NOT_MUCH = 2.0
 """Points that count as not much in Table 7."""
@@ -48,9 +49,9 @@ PACO = "PaCo"
 """The method of Table 7."""
 
 
-def claims_of_table_7(given: Given) -> Claims:
+def claims_of_table_7(given: Given) -> ClaimList:
     """Effects of the two temperatures, Sec. 4.5.1 and 3.4."""
-    claims: Claims = []
+    claims: ClaimList = []
     for method in given.methods:
         claims += [
             *_little_by_t_old(method), *_more_by_t_new(method), *_hurt_by_t_new(method),
@@ -59,10 +60,10 @@ def claims_of_table_7(given: Given) -> Claims:
     return claims
 
 
-def claims_of_table_8(given: Given) -> Claims:
+def claims_of_table_8(given: Given) -> ClaimList:
     """Re-weighting in GML, Sec. 4.5.2."""
     place = "Sec. 4.5.2, Table 8"
-    claims: Claims = []
+    claims: ClaimList = []
     for method in given.methods:
         whole, plain, resampled = (f(method) for f in (label_gml, label_plain, label_resampled))
         of_paper = dict(
@@ -86,11 +87,11 @@ def claims_of_table_8(given: Given) -> Claims:
     return claims
 
 
-def claims_of_table_9(given: Given) -> Claims:
+def claims_of_table_9(given: Given) -> ClaimList:
     """GML from scratch, Sec. 4.5.3."""
     place = "Sec. 4.5.3, Table 9"
     means = WITHOUT_ACCURACY[:2]
-    claims: Claims = []
+    claims: ClaimList = []
     if "CE" in given.methods:
         claims += [
             gain(
@@ -120,7 +121,7 @@ def claims_of_table_9(given: Given) -> Claims:
     return claims
 
 
-def _little_by_t_old(method: str) -> Claims:
+def _little_by_t_old(method: str) -> ClaimList:
     """The value of t_old does not affect the result much."""
     return [
         Claim(
@@ -133,14 +134,14 @@ def _little_by_t_old(method: str) -> Claims:
     ]  # fmt: skip
 
 
-def _more_by_t_new(method: str) -> Claims:
+def _more_by_t_new(method: str) -> ClaimList:
     """While t_new is somewhat important."""
 
     def more(method: str, metric: str) -> Statistic:
         new, old = _range_over_new(method, metric), _range_over_old(method, metric)
         return lambda numbers: np.asarray(new(numbers) - old(numbers))
 
-    claims: Claims = []
+    claims: ClaimList = []
     for metric in ("harmonic_mean", "lowest_recall"):
         words = METRIC_WORDS[metric]
         claims += [
@@ -160,9 +161,9 @@ def _more_by_t_new(method: str) -> Claims:
     return claims
 
 
-def _hurt_by_t_new(method: str) -> Claims:
+def _hurt_by_t_new(method: str) -> ClaimList:
     """A higher t_new hurts the lowest recall."""
-    claims: Claims = []
+    claims: ClaimList = []
     for t_old in TEMPERATURES[:2]:
         first, second = (label_at(method, t_old, t_new) for t_new in (1.0, 3.0))
         of_paper = [label_at(PACO, t_old, t_new) for t_new in (1.0, 3.0)]
@@ -187,7 +188,7 @@ def _best_at_one(method: str) -> Claim:
     )  # fmt: skip
 
 
-def _most_work(method: str) -> Claims:
+def _most_work(method: str) -> ClaimList:
     """Most values work fine: better than without the ensemble, by either head."""
     return [
         Claim(

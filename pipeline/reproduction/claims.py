@@ -3,8 +3,7 @@
 A statement becomes one number (`Claim.statistic`) and where it must lie. It holds where every
 interval of that number lies there, does not hold where every one lies elsewhere, and cannot be told
 where an interval straddles the threshold or the two disagree; what is true of these very images is
-said beside it. A statement that needs what is not
-there is said to be untested, with what it would need.
+added. A statement whose inputs are missing is reported as untested, with what a test would need.
 """
 
 from __future__ import annotations
@@ -13,19 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.reproduction.evidence import ANYWHERE, Interval, Measured, Statistic
+from pipeline.metrics import IN_PERCENT, METRICS
+from pipeline.reproduction.evidence import ANYWHERE, Interval, WithIntervals
+from pipeline.resampling import Statistic
 
 Relation = Literal[">", ">=", "<=", "within"]
 """Above, at least or at most the threshold; or no further from zero than it, either way."""
 
 Verdict = Literal["holds", "does not hold", "cannot be told", "not tested"]
 
-METRIC_WORDS = {
-    "accuracy": "accuracy",
-    "geometric_mean": "geometric mean",
-    "harmonic_mean": "harmonic mean",
-    "lowest_recall": "lowest recall",
-}
+METRIC_WORDS = {name: METRICS[name].heading.lower() for name in IN_PERCENT}
 
 
 @dataclass(frozen=True)
@@ -36,10 +32,10 @@ class Claim:
     """Where the paper says it."""
 
     words: str
-    """What it says, in our words."""
+    """The statement, in our words."""
 
     measure: str
-    """What is measured, in words."""
+    """The number that is measured, in words."""
 
     statistic: Statistic
     """The same as a function."""
@@ -71,21 +67,21 @@ class Untested:
     """Where the paper says it."""
 
     words: str
-    """What it says, in our words."""
+    """The statement, in our words."""
 
     needs: str
-    """What a test would need, as an instruction."""
+    """Requirements of a test, as an instruction."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a statement."""
+    """The verdict on a statement, and what it rests on."""
 
     place: str
     """Where the paper says it."""
 
     words: str
-    """What it says, in our words."""
+    """The statement, in our words."""
 
     verdict: Verdict
     """Whether it holds here."""
@@ -93,11 +89,11 @@ class Finding:
     claim: Claim | None = None
     """How it was tested; None where it was not."""
 
-    measured: Measured | None = None
+    measured: WithIntervals | None = None
     """The number; None where it was not tested."""
 
     needs: str = ""
-    """What a test would need, where there was none."""
+    """Requirements of a test, if there was none."""
 
     @property
     def on_these_images(self) -> Verdict | None:
@@ -126,7 +122,9 @@ class Finding:
         }  # fmt: skip
 
 
-def judge(claims: Sequence[Claim | Untested], measured: Sequence[Measured]) -> tuple[Finding, ...]:
+def judge(
+    claims: Sequence[Claim | Untested], measured: Sequence[WithIntervals]
+) -> tuple[Finding, ...]:
     """The verdict on every claim.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.metrics import Floats, Ints
 from pipeline.reproduction.claims import METRIC_WORDS, Claim, Untested, difference, gain
-from pipeline.reproduction.evidence import Numbers, Statistic, in_paper
+from pipeline.reproduction.evidence import in_paper
 from pipeline.reproduction.paper import (
     METHODS,
     TABLE_3,
@@ -23,6 +23,7 @@ from pipeline.reproduction.paper import (
     label_old,
     label_on_val,
 )
+from pipeline.resampling import Numbers, Statistic
 
 LOWEST_PUBLISHED = 5.0
 """The highest lowest recall among the published methods of Table 3 (LADE, MiSLAS, PaCo)."""
@@ -32,12 +33,12 @@ ACCURACY_LOSS = 2.0
 
 ACCURACY_WHY = "Table 3's own loss is 1.42 (PaCo), and it calls that roughly unchanged"
 
-Claims = list[Claim | Untested]
+ClaimList = list[Claim | Untested]
 
 
 @dataclass(frozen=True)
 class Given:
-    """What there is to test claims on."""
+    """Classifiers and data to test claims on."""
 
     methods: tuple[str, ...]
     """Methods whose checkpoint or store is there, in the order given."""
@@ -59,8 +60,8 @@ class Given:
         return tuple(method for method in self.methods if method not in names)
 
 
-def missing(given: Given, wanted: Sequence[str], place: str, words: str) -> Claims:
-    """What cannot be tested because methods of the paper are not there."""
+def missing(given: Given, wanted: Sequence[str], place: str, words: str) -> ClaimList:
+    """Claims that cannot be tested because methods of the paper are missing."""
     absent = [method for method in wanted if method not in given.methods]
     if not absent:
         return []
@@ -68,10 +69,10 @@ def missing(given: Given, wanted: Sequence[str], place: str, words: str) -> Clai
     return [Untested(place, f"{words}: the same with {_listed(absent)}.", f"Add {options}.")]
 
 
-def claims_of_table_3(given: Given) -> Claims:
+def claims_of_table_3(given: Given) -> ClaimList:
     """CIFAR100-LT, Sec. 4.4.1."""
     place = "Sec. 4.4.1, Table 3"
-    claims: Claims = [
+    claims: ClaimList = [
         Claim(
             place, f"The worst class of {method} is still poor.",
             f"lowest recall: {label_old(method)}", _metric("lowest_recall", label_old(method)),
@@ -87,10 +88,10 @@ def claims_of_table_3(given: Given) -> Claims:
     return claims + _above_all_published(given, place)
 
 
-def claims_of_table_4(given: Given) -> Claims:
+def claims_of_table_4(given: Given) -> ClaimList:
     """ImageNet-LT, Sec. 4.4.2."""
     place = "Sec. 4.4.2, Table 4"
-    claims: Claims = []
+    claims: ClaimList = []
     for method in given.methods:
         old, new = label_old(method), label_gml(method)
         claims += [
@@ -110,20 +111,20 @@ def claims_of_table_4(given: Given) -> Claims:
     return claims + missing(given, ("CE", "PaCo"), place, "GML lifts the worst class")
 
 
-def claims_of_table_5(given: Given) -> Claims:
+def claims_of_table_5(given: Given) -> ClaimList:
     """Places-LT, Sec. 4.4.2."""
     place = "Sec. 4.4.2, Table 5"
-    claims: Claims = []
+    claims: ClaimList = []
     for method in given.methods:
         claims += _lifted(place, TABLE_5, method)
         claims += _ensemble(place, TABLE_5, method, given, WITHOUT_ACCURACY[:2])
     return claims + missing(given, ("CE", "MiSLAS"), place, "GML lifts the worst class")
 
 
-def claims_of_table_6(given: Given) -> Claims:
+def claims_of_table_6(given: Given) -> ClaimList:
     """Universality, Sec. 4.4.3, and its limits, Sec. 5."""
     place = "Sec. 4.4.3, Table 6"
-    claims: Claims = []
+    claims: ClaimList = []
     for metric in WITHOUT_ACCURACY:
         claims += [
             _gml_gain(place, TABLE_6, method, metric, "improves") for method in given.methods
@@ -142,9 +143,9 @@ def claims_of_table_6(given: Given) -> Claims:
     return claims + _limits(given)
 
 
-def _limits(given: Given) -> Claims:
+def _limits(given: Given) -> ClaimList:
     """Sec. 5: methods that re-weight their loss profit less."""
-    claims: Claims = []
+    claims: ClaimList = []
     for method in ("BSCE", "DiVE"):
         words = f"GML improves {method} less obviously than CE."
         needed = [name for name in ("CE", method) if name not in given.methods]
@@ -169,7 +170,7 @@ def _limits(given: Given) -> Claims:
     return claims
 
 
-def _lifted(place: str, table: PaperTable, method: str) -> Claims:
+def _lifted(place: str, table: PaperTable, method: str) -> ClaimList:
     """GML raises lowest recall and harmonic mean of a method."""
     return [
         _gml_gain(place, table, method, metric, "lifts")
@@ -188,9 +189,9 @@ def _gml_gain(place: str, table: PaperTable, method: str, metric: str, verb: str
 
 def _ensemble(
     place: str, table: PaperTable, method: str, given: Given, metrics: Sequence[str]
-) -> Claims:
+) -> ClaimList:
     """The ensemble improves on the new head alone, and keeps the old head's accuracy."""
-    claims: Claims = []
+    claims: ClaimList = []
     labels = [label_ensemble(method)] + [label_on_val(method)] * (method in given.on_val)
     for label in labels:
         at = "at (1, 1)" if label == label_ensemble(method) else "at temperatures of val"
@@ -215,7 +216,7 @@ def _ensemble(
     return claims
 
 
-def _above_all_published(given: Given, place: str) -> Claims:
+def _above_all_published(given: Given, place: str) -> ClaimList:
     """Even CE + GML beats every published method in its worst class."""
     words = "Even CE + GML has a higher lowest recall than every published method."
     if "CE" not in given.methods:
@@ -254,7 +255,7 @@ def _metric(metric: str, label: str) -> Statistic:
 def zeros(label: str) -> Statistic:
     """Classes of zero recall: a class with a hit is none, one without may be or not."""
     return lambda numbers: np.asarray(
-        (numbers.cautious_recalls(label) == 0).sum(axis=-1), np.float64
+        (numbers.limited_recalls(label) == 0).sum(axis=-1), np.float64
     )
 
 

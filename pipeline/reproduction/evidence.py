@@ -1,64 +1,32 @@
-"""Which test images every classifier gets right, and what follows from it, with intervals.
+"""Test images that every classifier gets right, and statistics of them with intervals.
 
 Two things make a number uncertain, and each has its interval: the seeds of the fits, and the choice
-of the test images. Over K seeds it is Student's, of their mean. Over the images it is the basic
-bootstrap interval of that mean (as in `pipeline.bootstrap`, with its reasons): every class's images
-are drawn anew, the same ones for all classifiers and seeds, so that what they share cancels.
-Classes of few hits and lowest recalls lie where exact intervals put them (`pipeline.intervals`).
+of the test images. Over K seeds it is Student's, of their mean (`pipeline.studying.statistics`).
+Over the images it is the basic bootstrap interval of that mean (`pipeline.resampling`), for
+the same images, seed and R the one that every other command shows.
 
-Legend: N test images, C classes, K seeds (1 for what has none), M classifiers with all their seeds,
-R replicates.
+Legend: N test images, C classes, K seeds (1 for what has none), R replicates.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
-from pipeline.intervals import CONFIDENCE, Caution, basic_interval, caution, have_few_hits
-from pipeline.metrics import (
-    Bools,
-    Floats,
-    Ints,
-    Scores,
-    count_per_class,
-    geometric_mean,
-    harmonic_mean,
-    recalls_of_hits,
-    score_hits,
-)
+from pipeline.intervals import lowest_interval
+from pipeline.metrics import Bools, Floats, Ints, Scores, count_zeros, score_hits
 from pipeline.reproduction.paper import PaperTable
+from pipeline.resampling import Classified, RecallNumbers, Statistic
+from pipeline.small_counts import have_few_hits
+from pipeline.studying.statistics import spread_of
 
 REPLICATES = 1000
-DRAWN = 2**22
-"""Recalls of replicates in memory at a time (32 MiB)."""
-
-MEANS = {"geometric_mean": geometric_mean, "harmonic_mean": harmonic_mean}
 
 ANYWHERE = (-math.inf, math.inf)
-
-
-class Numbers(Protocol):
-    """Where a statistic finds its numbers: measured, redrawn, or printed in the paper."""
-
-    def metric(self, label: str, name: str) -> Floats:
-        """A metric (..., K) of a classifier, in percent; KeyError where there is none."""
-
-    def recalls(self, label: str) -> Floats:
-        """Recalls (..., K, C) of a classifier, in percent; KeyError where there are none."""
-
-    def cautious_recalls(self, label: str) -> Floats:
-        """The same, where redrawn with classes of few hits at the ends of exact intervals."""
-
-
-Statistic = Callable[[Numbers], Floats]
-"""One number (..., K) for each seed."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +45,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Measured:
+class WithIntervals:
     """A number with what is known of its uncertainty."""
 
     value: float
@@ -94,7 +62,7 @@ class Measured:
 
     @property
     def interval(self) -> Interval:
-        """What a table shows: over seeds where there are several, else over images."""
+        """The interval that a table shows: over seeds where there are several, else over images."""
         return self.images if self.seeds is None else self.seeds
 
     @property
@@ -108,104 +76,6 @@ class Measured:
             "value": self.value, "seeds": None if self.seeds is None else self.seeds.to_json(),
             "images": self.images.to_json(), "n_seeds": self.n_seeds,
         }  # fmt: skip
-
-
-class RecallNumbers:
-    """Numbers from recalls.
-
-    Args:
-        recalls: (..., K, C) in percent by label, NaN for classes without samples.
-        class_samples: (C,) test images of each class.
-    """
-
-    def __init__(self, recalls: Mapping[str, Floats], class_samples: Ints) -> None:
-        self._recalls = recalls
-        self._samples = class_samples
-        self._known: dict[tuple[str, str], Floats] = {}
-
-    def metric(self, label: str, name: str) -> Floats:
-        """A metric (..., K); each is computed once."""
-        key = label, name
-        if key not in self._known:
-            self._known[key] = self._computed(label, name)
-        return self._known[key]
-
-    def recalls(self, label: str) -> Floats:
-        """Recalls (..., K, C)."""
-        return self._recalls[label]
-
-    def cautious_recalls(self, label: str) -> Floats:
-        """Recalls (..., K, C); of those found there are no others."""
-        return self._recalls[label]
-
-    def _computed(self, label: str, name: str) -> Floats:
-        recalls = self._recalls[label]
-        if name == "accuracy":
-            return np.asarray(np.nansum(recalls * self._samples, axis=-1) / self._samples.sum())
-        if name in MEANS:
-            return MEANS[name](recalls)
-        if name == "lowest_recall":
-            return np.asarray(np.nanmin(recalls, axis=-1))
-        raise KeyError(name)
-
-
-class CautiousNumbers(RecallNumbers):
-    """What was found, with classes of few hits at their ends wherever recalls are asked for.
-
-    Args:
-        found: what was measured.
-        recalls: (K, C) in percent by label.
-        class_samples: (C,)
-        cautions: by label.
-        rows: the replicates whose ends they are.
-    """
-
-    def __init__(
-        self,
-        found: RecallNumbers,
-        recalls: Mapping[str, Floats],
-        class_samples: Ints,
-        cautions: Mapping[str, Caution],
-        rows: slice,
-    ) -> None:
-        super().__init__(recalls, class_samples)
-        self._found = found
-        self._cautions = cautions
-        self._rows = rows
-
-    def cautious_recalls(self, label: str) -> Floats:
-        """Recalls (r, K, C), or (K, C) where no class of the label has few hits."""
-        return self._cautions[label].applied(self._recalls[label], self._rows)
-
-    def _computed(self, label: str, name: str) -> Floats:
-        return self._found.metric(label, name)
-
-
-class RedrawnNumbers(CautiousNumbers):
-    """The same on images drawn anew.
-
-    A metric is as far from the one found, the other way, as the truth may be: turned over, a
-    difference or a range of several such gives what these of the truth may be.
-
-    Args:
-        before: what these replicates were drawn from.
-        recalls: (r, K, C) in percent by label.
-    """
-
-    def __init__(self, before: CautiousNumbers, recalls: Mapping[str, Floats]) -> None:
-        super().__init__(before._found, recalls, before._samples, before._cautions, before._rows)
-        self._before = before
-
-    def _computed(self, label: str, name: str) -> Floats:
-        found, careful = self._found.metric(label, name), self._cautions[label]
-        if name == "lowest_recall":
-            return np.asarray(2 * found - careful.lowest[self._rows])
-        if name not in MEANS:
-            return RecallNumbers._computed(self, label, name)
-        drawn_from, drawn = (
-            MEANS[name](numbers.cautious_recalls(label)) for numbers in (self._before, self)
-        )
-        return np.asarray(2 * (found - drawn_from) + drawn)
 
 
 class PaperNumbers:
@@ -222,11 +92,11 @@ class PaperNumbers:
         """The paper prints none."""
         raise KeyError(label)
 
-    cautious_recalls = recalls
+    limited_recalls = recalls
 
 
 def in_paper(statistic: Statistic, *tables: PaperTable) -> float | None:
-    """What the paper's own numbers say; None where they do not."""
+    """The statistic of the paper's own numbers; None where it prints none."""
     try:
         return float(statistic(PaperNumbers(*tables)).mean())
     except KeyError:
@@ -253,30 +123,36 @@ class Evidence:
     """Test images that could not be read and are not among the N."""
 
     @property
+    def classified(self) -> Classified:
+        """The hits by class, as the bootstrap takes them."""
+        return Classified(self.hits, self.labels, len(self.class_names))
+
+    @property
     def class_samples(self) -> Ints:
         """(C,) test images of each class."""
-        return count_per_class(self.labels, len(self.class_names))
+        return self.classified.class_samples
 
     def numbers(self) -> RecallNumbers:
         """What was measured, (K,) or (K, C) by label."""
-        samples = self.class_samples
-        recalls = {
-            label: recalls_of_hits(self._class_hits(hits), samples)
-            for label, hits in self.hits.items()
-        }
-        return RecallNumbers(recalls, samples)
+        return self.classified.numbers()
 
     def scores(self, label: str, seed: int = 0) -> Scores:
         """All metrics of a classifier with one of its seeds."""
         return score_hits(
-            self._class_hits(self.hits[label])[seed], self.class_samples, self.class_counts,
+            self.classified.class_hits(label)[seed], self.class_samples, self.class_counts,
             self.class_names, "test", self.n_failed,
         )  # fmt: skip
 
     def mean_zeros(self, label: str) -> float:
         """Classes of zero recall of a classifier, mean over its seeds."""
-        zeros = [self.scores(label, k).substituted_zeros for k in range(len(self.hits[label]))]
-        return float(np.mean(zeros))
+        return float(np.mean(count_zeros(self.numbers().recalls(label))))
+
+    def lowest_interval(self, label: str) -> Interval:
+        """Of the lowest recall over images, mean over its seeds; it heeds the selection."""
+        samples = self.class_samples
+        ends = [lowest_interval(hits, samples) for hits in self.classified.class_hits(label)]
+        low, high = np.mean(ends, axis=0)
+        return Interval(float(low), float(high))
 
     def estimate(
         self,
@@ -285,7 +161,7 @@ class Evidence:
         *,
         replicates: int = REPLICATES,
         seed: int = 0,
-    ) -> list[Measured]:
+    ) -> list[WithIntervals]:
         """Each statistic with its intervals.
 
         Args:
@@ -294,88 +170,30 @@ class Evidence:
             replicates: R, of the bootstrap over test images.
             seed: of its draws.
         """
-        numbers = self.numbers()
-        found = [np.atleast_1d(statistic(numbers)) for statistic in statistics]
-        turned: list[list[Floats]] = [[] for _ in statistics]
-        for before, after in self._redrawn(replicates, seed):
-            for kept, statistic in zip(turned, statistics, strict=True):
-                kept.append((2 * statistic(before) - statistic(after)).mean(axis=-1))
+        found = self.classified.estimate(statistics, bounds, replicates=replicates, seed=seed)
         return [
-            _measured(values, np.concatenate(kept), within)
-            for values, kept, within in zip(found, turned, bounds, strict=True)
+            WithIntervals(
+                float(values.mean()), Interval(*images), over_seeds(values, within), len(values)
+            )
+            for (values, images), within in zip(found, bounds, strict=True)
         ]
 
     def few_hits(self) -> dict[str, int]:
         """Classes of few hits with some seed, by label; classifiers without any are left out."""
         samples = self.class_samples
         numbers = {
-            label: int(have_few_hits(self._class_hits(hits), samples).any(axis=0).sum())
-            for label, hits in self.hits.items()
+            label: int(have_few_hits(self.classified.class_hits(label), samples).any(axis=0).sum())
+            for label in self.hits
         }
         return {label: n for label, n in numbers.items() if n}
 
-    def _class_hits(self, hits: Bools) -> Ints:
-        """Hits (K, C) of each class."""
-        n_classes = len(self.class_names)
-        return np.stack([count_per_class(self.labels[right], n_classes) for right in hits])
-
-    def _redrawn(
-        self, replicates: int, seed: int
-    ) -> Iterator[tuple[CautiousNumbers, RedrawnNumbers]]:
-        """What some replicates were drawn from, and what they are.
-
-        The images are drawn anew within each class. Classes of few hits are at the same ends on
-        both sides, so that turning over leaves them there.
-        """
-        samples, found = self.class_samples, self.numbers()
-        recalls = {label: found.recalls(label) for label in self.hits}
-        cautions = {
-            label: caution(hits, self._class_hits(hits), samples, replicates, seed)
-            for label, hits in self.hits.items()
-        }
-        for rows, drawn in self._redrawn_hits(replicates, seed):
-            before = CautiousNumbers(found, recalls, samples, cautions, rows)
-            after = {label: recalls_of_hits(hits, samples) for label, hits in drawn.items()}
-            yield before, RedrawnNumbers(before, after)
-
-    def _redrawn_hits(
-        self, replicates: int, seed: int
-    ) -> Iterator[tuple[slice, dict[str, NDArray[np.float32]]]]:
-        """Hits (r, K, C) by label on images drawn anew, some replicates at a time."""
-        n_classes = len(self.class_names)
-        # One stream a class, drawn on: the images drawn depend neither on the number of classifiers
-        # nor on the memory.
-        streams = [np.random.default_rng((seed, c)) for c in range(n_classes)]
-        right = np.concatenate(list(self.hits.values())).astype(np.float32)  # (M, N)
-        ends = np.cumsum([len(hits) for hits in self.hits.values()])[:-1]
-        of_class = [np.flatnonzero(self.labels == c) for c in range(n_classes)]
-        step = max(1, DRAWN // (len(right) * n_classes))
-        for start in range(0, replicates, step):
-            count = min(step, replicates - start)
-            # Counts below 2^24 are exact in float32, whose products are the fastest.
-            hits = np.zeros((count, len(right), n_classes), np.float32)
-            for c, rows in enumerate(of_class):
-                if len(rows):
-                    shares = np.full(len(rows), 1 / len(rows))
-                    times = streams[c].multinomial(len(rows), shares, size=count)
-                    hits[:, :, c] = times.astype(np.float32) @ right[:, rows].T
-            parts = np.split(hits, ends, axis=1)
-            yield slice(start, start + count), dict(zip(self.hits, parts, strict=True))
-
-
-def _measured(values: Floats, turned: Floats, bounds: tuple[float, float]) -> Measured:
-    """Mean of values (K,), with its interval and that of the replicates (R,)."""
-    mean = float(values.mean())
-    images = Interval(*basic_interval(mean, turned, bounds))
-    return Measured(mean, images, over_seeds(values, bounds), len(values))
-
 
 def over_seeds(values: Floats, bounds: tuple[float, float] = ANYWHERE) -> Interval | None:
-    """Student's interval of the mean of values (K,); None of a single one."""
-    n_seeds = len(values)
-    if n_seeds == 1:
+    """Student's interval of the mean of values (K,); None of a single one.
+
+    It has no width where all seeds agree, so that a table still shows an interval over seeds.
+    """
+    if len(values) == 1:
         return None
-    error = float(values.std(ddof=1)) / math.sqrt(n_seeds)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n_seeds - 1)) * error
-    mean = float(values.mean())
-    return Interval(max(mean - half, bounds[0]), min(mean + half, bounds[1]))
+    spread = spread_of(values.tolist(), highest=bounds[1], lowest=bounds[0])
+    return Interval(*(spread.interval or (spread.mean, spread.mean)))

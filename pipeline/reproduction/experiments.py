@@ -1,4 +1,4 @@
-"""What each table and figure consists of: its classifiers, its claims and its picture."""
+"""Contents of each table and figure: its classifiers, its claims and its picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.reproduction.ablations import (
     claims_of_table_9,
 )
 from pipeline.reproduction.comparisons import (
-    Claims,
+    ClaimList,
     Given,
     claims_of_table_3,
     claims_of_table_4,
@@ -24,7 +24,6 @@ from pipeline.reproduction.paper import (
     CIFAR10_LT,
     CIFAR100_LT,
     IMAGENET_LT,
-    NAMES,
     PLACES_LT,
     SCRATCH,
     TABLE_3,
@@ -57,16 +56,19 @@ FIGURE_3 = PaperTable(
 class Experiment:
     """One table or figure of the paper."""
 
+    name: str
+    """One of `paper.NAMES`."""
+
     table: PaperTable
     """Its numbers; of a figure none, only what it shows."""
 
     dataset: Dataset
-    """What the paper measured it on."""
+    """Data of the paper."""
 
     kinds: tuple[Kind, ...]
     """Classifiers of each method."""
 
-    claims: Callable[[Given], Claims]
+    claims: Callable[[Given], ClaimList]
     """The statements that it supports."""
 
     numbers_of: str = ""
@@ -80,32 +82,32 @@ class Experiment:
         return ("old",) if self.table is TABLE_9 and method == SCRATCH else self.kinds
 
 
+_METHODS: tuple[Kind, ...] = ("old", "gml", "ensemble", "on-val")
+
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
-    dict(
-        zip(
-            NAMES,
-            (
-                Experiment(
-                    TABLE_3, CIFAR100_LT, ("old", "gml", "ensemble", "on-val"), claims_of_table_3
-                ),
-                Experiment(
-                    TABLE_4, IMAGENET_LT, ("old", "gml", "ensemble", "on-val"), claims_of_table_4
-                ),
-                Experiment(
-                    TABLE_5, PLACES_LT, ("old", "gml", "ensemble", "on-val"), claims_of_table_5
-                ),
-                Experiment(TABLE_6, CIFAR100_LT, ("old", "gml"), claims_of_table_6),
-                Experiment(TABLE_7, CIFAR100_LT, ("old", "gml", "pairs"), claims_of_table_7, PACO),
-                Experiment(
-                    TABLE_8, CIFAR100_LT, ("gml", "plain", "resampled"), claims_of_table_8, "CE"
-                ),
-                Experiment(TABLE_9, CIFAR100_LT, ("gml",), claims_of_table_9),
-                Experiment(FIGURE_1, CIFAR100_LT, ("old",), claims_of_figure_1, draws=True),
-                Experiment(FIGURE_2, CIFAR10_LT, ("old", "gml"), claims_of_figure_2, draws=True),
-                Experiment(FIGURE_3, CIFAR100_LT, ("old", "gml"), claims_of_figure_3, draws=True),
+    {
+        one.name: one
+        for one in (
+            Experiment("table3", TABLE_3, CIFAR100_LT, _METHODS, claims_of_table_3),
+            Experiment("table4", TABLE_4, IMAGENET_LT, _METHODS, claims_of_table_4),
+            Experiment("table5", TABLE_5, PLACES_LT, _METHODS, claims_of_table_5),
+            Experiment("table6", TABLE_6, CIFAR100_LT, ("old", "gml"), claims_of_table_6),
+            Experiment(
+                "table7", TABLE_7, CIFAR100_LT, ("old", "gml", "pairs"), claims_of_table_7, PACO
             ),
-            strict=True,
+            Experiment(
+                "table8", TABLE_8, CIFAR100_LT, ("gml", "plain", "resampled"), claims_of_table_8,
+                "CE",
+            ),
+            Experiment("table9", TABLE_9, CIFAR100_LT, ("gml",), claims_of_table_9),
+            Experiment("figure1", FIGURE_1, CIFAR100_LT, ("old",), claims_of_figure_1, draws=True),
+            Experiment(
+                "figure2", FIGURE_2, CIFAR10_LT, ("old", "gml"), claims_of_figure_2, draws=True
+            ),
+            Experiment(
+                "figure3", FIGURE_3, CIFAR100_LT, ("old", "gml"), claims_of_figure_3, draws=True
+            ),
         )
-    )
-)
-"""By the names of `paper.NAMES`."""
+    }
+)  # fmt: skip
+"""By name, in the order of `paper.NAMES`."""

@@ -1,4 +1,4 @@
-"""What a reader has to know before the numbers of a comparison are compared."""
+"""Notes to read before the numbers of a comparison are compared."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import FitConfig
-from pipeline.config.idle import seed_decides
-from pipeline.intervals import ENOUGH_HITS
+from pipeline.config.fit import depends_on_seed
 from pipeline.reproduction.evidence import Evidence
 from pipeline.reproduction.experiments import Experiment
 from pipeline.reproduction.paper import label_gml
 from pipeline.reproduction.settings import WITH_SMOOTHING, departures, fits_heads
+from pipeline.small_counts import ENOUGH_HITS
 from pipeline.writing import ZEROS_COUNTED, measured_on
 
 OVER_IMAGES = (
@@ -26,8 +26,8 @@ of images, on which two or three seeds often agree."""
 
 
 @dataclass(frozen=True)
-class Views:
-    """Views of one method's images."""
+class ViewCounts:
+    """ViewCounts of one method's images."""
 
     fitted: int | None
     """Of each training image, beside the clean one; None where no head is fitted."""
@@ -49,7 +49,7 @@ def notes_on(
     evidence: Evidence,
     config: FitConfig,
     n_seeds: int,
-    views: Mapping[str, Views],
+    views: Mapping[str, ViewCounts],
 ) -> tuple[str, ...]:
     """The notes, a sentence or two each.
 
@@ -77,7 +77,7 @@ def notes_on(
     return tuple(notes)
 
 
-def _of_the_images(evidence: Evidence, views: Mapping[str, Views]) -> list[str]:
+def _of_the_images(evidence: Evidence, views: Mapping[str, ViewCounts]) -> list[str]:
     """How many test images there are, and what was averaged of each."""
     averaged = {one.averaged for one in views.values()}
     fitted = {one.fitted for one in views.values() if one.fitted is not None}
@@ -86,8 +86,8 @@ def _of_the_images(evidence: Evidence, views: Mapping[str, Views]) -> list[str]:
     if len(averaged) > 1 or len(fitted) > 1:
         each = "; ".join(f"{name}: {one.describe()}" for name, one in views.items())
         notes.append(
-            f"The stores have different views ({each}), so what differs between the methods is "
-            "not theirs alone."
+            f"The stores have different views ({each}), so differences between the "
+            "methods are partly due to the views."
         )
     return notes
 
@@ -95,35 +95,35 @@ def _of_the_images(evidence: Evidence, views: Mapping[str, Views]) -> list[str]:
 def _of_the_intervals(
     experiment: Experiment, evidence: Evidence, config: FitConfig, n_seeds: int
 ) -> list[str]:
-    """What the intervals are of."""
+    """Sources of the intervals."""
     if not any(len(hits) > 1 for hits in evidence.hits.values()):
         first = (
-            "Intervals are of 95 %, over the choice of the test images (bootstrap, within classes, "
-            "paired)."
+            "Intervals are 95 % intervals over the choice of the test images (bootstrap, within "
+            "classes, paired)."
         )
     else:
         first = (
-            f"Intervals are of 95 %: of the mean over {n_seeds} seeds of the fit, for the rows "
-            "that have any; else, and for the claims also, over the choice of the test images "
+            f"Intervals are 95 % intervals: of the mean over {n_seeds} seeds of the fit, for the "
+            "rows that have any; else, and for the claims also, over the choice of the test images "
             "(bootstrap, within classes, paired)."
         )
     notes = [first, OVER_IMAGES]
     if not fits_heads(experiment.kinds):
         return notes
-    if not seed_decides(config):
+    if not depends_on_seed(config):
         notes.append(
-            f"No seed decides {config.head} heads with the solver {config.solver}, so there is one "
-            "of each kind."
+            f"{config.head} heads do not depend on the seed with solver {config.solver}, so there "
+            "is one of each kind."
         )
     elif n_seeds == 1:
         notes.append(
-            "With one seed the verdicts know nothing of what another would give: judge with "
+            "With one seed the verdicts do not account for variation between seeds: use "
             f"--seeds {ENOUGH} or more."
         )
     elif n_seeds < ENOUGH:
         notes.append(
-            f"{n_seeds} seeds may agree by chance, which leaves an interval of no width: judge "
-            f"with --seeds {ENOUGH} or more."
+            f"{n_seeds} seeds may agree by chance, which leaves an interval of no width: use "
+            f"--seeds {ENOUGH} or more."
         )
     if config.average_seeds > 1:
         notes.append(
@@ -133,7 +133,7 @@ def _of_the_intervals(
 
 
 def _of_few_hits(evidence: Evidence) -> list[str]:
-    """What makes intervals over images wide, and what would narrow them."""
+    """Causes of wide intervals over images, and the remedy."""
     few = evidence.few_hits()
     if not few:
         return []
@@ -146,15 +146,16 @@ def _of_few_hits(evidence: Evidence) -> list[str]:
 
 
 def _of_the_paper(experiment: Experiment, evidence: Evidence, methods: Sequence[str]) -> list[str]:
-    """What keeps the paper's numbers from being compared with these."""
+    """Reasons not to compare the paper's numbers with these."""
     notes = []
     sizes = len(evidence.class_names), int(evidence.class_counts.sum()), len(evidence.labels)
     data = experiment.dataset
     of_paper = data.n_classes, data.n_train or sizes[1], data.n_test or sizes[2]
     if sizes != of_paper:
         notes.append(
-            f"The paper's numbers are of {data.describe()}; these data have {sizes[0]:,} classes, "
-            f"{sizes[1]:,} training and {sizes[2]:,} test images, so only the claims compare."
+            f"The paper's numbers are for {data.describe()}; these data have {sizes[0]:,} classes, "
+            f"{sizes[1]:,} training and {sizes[2]:,} test images, so compare the "
+            "claims, not the numbers."
         )
     other = experiment.numbers_of
     if other and tuple(methods) != (other,):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 ALL_METRICS = ("accuracy", "geometric_mean", "harmonic_mean", "lowest_recall")
+"""`metrics.IN_PERCENT`, without numpy: the command line reads `NAMES` before it is needed."""
+
 WITHOUT_ACCURACY = ALL_METRICS[1:]
 
 SCRATCH = "scratch"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pipeline.metrics import METRICS
 from pipeline.reproduction.claims import Claim, Finding
-from pipeline.reproduction.evidence import Interval, Measured
+from pipeline.reproduction.evidence import Interval, WithIntervals
 from pipeline.reproduction.paper import PaperRow
 from pipeline.reproduction.results import Reproduction, Row
 from pipeline.reproduction.settings import fits_heads
@@ -89,7 +89,7 @@ def _seeds_in_words(seeds: Sequence[int]) -> str:
 
 
 def _stacked_cell(row: Row, metric: str) -> str:
-    """Measured value, its interval below, and the paper's number."""
+    """WithIntervals value, its interval below, and the paper's number."""
     lines = []
     if row.measured is not None:
         number = row.measured[metric]
@@ -103,7 +103,7 @@ def _stacked_cell(row: Row, metric: str) -> str:
 
 
 def _cell(row: Row, metric: str, decimals: int) -> str:
-    """Measured value and interval, nothing where no checkpoint was given."""
+    """WithIntervals value and interval, nothing where no checkpoint was given."""
     if row.measured is None:
         return ""
     number = row.measured[metric]
@@ -139,7 +139,7 @@ def _finding_lines(finding: Finding) -> str:
 
 
 def _aside(finding: Finding, link: str) -> str:
-    """What the seeds alone say, where the choice of the images leaves it open."""
+    """The verdict by the seeds alone, where the choice of the images leaves it open."""
     alone = finding.on_these_images
     return "" if alone in (None, finding.verdict) else f"{link}on these images: {alone}"
 
@@ -155,7 +155,7 @@ def _finding_cells(finding: Finding) -> list[str]:
     return [*cells, f"{claim.measure}: {_measured(finding.measured, claim)}", needed, paper]
 
 
-def _measured(number: Measured, claim: Claim) -> str:
+def _measured(number: WithIntervals, claim: Claim) -> str:
     """Value with all intervals."""
     parts = [_number(number.value, claim)]
     if number.seeds is not None:

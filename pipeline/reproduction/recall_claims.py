@@ -12,9 +12,9 @@ import numpy as np
 
 from pipeline.metrics import Floats, Ints, group_masks
 from pipeline.reproduction.claims import Claim, Untested, difference
-from pipeline.reproduction.comparisons import Claims, Given, zeros
-from pipeline.reproduction.evidence import Numbers, Statistic
+from pipeline.reproduction.comparisons import ClaimList, Given, zeros
 from pipeline.reproduction.paper import label_gml, label_old
+from pipeline.resampling import Numbers, Statistic
 
 A_LOT = 10.0
 """Standard deviation of the recalls, in points, from which on they vary a lot."""
@@ -25,9 +25,9 @@ Threshold = Callable[[Floats, Floats], Floats]
 """From recalls (..., M) of many and (..., N) of medium classes to a recall (...) to be above."""
 
 
-def claims_of_figure_1(given: Given) -> Claims:
+def claims_of_figure_1(given: Given) -> ClaimList:
     """Recalls vary, and not by the size of the classes alone: Sec. 1 and 4.3."""
-    claims: Claims = []
+    claims: ClaimList = []
     for method in given.methods:
         label = label_old(method)
         claims.append(
@@ -41,9 +41,9 @@ def claims_of_figure_1(given: Given) -> Claims:
     return claims
 
 
-def claims_of_figure_2(given: Given) -> Claims:
+def claims_of_figure_2(given: Given) -> ClaimList:
     """Before and after: Figure 2's caption and Sec. 4.5.4."""
-    claims: Claims = []
+    claims: ClaimList = []
     for method in given.methods:
         old, new = label_old(method), label_gml(method)
         claims += [
@@ -58,7 +58,7 @@ def claims_of_figure_2(given: Given) -> Claims:
     return claims
 
 
-def claims_of_figure_3(given: Given) -> Claims:
+def claims_of_figure_3(given: Given) -> ClaimList:
     """The same, and no category is left behind: Figure 3's caption."""
     claims = claims_of_figure_2(given)
     for method in given.methods:
@@ -92,7 +92,7 @@ def few_above(recalls: Floats, class_counts: Ints, threshold: Threshold) -> Ints
     return np.asarray((few > threshold(many, medium)[..., None]).sum(axis=-1))
 
 
-def _few_above(label: str, given: Given) -> Claims:
+def _few_above(label: str, given: Given) -> ClaimList:
     """Classes in Few do not necessarily perform worse: counted in three ways."""
     place = "Sec. 1 and 4.3, Figure 1"
     words = f"Classes in Few do not all perform worse than Many and Medium ones ({label})."
@@ -121,7 +121,7 @@ def _few_above(label: str, given: Given) -> Claims:
     ]  # fmt: skip
 
 
-def _halves(method: str, old: str, new: str, given: Given) -> Claims:
+def _halves(method: str, old: str, new: str, given: Given) -> ClaimList:
     """The frequent half of the classes falls, the rare half rises."""
     order = np.argsort(-given.class_counts, kind="stable")
     order = order[given.class_samples[order] > 0]
@@ -164,7 +164,7 @@ def _less_deviation(old: str, new: str) -> Statistic:
 def _counted(label: str, class_counts: Ints, threshold: Threshold) -> Statistic:
     """`few_above` of one classifier."""
     return lambda numbers: np.asarray(
-        few_above(numbers.cautious_recalls(label), class_counts, threshold), np.float64
+        few_above(numbers.limited_recalls(label), class_counts, threshold), np.float64
     )
 
 

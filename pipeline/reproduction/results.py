@@ -1,17 +1,18 @@
-"""What a comparison found: rows beside the paper's, and the verdicts on its claims."""
+"""Results of a comparison: rows beside the paper's, and the verdicts on its claims."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import FitConfig
 from pipeline.reproduction.claims import Claim, Finding, Untested, judge
-from pipeline.reproduction.evidence import Evidence, Measured, Statistic
+from pipeline.reproduction.evidence import Evidence, WithIntervals
 from pipeline.reproduction.experiments import Experiment
 from pipeline.reproduction.paper import PaperRow, label_gml
+from pipeline.resampling import Statistic
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Row:
     paper: PaperRow | None
     """The paper's numbers to stand beside; None where it has none."""
 
-    measured: Mapping[str, Measured] | None
+    measured: Mapping[str, WithIntervals] | None
     """By metric; None where no checkpoint of the method was given."""
 
     zeros: float | None
@@ -52,7 +53,7 @@ class Reproduction:
     """`table3` and the like."""
 
     experiment: Experiment
-    """What it consists of."""
+    """Its classifiers and claims."""
 
     methods: tuple[str, ...]
     """Methods that were given."""
@@ -67,7 +68,7 @@ class Reproduction:
     """The verdict on each claim."""
 
     notes: tuple[str, ...]
-    """What a reader has to know, a sentence each."""
+    """Notes to the reader, a sentence each."""
 
     config: FitConfig
     """Settings of the heads with GML."""
@@ -79,7 +80,7 @@ class Reproduction:
     """Identity of every method's store and the versions, as JSON values."""
 
     files: tuple[Path, ...] = ()
-    """What was written."""
+    """Files written."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -96,7 +97,7 @@ class Reproduction:
                 label: self.evidence.scores(label).recalls for label in self.evidence.hits
             } if self.experiment.draws else None,
             "notes": list(self.notes),
-            "config": asdict(self.config.settled()),
+            "config": asdict(self.config.resolved()),
             "provenance": dict(self.provenance),
             "files": [str(path) for path in self.files],
         }  # fmt: skip
@@ -111,7 +112,7 @@ def find_results(
     replicates: int,
     seed: int,
 ) -> tuple[tuple[Row, ...], tuple[Finding, ...]]:
-    """Measure every classifier and every claim, on the same redrawn images.
+    """Measure every classifier and every claim, on the same resampled images.
 
     Args:
         experiment: the table or figure.
@@ -130,9 +131,14 @@ def find_results(
         [(0.0, 100.0)] * len(cells) + [claim.bounds for claim in tested],
         replicates=replicates, seed=seed,
     )  # fmt: skip
-    by_label: dict[str, dict[str, Measured]] = {label: {} for label in evidence.hits}
+    by_label: dict[str, dict[str, WithIntervals]] = {label: {} for label in evidence.hits}
     for (label, metric), number in zip(cells, measured, strict=False):
         by_label[label][metric] = number
+    for label, numbers in by_label.items():
+        if "lowest_recall" in numbers:
+            # The levels of the replicates come close to these ends, which every other table has.
+            images = evidence.lowest_interval(label)
+            numbers["lowest_recall"] = replace(numbers["lowest_recall"], images=images)
     return (
         _rows(experiment, evidence, methods, by_label),
         judge(claims, measured[len(cells) :]),
@@ -143,7 +149,7 @@ def _rows(
     experiment: Experiment,
     evidence: Evidence,
     methods: tuple[str, ...],
-    measured: Mapping[str, Mapping[str, Measured]],
+    measured: Mapping[str, Mapping[str, WithIntervals]],
 ) -> tuple[Row, ...]:
     """The paper's rows in its order, then what it does not have."""
 

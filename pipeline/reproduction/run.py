@@ -11,12 +11,12 @@ from pipeline.config import FEWEST_REPLICATES, ExtractConfig, FitConfig
 from pipeline.errors import ConfigError
 from pipeline.files import refuse_existing_in, whole_files
 from pipeline.metrics import Bools
-from pipeline.reproduction.comparisons import Claims, Given
+from pipeline.reproduction.comparisons import ClaimList, Given
 from pipeline.reproduction.evidence import REPLICATES, Evidence
 from pipeline.reproduction.experiments import EXPERIMENTS, Experiment
 from pipeline.reproduction.fits import Method, hits_of
 from pipeline.reproduction.methods import Inputs, open_methods
-from pipeline.reproduction.notes import Views, notes_on
+from pipeline.reproduction.notes import ViewCounts, notes_on
 from pipeline.reproduction.paper import SCRATCH, TABLE_9
 from pipeline.reproduction.printing import markdown
 from pipeline.reproduction.results import Reproduction, find_results
@@ -154,8 +154,8 @@ def _evidence(
 
 def _claims(
     experiment: Experiment, methods: list[Method], evidence: Evidence, config: FitConfig
-) -> Claims:
-    """What the paper says of the methods that there are."""
+) -> ClaimList:
+    """The paper's claims about the methods given."""
     names = tuple(one.name for one in methods)
     on_val = tuple(one.name for one in methods if one.has_val)
     return experiment.claims(
@@ -165,15 +165,15 @@ def _claims(
     )  # fmt: skip
 
 
-def _views(method: Method, experiment: Experiment, config: FitConfig) -> Views:
-    """Views of a method's images that its numbers come from."""
+def _views(method: Method, experiment: Experiment, config: FitConfig) -> ViewCounts:
+    """ViewCounts of a method's images that its numbers come from."""
     n_views = method.store["train"].n_views if config.views else 0
     fitted = fits_heads(experiment.kinds_of(method.name))
-    return Views(n_views if fitted else None, method.test.test_views)
+    return ViewCounts(n_views if fitted else None, method.test.test_views)
 
 
 def _provenance(methods: list[Method], replicates: int) -> dict[str, Any]:
-    """What the numbers were made of, and by what, as JSON values."""
+    """Stores, settings and versions behind the numbers, as JSON values."""
     return {
         "stores": {one.name: one.store.identity.to_json() for one in methods},
         "replicates": replicates,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from pipeline.config import FitConfig
-from pipeline.config.idle import idle_settings
+from pipeline.config.unused import unused_settings
 from pipeline.errors import ConfigError
 from pipeline.studying import study_members
 
@@ -77,8 +77,8 @@ def require_learned(table: str, kinds: Sequence[Kind], config: FitConfig) -> Non
     """
     if not fits_heads(kinds):
         return
-    idle = idle_settings(gml_config(config))
-    if idle & {"loss", "reweight"}:
+    unused = unused_settings(gml_config(config))
+    if unused & {"loss", "reweight"}:
         raise ConfigError(
             f"{table} fits heads with GML, and {config.head} heads, which the recipe asks for, are "
             "not learned: no loss changes them. Give a recipe with another head, as head: linear."
@@ -92,7 +92,7 @@ def require_learned(table: str, kinds: Sequence[Kind], config: FitConfig) -> Non
 
 def no_resampling(config: FitConfig) -> str:
     """Why re-sampling cannot be tried, with what would let it; empty where it can."""
-    if "sampler" not in idle_settings(resampled_config(config)):
+    if "sampler" not in unused_settings(resampled_config(config)):
         return ""
     return (
         f"Give a recipe with solver: sgd. This one has {config.solver}, which takes all rows at "
@@ -106,7 +106,7 @@ def distinct_kinds(kinds: Sequence[Kind], config: FitConfig) -> tuple[Kind, ...]
 
 
 def departures(config: FitConfig) -> list[str]:
-    """What of a recipe is not used, and what is not as in the paper, a sentence each."""
+    """Settings of a recipe that are ignored or differ from the paper, a sentence each."""
     unused = [f"loss: {config.loss}"] * (config.loss != "gml")
     unused += ["reweight: false"] * (not config.reweight)
     other = [f"head: {config.head}"] * (config.head != "linear")
@@ -114,7 +114,9 @@ def departures(config: FitConfig) -> list[str]:
     other += [f"sampler: {config.sampler}"] * _resamples(config)
     notes = []
     if unused:
-        notes.append(f"Not used of the recipe: {', '.join(unused)}; + GML is what is compared.")
+        notes.append(
+            f"Ignored from the recipe: {', '.join(unused)}; the comparison is about + GML."
+        )
     if other:
         notes.append(
             "The paper's heads are linear, with GML's power 1 and no re-sampling; the recipe has "
@@ -125,4 +127,4 @@ def departures(config: FitConfig) -> list[str]:
 
 def _resamples(config: FitConfig) -> bool:
     """Whether a recipe re-samples by itself."""
-    return config.sampler != AS_THEY_COME and "sampler" not in idle_settings(gml_config(config))
+    return config.sampler != AS_THEY_COME and "sampler" not in unused_settings(gml_config(config))

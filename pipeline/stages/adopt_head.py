@@ -57,7 +57,7 @@ def adopt_head(
         store_logits=False,
         provenance={
             **store.provenance,
-            ADOPTED: {"config": dict(head.config), "versions": dict(head.versions)},
+            ADOPTED: {"provenance": head.provenance.to_json(), "versions": dict(head.versions)},
         },
     )
     on_shard = on_progress and counting(on_progress)

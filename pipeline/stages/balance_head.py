@@ -1,4 +1,4 @@
-"""The stage `balance_head`: images without labels say which classes a head leaves behind.
+"""The stage `balance_head`: adapt a head to unlabelled images, in favour of its worst classes.
 
 Legend: N images, C classes.
 """
@@ -6,15 +6,15 @@ Legend: N images, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import Store
-from pipeline.balancing.pools import Pool, pool_of_store
+from pipeline.balancing.pools import Pool
 from pipeline.balancing.refitting import Refit, refit
 from pipeline.balancing.shifts import (
     decided_shares,
@@ -26,22 +26,20 @@ from pipeline.config import BalanceConfig
 from pipeline.ensemble import Logits
 from pipeline.errors import EvaluationError
 from pipeline.heads import Head
-from pipeline.metrics import Floats, Ints, Scores
+from pipeline.metrics import Floats, Scores
+from pipeline.provenance import Balanced
 from pipeline.scored import ScoredSplit
 
-if TYPE_CHECKING:
-    from cache.strict_json import JSON
-
 LEAST_SHARE = 1e-6
-"""Of a class among the images."""
+"""Of a class among the images, for which a head can be balanced."""
 
 FOLDS = 5
-"""Parts of the images of which each is decided by what the others gave."""
+"""Of the images, for cross-fitting."""
 
 
 @dataclass(frozen=True, eq=False)
-class Balanced:
-    """A head with shifted biases, and what is known of it without a label."""
+class BalanceResult:
+    """A balanced head, and what is known of it without a label."""
 
     head: Head
     """The new head."""
@@ -86,6 +84,21 @@ class Balanced:
         }
 
 
+@dataclass(frozen=True)
+class BalancedScores:
+    """What the labels say of a head and of its balancing."""
+
+    before: Scores
+    """Of the head as it is."""
+
+    balanced: Scores
+    """Cross-fitted: each image is classified by a head that was balanced on the other folds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"before": self.before.to_json(), "balanced": self.balanced.to_json()}
+
+
 @dataclass(frozen=True, eq=False)
 class _Change:
     """What becomes of a head's logits."""
@@ -103,22 +116,23 @@ class _Change:
         """(N, C) before the shifts, of features (N, D) and the head's logits (N, C)."""
         return logits if self.refit is None else self.refit.logits(features, logits)
 
-    def head(self, head: Head, config: dict[str, JSON]) -> Head:
+    def head(self, head: Head, provenance: Balanced) -> Head:
         """The new head."""
         weight, bias = head.weight, head.bias.astype(np.float64)
         if self.refit is not None:
             weight = np.asarray(self.refit.kept * weight + self.refit.weight, np.float32)
             bias = self.refit.kept * bias + self.refit.bias
         bias = bias + self.matched + self.levelled
-        return replace(head, weight=weight, bias=bias.astype(np.float32), config=config)
+        return replace(head, weight=weight, bias=bias.astype(np.float32), provenance=provenance)
 
 
 def balance_head(
     head: Head,
     pool: Pool,
-    shares: Sequence[float] | None = None,
     config: BalanceConfig | None = None,
-) -> Balanced:
+    *,
+    shares: Sequence[float] | None = None,
+) -> BalanceResult:
     """Change a head so that a mean of its recalls, estimated without labels, is highest.
 
     No label is needed, but the shares of the classes are. The new head is for equally frequent
@@ -127,26 +141,29 @@ def balance_head(
     Args:
         head: the head.
         pool: images that it was not fitted on, of `pool_of_store` or `pool_of_images`.
-        shares: (C,) of the classes among them, above 0 and in any unit; equal where not given.
         config: settings; the defaults where not given.
+        shares: (C,) of the classes among the images, above 0 and in any unit; equal where not
+            given.
 
     Raises:
         EvaluationError: if shares are not what they must be, there are fewer images than classes,
             or there is nothing to refit on.
+        HeadError: if the head was averaged or balanced too often.
     """
     q, config = _shares(head, shares), config or BalanceConfig()
     _require_enough(pool)
+    provenance = Balanced(
+        head=head.provenance, split=pool.split, test_views=pool.test_views,
+        images=len(pool.logits), shares=None if shares is None else tuple(q.tolist()),
+        config=config,
+    )  # fmt: skip
     change = _change(pool.features, pool.logits, q, config)
     logits = change.directed(pool.features, pool.logits) + change.matched.astype(np.float32)
     log_q = np.log(q).astype(np.float32)
     levelled = logits + change.levelled.astype(np.float32)
     estimate = partial(estimated_recalls, logits, q, config.temperature)
-    note: dict[str, JSON] = {
-        "split": pool.split, "test_views": pool.test_views, "images": len(logits),
-        **asdict(config), "shares": None if shares is None else q.tolist(),
-    }  # fmt: skip
-    return Balanced(
-        head=change.head(head, {"balanced": dict(head.config), "pool": note}),
+    return BalanceResult(
+        head=change.head(head, provenance),
         n_images=len(logits),
         test_views=pool.test_views,
         shares=q,
@@ -154,6 +171,54 @@ def balance_head(
         decided_after=decided_shares(levelled + log_q),
         recalls_before=estimate(pool.logits.argmax(axis=1)),
         recalls_after=estimate(levelled.argmax(axis=1)),
+    )
+
+
+def score_balanced(
+    store: Store,
+    head: Head,
+    pool: Pool,
+    config: BalanceConfig | None = None,
+    *,
+    shares: Sequence[float] | None = None,
+    n_folds: int = FOLDS,
+    seed: int = 0,
+) -> BalancedScores:
+    """Score a head before and after balancing, by cross-fitting: no image decides on itself.
+
+    Labels are used for the scores only; folds are drawn without them.
+
+    Args:
+        store: the labels of the images.
+        head: the head to balance, fitted on this store.
+        pool: a split of the store, of `pool_of_store` of this head.
+        config: as in `balance_head`.
+        shares: as in `balance_head`.
+        n_folds: folds of the images, two or more; as many heads are balanced.
+        seed: of the folds.
+
+    Raises:
+        EvaluationError: as `balance_head`, if there are fewer images than folds or fewer folds
+            than two, or if the pool is of no split of the store.
+    """
+    if seed < 0:
+        raise EvaluationError(f"The seed of the folds is 0 or more, not {seed}.")
+    scored = _scored(store, pool)
+    _require_enough(pool)
+    q, config = _shares(head, shares), config or BalanceConfig()
+    n = len(pool.logits)
+    if not 2 <= n_folds <= n:  # noqa: PLR2004  # others decide, so there must be others
+        raise EvaluationError(f"{n} images have 2 to {n} folds, not {n_folds}.")
+    folds = np.random.default_rng(seed).permutation(n) % n_folds
+    decisions = np.empty(n, np.int64)
+    for fold in range(n_folds):
+        own = folds == fold
+        change = _change(pool.features[~own], pool.logits[~own], q, config)
+        decided = change.directed(pool.features[own], pool.logits[own])
+        decisions[own] = (decided + (change.matched + change.levelled)).argmax(axis=1)
+    return BalancedScores(
+        before=scored.scores_of(pool.logits.argmax(axis=1), "new"),
+        balanced=scored.scores_of(decisions, "new"),
     )
 
 
@@ -173,103 +238,19 @@ def _change(
     return _Change(found, matched, levelled)
 
 
-def score_by_folds(
-    head: Head,
-    store: Store,
-    shares: Sequence[float] | None = None,
-    config: BalanceConfig | None = None,
-    *,
-    split: str = "test",
-    test_views: bool | None = None,
-    n_folds: int = FOLDS,
-    seed: int = 0,
-) -> Scores:
-    """Scores of a head balanced on a split's images, each decided by what the other folds gave.
-
-    The labels score the decisions and do nothing else; folds are drawn without them.
-
-    Args:
-        head: the head to balance, fitted on this store.
-        store: features and labels.
-        shares: as in `balance_head`.
-        config: as in `balance_head`.
-        split: name of the split.
-        test_views: as in `pool_of_store`.
-        n_folds: folds of the images, two or more.
-        seed: of the folds.
-
-    Raises:
-        EvaluationError: as `pool_of_store` and `balance_head`, or if there are fewer images than
-            folds, or fewer folds than two.
-        HeadError: if the head belongs to another store.
-    """
-    pool = pool_of_store(head, store, split, test_views=test_views)
-    return score_pool_by_folds(head, store, pool, shares, config, n_folds=n_folds, seed=seed)
-
-
-def score_pool_by_folds(
-    head: Head,
-    store: Store,
-    pool: Pool,
-    shares: Sequence[float] | None = None,
-    config: BalanceConfig | None = None,
-    *,
-    n_folds: int = FOLDS,
-    seed: int = 0,
-) -> Scores:
-    """`score_by_folds` of a split that has been read already, which test views make slow.
-
-    Args:
-        head: the head to balance.
-        store: its labels.
-        pool: the split, of `pool_of_store` of this head and store.
-        shares: as in `balance_head`.
-        config: as in `balance_head`.
-        n_folds: folds of the images, two or more.
-        seed: of the folds.
-
-    Raises:
-        EvaluationError: as `score_by_folds`, or if the pool is of no split of the store.
-    """
-    if seed < 0:
-        raise EvaluationError(f"The seed of the folds is 0 or more, not {seed}.")
-    _require_enough(pool)
-    q, config = _shares(head, shares), config or BalanceConfig()
-    n = len(pool.logits)
-    if not 2 <= n_folds <= n:  # noqa: PLR2004  # others decide, so there must be others
-        raise EvaluationError(f"{n} images have 2 to {n} folds, not {n_folds}.")
-    folds = np.random.default_rng(seed).permutation(n) % n_folds
-    decisions = np.empty(n, np.int64)
-    for fold in range(n_folds):  # no image has a say in what decides on it
-        own = folds == fold
-        change = _change(pool.features[~own], pool.logits[~own], q, config)
-        decided = change.directed(pool.features[own], pool.logits[own])
-        decisions[own] = (decided + (change.matched + change.levelled)).argmax(axis=1)
-    return _scores(store, pool, decisions)
-
-
-def score_pool(store: Store, pool: Pool) -> Scores:
-    """Scores of the pool's own head, as it is: those of `evaluate`, without reading features.
-
-    Raises:
-        EvaluationError: if the pool is of no split of the store.
-    """
-    return _scores(store, pool, pool.logits.argmax(axis=1))
-
-
-def _scores(store: Store, pool: Pool, decisions: Ints) -> Scores:
-    """Scores of decisions (N,) on the pool's images, by the store's labels."""
+def _scored(store: Store, pool: Pool) -> ScoredSplit:
+    """The labels of the pool's images."""
     if pool.split is None or pool.split not in store:
         raise EvaluationError(
             f"Only images of a split of {store.path} have labels there: take pool_of_store."
         )
     scored = ScoredSplit(store, pool.split, pool.test_views)
-    if scored.n_samples != len(decisions):
+    if scored.n_samples != len(pool.logits):
         raise EvaluationError(
             f"Split {pool.split!r} of {store.path} has {scored.n_samples} usable images, the pool "
-            f"{len(decisions)}: take pool_of_store of this store."
+            f"{len(pool.logits)}: take pool_of_store of this store."
         )
-    return scored.scores_of(decisions, "new")
+    return scored
 
 
 def _require_enough(pool: Pool) -> None:
@@ -277,7 +258,7 @@ def _require_enough(pool: Pool) -> None:
     n, n_classes = pool.logits.shape
     if n < n_classes:
         raise EvaluationError(
-            f"{n} images cannot balance {n_classes} classes: ten a class or more are needed."
+            f"{n} images cannot balance {n_classes} classes: use ten per class or more."
         )
 
 

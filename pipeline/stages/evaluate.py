@@ -9,7 +9,7 @@ from pipeline.errors import EvaluationError
 from pipeline.heads import Head, require_same_identity
 from pipeline.metrics import Scores
 from pipeline.mixture import Mixture, answering, given_temperatures, heads_of
-from pipeline.scored import scored_split
+from pipeline.scored import ScoredSplit, scored_split
 
 
 def evaluate(
@@ -51,11 +51,55 @@ def evaluate(
             heads were balanced for different ones.
     """
     heads = heads_of(head)
-    for one in heads:
-        require_same_identity(one, store)
     mixture = _mixture(len(heads), given_temperatures(t_old, t_new, max(1, len(heads))), weights)
+    return _seen(store, heads, mixture, split, test_views).scores(heads, mixture)
+
+
+def evaluate_each(
+    store: Store,
+    heads: Sequence[Head],
+    *,
+    t_old: float | None = None,
+    t_new: float | Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
+    split: str = "test",
+    test_views: bool | None = None,
+) -> dict[str, Scores]:
+    """Score what `evaluate` scores and all that it is compared with, reading the split once.
+
+    Args:
+        store: as in `evaluate`, like all others.
+        heads: the re-trained heads; none for the old classifier.
+        t_old: as there.
+        t_new: as there.
+        weights: as there.
+        split: as there.
+        test_views: as there; all see what the classifier that `evaluate` scores does.
+
+    Returns:
+        By name, of the old classifier, where there is one, of each head alone, and of the ensemble
+        where they are one; the last is what `evaluate` gives.
+
+    Raises:
+        EvaluationError: as `evaluate`.
+        HeadError: as `evaluate`.
+    """
+    mixture = _mixture(len(heads), given_temperatures(t_old, t_new, max(1, len(heads))), weights)
+    return _seen(store, heads, mixture, split, test_views).scores_of_each(heads, mixture)
+
+
+def _seen(
+    store: Store,
+    heads: Sequence[Head],
+    mixture: Mixture | None,
+    split: str,
+    test_views: bool | None,
+) -> ScoredSplit:
+    """The split as it suits the heads that answer."""
+    for head in heads:
+        require_same_identity(head, store)
     members, _ = answering(heads, mixture)  # a head without a weight has no say in what is seen
-    return scored_split(store, split, members, test_views).scores(heads, mixture)
+    return scored_split(store, split, members, test_views)
 
 
 def _mixture(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from cache import Store
 from pipeline.checkpoints import TrainedModel
 from pipeline.errors import ConfigError, ExportError, OutputExistsError
-from pipeline.export_formats import CHECKPOINT, SUFFIXES, WEIGHTS
+from pipeline.export_formats import CHECKPOINT, ONE_HEAD, SUFFIXES, WEIGHTS
 from pipeline.exporting import (
     BATCH,
     Agreement,
@@ -30,9 +30,10 @@ from pipeline.extracting.identities import record_of_identity
 from pipeline.files import refuse_existing, refuse_existing_in, whole_file, whole_files
 from pipeline.heads import Head, is_head, require_same_identity
 from pipeline.lookup import ImageLookup
+from pipeline.mixture import Mixture
 from pipeline.old_head import has_adopted_head, has_old_head, is_stand_in
 from pipeline.progress import OnProgress
-from pipeline.scored import averaged_views
+from pipeline.seen_views import averaged_views
 from pipeline.versions import versions
 
 
@@ -47,7 +48,7 @@ class Export:
     """Its format."""
 
     description: Description | None
-    """What it is; None for a patched checkpoint, which says nothing of its own."""
+    """Of the file; None for a patched checkpoint, which has none."""
 
     replaced: tuple[str, ...]
     """Tensors of a patched checkpoint that hold the new head."""
@@ -82,16 +83,18 @@ def export(
     out: Path | str,
     *,
     format: str,  # noqa: A002  what the option is called
-    temperatures: tuple[float, float] | None = (1.0, 1.0),
+    temperatures: tuple[float, float] | None = None,
     normalization: Literal["inside", "outside"] = "inside",
     side: int | None = None,
     images: str | Path | None = None,
     n_checked: int | None = BATCH,
     model: str = "auto",
+    device: str = "auto",
+    workers: int = -1,
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Export:
-    """Write the ensemble, or the new head alone, as one classifier in place of the old one.
+    """Write the new head, or the ensemble, as one classifier in place of the old one.
 
     The file classifies one image as it is, as `evaluate` does with `test_views=False`; where the
     store has test views, `evaluate` and `predict` average them unless the head was balanced on the
@@ -105,14 +108,16 @@ def export(
         out: file to write if it has the format's suffix, else a folder for it.
         format: `safetensors`, `torch-export`, `onnx`, or `checkpoint` for a copy of the user's own
             file with the new head in the old classifier's place.
-        temperatures: (t_old, t_new) of the ensemble; None for the new head alone, which is all
-            that a patched checkpoint can hold.
+        temperatures: (t_old, t_new) of the ensemble; None for the new head alone, which is what
+            `evaluate` scores without temperatures, and all that a patched checkpoint can hold.
         normalization: whether the file normalises its images or its caller does.
         side: of the images in pixels, where neither the preprocessing nor the images say it.
         images: where the images of the test split are; the written file is then run on them, and
             its predictions are compared with those that the store gives.
         n_checked: how many of them; None for all.
         model: checkpoint family, or the name of that model, as in `model_of_identity`.
+        device: where the file is run on them, as `ExtractConfig.device`.
+        workers: processes that read them, as `ExtractConfig.workers`.
         overwrite: replace what stands at `out`.
         on_progress: called with a snapshot, in images, while they are checked.
 
@@ -120,12 +125,18 @@ def export(
         ExportError: if checkpoint, store and head do not belong together, or the format cannot
             hold them.
         CheckpointError: if the checkpoint does not load.
-        ConfigError: if there is none where one is needed, or the named model cannot be built.
+        ConfigError: if there is none where one is needed, the named model cannot be built, or
+            there is no such device.
+        EvaluationError: if a temperature is not above 0.
         HeadError: if the head belongs to another store.
         OutputError: if the file exists and is not to be replaced, or cannot be written.
     """
     require_same_identity(head, store)
+    if temperatures is not None:
+        Mixture(temperatures)  # refuses what is no temperature
     if format == CHECKPOINT:
+        if temperatures is not None:
+            raise ExportError(ONE_HEAD)
         file = _own_file(checkpoint, store)
         return _patched(store, head, file, Path(out), model, overwrite=overwrite)
     path = _target(Path(out), format, temperatures, checkpoint, overwrite=overwrite)
@@ -134,10 +145,13 @@ def export(
     side = _side(format, store, trained, lookup, side)
     description = _describe(store, head, trained, temperatures, normalization, side)
     with _appearing(path, overwrite=overwrite) as unfinished:
-        exported = _written(format, trained, head, description, unfinished)
+        where = "cpu" if lookup is None else device
+        exported = _written(format, trained, head, description, unfinished, where)
         agreement = None
         if lookup is not None:
-            agreement = compare_with_store(exported, store, head, lookup, n_checked, on_progress)
+            agreement = compare_with_store(
+                exported, store, head, lookup, n_checked, on_progress, workers
+            )
     return Export(path, format, description, (), agreement, _views_left_out(store, head))
 
 
@@ -185,14 +199,14 @@ def _trained_model(
     """
     if not (alone or has_old_head(store)):
         raise ExportError(
-            "The head's store keeps no old head, which an ensemble needs: export the new head "
-            "alone, --classifier new."
+            "The store keeps no old head, which an ensemble needs: leave the temperatures "
+            "(--t-old, --t-new) out to export the new head alone."
         )
     # An adopted head is in no checkpoint; others are, unless it is the wrong one.
     old = store.classifier if has_adopted_head(store) and not alone else None
     trained = model_of_identity(checkpoint, store.identity, head.class_counts, model=model, old=old)
     if is_stand_in(trained.classifier) and not alone:
-        raise _another_classifier(trained.source, "the new head alone, --classifier new")
+        raise _another_classifier(trained.source, "the new head alone, without --t-old and --t-new")
     return trained
 
 
@@ -209,11 +223,12 @@ def _written(
     head: Head,
     description: Description,
     path: Path,
+    device: str,
 ) -> Exported:
-    """The file, as it reads back."""
+    """The file, as it reads back to run on a device."""
     network = build_classifier(model, head, description.temperatures)
     write_export(format, network, description, path)
-    return open_export(path, model)
+    return open_export(path, model, device=device)
 
 
 def _views_left_out(store: Store, head: Head) -> int:
@@ -228,7 +243,7 @@ def _side(
     lookup: ImageLookup | None,
     given: int | None,
 ) -> int | None:
-    """Side of the images that the file takes; None where it holds weights and nothing says it."""
+    """Side of the images that the file takes; None where it holds weights and it is unknown."""
     seen = None if lookup is None else side_of_images(store["test"], lookup, model)
     if format == WEIGHTS and seen is None and given is None:
         return None
@@ -243,7 +258,7 @@ def _describe(
     normalization: Literal["inside", "outside"],
     side: int | None,
 ) -> Description:
-    """What the file says about itself."""
+    """The description in the file."""
     return Description(
         classifier="new" if temperatures is None else "ensemble",
         temperatures=temperatures,
@@ -257,7 +272,7 @@ def _describe(
         cosine_scale=model.classifier.scale if model.classifier.normalized else None,
         origin={
             "identity": store.identity.to_json(),
-            "head": dict(head.config),
+            "head": head.provenance.to_json(),
             "class_counts": list(head.class_counts),
             "versions": versions(),
         },

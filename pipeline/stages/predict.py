@@ -1,4 +1,4 @@
-"""The stage `predict`: what both heads say about images and folders of images."""
+"""The stage `predict`: classes and probabilities of images and folders of images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UnreadableImageError
-from pipeline.image_classifiers import Beliefs, Classifier, beliefs_of
+from pipeline.image_classifiers import ImageClassifier, Probabilities, classify_images
 from pipeline.metrics import Floats
 from pipeline.progress import OnProgress, Steps
 
@@ -23,7 +22,7 @@ class Candidate:
     """Its name."""
 
     probability: float
-    """Of the classifier that decides."""
+    """Of the classifier."""
 
     old: float | None
     """Of the old head alone; None where the file does not hold it."""
@@ -34,7 +33,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in one image, or why nothing was."""
+    """The classes of one image, or why there are none."""
 
     image: str
     """Its path."""
@@ -43,10 +42,10 @@ class Prediction:
     """The most probable classes, best first; empty for an unreadable image."""
 
     old_class: str | None = None
-    """The old head's choice."""
+    """The old head's prediction."""
 
     new_class: str | None = None
-    """The new head's choice."""
+    """The new head's prediction."""
 
     error: str | None = None
     """Why the image could not be used."""
@@ -70,10 +69,11 @@ class Prediction:
 
 
 def predict(
-    classifier: Classifier,
+    classifier: ImageClassifier,
     images: Sequence[str | Path],
     top: int = 5,
     *,
+    workers: int = -1,
     on_progress: OnProgress | None = None,
 ) -> Iterator[Prediction]:
     """Predictions of images, in their order, as they are made.
@@ -84,21 +84,26 @@ def predict(
         classifier: what predicts.
         images: paths of images.
         top: most candidates of an image.
+        workers: processes that read the images, as `ExtractConfig.workers`.
         on_progress: called with a snapshot after each image.
+
+    Raises:
+        ConfigError: as `classify_images`.
+        ExtractionError: as there.
     """
     names = classifier.description.class_names
     steps = Steps(len(images), on_progress)
-    for path, beliefs in beliefs_of(classifier, images):
-        if isinstance(beliefs, UnreadableImageError):
-            yield Prediction(path, (), error=str(beliefs))
+    for path, found in classify_images(classifier, images, workers):
+        if isinstance(found, str):
+            yield Prediction(path, (), error=found)
         else:
-            yield _prediction(path, beliefs, names, top)
+            yield _prediction(path, found, names, top)
         steps.advance()
 
 
-def _prediction(path: str, beliefs: Beliefs, names: tuple[str, ...], top: int) -> Prediction:
+def _prediction(path: str, found: Probabilities, names: tuple[str, ...], top: int) -> Prediction:
     """One image's candidates; a stable sort leaves the lower class index first on ties."""
-    order = np.argsort(-beliefs.decisive, kind="stable")[:top]
+    order = np.argsort(-found.final, kind="stable")[:top]
 
     def of(probabilities: Floats | None, c: int) -> float | None:
         return None if probabilities is None else float(probabilities[c])
@@ -107,7 +112,7 @@ def _prediction(path: str, beliefs: Beliefs, names: tuple[str, ...], top: int) -
         return None if probabilities is None else names[int(probabilities.argmax())]
 
     candidates = tuple(
-        Candidate(names[c], float(beliefs.decisive[c]), of(beliefs.old, c), of(beliefs.new, c))
+        Candidate(names[c], float(found.final[c]), of(found.old, c), of(found.new, c))
         for c in order.tolist()
     )
-    return Prediction(path, candidates, best(beliefs.old), best(beliefs.new))
+    return Prediction(path, candidates, best(found.old), best(found.new))

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from cache import Store
 from pipeline.config import FitConfig
-from pipeline.config.idle import NOT_LEARNED, seed_decides
+from pipeline.config.fit import NOT_LEARNED, depends_on_seed
 from pipeline.errors import FitError
 from pipeline.fitting import LinearFit
 from pipeline.fitting.store_heads import fit_linear_heads, head_of_fit
@@ -21,7 +21,6 @@ from pipeline.progress import OnProgress
 from pipeline.scored import ScoredSplit, scored_split
 from pipeline.studying import Measurement, Study, Variant, judged, study_members
 from pipeline.studying.grid import varied_fields, varied_settings
-from pipeline.studying.measuring import score_heads
 from pipeline.studying.results import CHOOSES
 
 SEEDS = 10
@@ -123,7 +122,7 @@ def _variant(
         ),
         measured=None,
         n_unfinished=sum(fit.unfinished for fit in fits),
-        seeded=seed_decides(configs[0]),
+        seeded=depends_on_seed(configs[0]),
     )
 
 
@@ -131,7 +130,7 @@ def _measured(scored: ScoredSplit, variants: Sequence[Variant]) -> list[Variant]
     """The same with their scores, for all configurations without a diverged fit."""
     whole = [variant for variant in variants if not variant.n_diverged]
     heads = [h for v in whole for h in v.heads if h is not None]
-    scores = iter(score_heads(scored, heads))
+    scores = iter(scored.scores_alone(heads))
     return [
         variant
         if variant.n_diverged

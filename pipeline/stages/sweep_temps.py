@@ -15,9 +15,9 @@ from pipeline.mixture import heads_of
 from pipeline.progress import OnProgress
 from pipeline.sweeping.choosing import measure_and_choose
 from pipeline.sweeping.cross_fitting import cross_fit
+from pipeline.sweeping.inputs import SweepInputs, open_inputs
 from pipeline.sweeping.judging import doubts, intervals, reliability, scores_on_test, within_noise
-from pipeline.sweeping.measuring import Measured, measure_confidence_of
-from pipeline.sweeping.source import Source, open_source
+from pipeline.sweeping.measuring import MeasuredPlane, measure_confidence_of
 from pipeline.sweeping.sweep import Sweep
 
 
@@ -50,23 +50,23 @@ def sweep_temps(
         HeadError: if a head belongs to another store, or nothing is said of test views and the
             heads were balanced for different ones.
     """
-    source = open_source(store, heads_of(head), config or SweepConfig())
-    return _judged(source, measure_and_choose(source, on_progress))
+    inputs = open_inputs(store, heads_of(head), config or SweepConfig())
+    return _judged(inputs, measure_and_choose(inputs, on_progress))
 
 
-def _judged(source: Source, measured: Measured) -> Sweep:
+def _judged(inputs: SweepInputs, measured: MeasuredPlane) -> Sweep:
     """The sweep with its scores on `test`, its uncertainty and its calibration."""
-    config, sweep = source.config, measured.sweep
-    folds, right = cross_fit(source, measured) if config.cross_fit else (None, None)
-    planes = measure_confidence_of(source, measured) if config.calibration else None
+    config, sweep = inputs.config, measured.sweep
+    folds, right = cross_fit(inputs, measured) if config.cross_fit else (None, None)
+    planes = measure_confidence_of(inputs, measured) if config.calibration else None
     calibrates = config.calibration or config.choose == "nll"
     return dataclasses.replace(
         sweep,
         cross_fit=folds,
-        test_scores=scores_on_test(source, sweep, folds),
-        warnings=(*sweep.warnings, *doubts(source, sweep)),
-        bootstrap=intervals(source, sweep, right) if config.replicates else None,
-        noise=within_noise(source, measured) if config.replicates else None,
-        calibration=reliability(source, sweep) if calibrates else None,
+        test_scores=scores_on_test(inputs, sweep, folds),
+        warnings=(*sweep.warnings, *doubts(inputs, sweep)),
+        bootstrap=intervals(inputs, sweep, right) if config.replicates else None,
+        noise=within_noise(inputs, measured) if config.replicates else None,
+        calibration=reliability(inputs, sweep) if calibrates else None,
         more={} if planes is None else {"nll": planes.nll, "ece": planes.ece},
     )

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from pipeline.config import FitConfig, build_config
-from pipeline.config.idle import decisive, idle_settings, seed_decides
+from pipeline.config.fit import depends_on_seed, without_unused
+from pipeline.config.unused import unused_settings
 from pipeline.errors import ConfigError
 
 MOST_HEADS = 2000
@@ -90,7 +91,7 @@ def grid_configs(config: FitConfig, choices: Choices) -> list[FitConfig]:
         _require_distinct(name, [getattr(one, name) for one in configs], len(choices[name]))
     first: dict[FitConfig, FitConfig] = {}
     for one in configs:
-        first.setdefault(decisive(one), one)
+        first.setdefault(without_unused(one), one)
     return list(first.values())
 
 
@@ -110,12 +111,12 @@ def study_members(configs: Sequence[FitConfig], n_seeds: int) -> list[list[FitCo
         raise ConfigError("A study needs one configuration or more.")
     if len({config.seed for config in configs}) > 1:
         raise ConfigError(f"A study does not vary seed by itself: {ELSEWHERE['seed']}.")
-    if len(set(map(decisive, configs))) < len(configs):
+    if len(set(map(without_unused, configs))) < len(configs):
         raise ConfigError(
             "A study needs configurations that differ; two are the same, but for settings that "
             "decide nothing about their heads."
         )
-    of_each = [n_seeds if seed_decides(config) else 1 for config in configs]
+    of_each = [n_seeds if depends_on_seed(config) else 1 for config in configs]
     _require_few(sum(of_each))
     return [
         [dataclasses.replace(config, seed=config.seed + k * config.average_seeds) for k in range(n)]
@@ -131,15 +132,15 @@ def varied_fields(configs: Sequence[FitConfig]) -> tuple[str, ...]:
     """
     values: dict[str, set[Any]] = {field.name: set() for field in dataclasses.fields(FitConfig)}
     for config in configs:
-        for name in values.keys() - idle_settings(config):
+        for name in values.keys() - unused_settings(config):
             values[name].add(getattr(config, name))
     return tuple(name for name, of in values.items() if len(of) > 1)
 
 
 def varied_settings(config: FitConfig, fields: Sequence[str]) -> dict[str, Any]:
     """A configuration's values of some fields, without those that decide nothing about its head."""
-    idle, settled = idle_settings(config), config.settled()
-    return {name: getattr(settled, name) for name in fields if name not in idle}
+    unused, resolved = unused_settings(config), config.resolved()
+    return {name: getattr(resolved, name) for name in fields if name not in unused}
 
 
 def _value(text: str) -> Any:

@@ -83,7 +83,7 @@ class Variant:
         return {
             "settings": dict(self.settings),
             "seeds": list(self.seeds),
-            "seed_decides": self.seeded,
+            "depends_on_seed": self.seeded,
             "n_diverged": self.n_diverged,
             **(nothing if self.measured is None else self.measured.to_json()),
         }
@@ -230,7 +230,7 @@ class Study:
             "configurations": [variant.to_json() for variant in self.variants],
             "test": None if self.test is None else self.test.to_json(),
             "old": {split: scores.to_json() for split, scores in self.old.items()},
-            "config": dataclasses.asdict(self.config.settled()),
+            "config": dataclasses.asdict(self.config.resolved()),
         }
 
 

@@ -16,9 +16,9 @@ from pipeline.ensemble import mixture_predictions
 from pipeline.metrics import Bools, Ints, Scores
 from pipeline.mixture import Mixture
 from pipeline.scored import ScoredSplit
-from pipeline.sweeping.measuring import Measured
+from pipeline.sweeping.inputs import SweepInputs
+from pipeline.sweeping.measuring import MeasuredPlane
 from pipeline.sweeping.selection import NoiseRegion, best_cell, noise_region
-from pipeline.sweeping.source import Source
 from pipeline.sweeping.sweep import CrossFit, Sweep
 
 NOISE_REPLICATES = 400
@@ -27,15 +27,15 @@ NOISE_DRAWS = 2**23
 redraws the plane."""
 
 
-def doubts(source: Source, sweep: Sweep) -> list[str]:
+def doubts(inputs: SweepInputs, sweep: Sweep) -> list[str]:
     """What a reader should know of the heads and of the choice."""
-    told = (name.replace("new", "New head") for name in source.names[1:])
-    named = dict(zip(told, source.heads, strict=True))
+    told = (name.replace("new", "New head") for name in inputs.names[1:])
+    named = dict(zip(told, inputs.heads, strict=True))
     if len(named) == 1:
-        named = {"The new head": source.heads[0]}
-    judged = [source.scored] if source.test is None else [source.scored, source.test]
-    notes = balance_notes(named, judged, folds=source.config.cross_fit > 0)
-    if sweep.chosen_on is None and source.config.choose == "nll":
+        named = {"The new head": inputs.heads[0]}
+    judged = [inputs.scored] if inputs.test is None else [inputs.scored, inputs.test]
+    notes = balance_notes(named, judged, folds=inputs.config.cross_fit > 0)
+    if sweep.chosen_on is None and inputs.config.choose == "nll":
         notes.append(
             f"Nothing was calibrated: {sweep.split} is no split to choose on. Extract with --val, "
             "or choose by folds with --cross-fit 5."
@@ -43,39 +43,39 @@ def doubts(source: Source, sweep: Sweep) -> list[str]:
     return notes
 
 
-def scores_on_test(source: Source, sweep: Sweep, cross_fit: CrossFit | None) -> Scores | None:
+def scores_on_test(inputs: SweepInputs, sweep: Sweep, cross_fit: CrossFit | None) -> Scores | None:
     """The ensemble on the split `test`; None where there is none."""
-    if cross_fit is not None and source.split == "test":
+    if cross_fit is not None and inputs.split == "test":
         return cross_fit.scores
-    return None if source.test is None else source.test.scores(source.heads, sweep.mixture)
+    return None if inputs.test is None else inputs.test.scores(inputs.heads, sweep.mixture)
 
 
-def intervals(source: Source, sweep: Sweep, cross_fitted: Bools | None) -> Bootstrap:
+def intervals(inputs: SweepInputs, sweep: Sweep, cross_fitted: Bools | None) -> Bootstrap:
     """Intervals of the ensemble, and of its lead over (1, 1) and over each head alone.
 
     Args:
-        source: what was swept.
+        inputs: what was swept.
         sweep: the plane with its choice.
         cross_fitted: (N,) rows that are right at temperatures which other rows chose.
     """
-    split = _judging(source, sweep)
-    ones = Mixture((1.0,) * len(source.names), source.weights)
+    split = _judging(inputs, sweep)
+    ones = Mixture((1.0,) * len(inputs.names), inputs.weights)
     compared: dict[str, Mixture | int] = {"ensemble": sweep.mixture}
     if sweep.temperatures != ones.temperatures or cross_fitted is not None:
         compared["(1, 1)"] = ones
-    compared |= {name: k for k, name in enumerate(source.names)}
-    right, labels = _right_rows(source, split, compared)
-    if cross_fitted is not None and split is source.scored:
+    compared |= {name: k for k, name in enumerate(inputs.names)}
+    right, labels = _right_rows(inputs, split, compared)
+    if cross_fitted is not None and split is inputs.scored:
         right["ensemble"] = cross_fitted
     return paired_bootstrap(
-        right, labels, len(source.store.class_names), split.name,
-        replicates=source.config.replicates, seed=source.config.seed,
+        right, labels, len(inputs.store.class_names), split.name,
+        replicates=inputs.config.replicates, seed=inputs.config.seed,
     )  # fmt: skip
 
 
-def within_noise(source: Source, measured: Measured) -> NoiseRegion:
+def within_noise(inputs: SweepInputs, measured: MeasuredPlane) -> NoiseRegion:
     """The cells that the split's samples cannot tell from the best one."""
-    sweep, hits, config = measured.sweep, measured.hits, source.config
+    sweep, hits, config = measured.sweep, measured.hits, inputs.config
     best = best_cell(sweep.t_old, sweep.t_new, sweep.harmonic_mean, sweep.lowest_recall)
     allowed = min(NOISE_REPLICATES, max(100, NOISE_DRAWS // hits.n_cells))
     replicates = min(config.replicates, allowed)
@@ -83,29 +83,29 @@ def within_noise(source: Source, measured: Measured) -> NoiseRegion:
     return noise_region(sweep.t_old, sweep.t_new, best, within)
 
 
-def reliability(source: Source, sweep: Sweep) -> Calibration:
+def reliability(inputs: SweepInputs, sweep: Sweep) -> Calibration:
     """Reliability before and after, where the choice is judged."""
-    split = _judging(source, sweep)
+    split = _judging(inputs, sweep)
     return measure_calibration(
-        lambda: source.blocks(split), source.names, sweep.temperatures, split=split.name,
-        fitted_on=sweep.chosen_on, weights=source.weights,
+        lambda: inputs.blocks(split), inputs.names, sweep.temperatures, split=split.name,
+        fitted_on=sweep.chosen_on, weights=inputs.weights,
     )  # fmt: skip
 
 
-def _judging(source: Source, sweep: Sweep) -> ScoredSplit:
+def _judging(inputs: SweepInputs, sweep: Sweep) -> ScoredSplit:
     """Where the choice is judged: on `test` if another split chose, else where it was measured."""
-    if sweep.chosen_on == "val" and source.test is not None:
-        return source.test
-    return source.scored
+    if sweep.chosen_on == "val" and inputs.test is not None:
+        return inputs.test
+    return inputs.scored
 
 
 def _right_rows(
-    source: Source, split: ScoredSplit, compared: Mapping[str, Mixture | int]
+    inputs: SweepInputs, split: ScoredSplit, compared: Mapping[str, Mixture | int]
 ) -> tuple[dict[str, Bools], Ints]:
     """Rows (N,) that each classifier gets right: a mixture of all heads, or a head's place."""
     right: dict[str, list[Bools]] = {name: [] for name in compared}
     labels = []
-    for block in source.blocks(split):
+    for block in inputs.blocks(split):
         labels.append(block.labels)
         for name, which in compared.items():
             if isinstance(which, int):

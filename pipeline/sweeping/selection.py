@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from scipy import ndimage
 
-from pipeline.checked_json import Values
+from cache.records import Check, Positive, Result
 from pipeline.metrics import Bools, Floats, Ints
 
 Cell = tuple[int, int]
+
+Bit = Annotated[int, Check("0 or 1", lambda value: value in (0, 1))]
 
 FINER_BETWEEN = 3
 """Temperatures that one round of refinement puts between the best one and each neighbour."""
@@ -70,47 +72,28 @@ def stratified_folds(labels: Ints, n_folds: int, seed: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class NoiseRegion:
+class NoiseRegion(Result):
     """The cells around the best one that this many samples cannot tell from it."""
 
-    best: tuple[float, float]
+    best: tuple[Positive, Positive]
     """(t_old, t_new) of the best harmonic mean."""
-
-    mask: Bools
-    """(To, Tn) cells of the region, which hangs together and holds the best cell."""
 
     share: float
     """Percent of the plane that it covers, by area in log temperature."""
 
-    t_old: tuple[float, float]
+    t_old: tuple[Positive, Positive]
     """Lowest and highest t_old of the largest rectangle in the region that holds the best cell."""
 
-    t_new: tuple[float, float]
+    t_new: tuple[Positive, Positive]
     """Lowest and highest t_new of that rectangle."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "best": list(self.best), "share": self.share, "t_old": list(self.t_old),
-            "t_new": list(self.t_new), "cells": self.mask.astype(int).tolist(),
-        }  # fmt: skip
+    cells: tuple[tuple[Bit, ...], ...]
+    """(To, Tn) 1 in the region, which hangs together and holds the best cell."""
 
-    @classmethod
-    def from_json(cls, content: object, shape: Cell, where: str) -> NoiseRegion:
-        """What `to_json` wrote of a plane (To, Tn); `where` names it in the ValueError."""
-        found = Values(content, where)
-        best, old, new = (found.temperatures(name, 2) for name in ("best", "t_old", "t_new"))
-        rows = found.items("cells")
-        fits = len(rows) == shape[0] and all(
-            isinstance(row, list) and len(row) == shape[1] and all(cell in (0, 1) for cell in row)
-            for row in rows
-        )
-        if not fits:
-            raise ValueError(f"{found.at('cells')} must be {shape[0]} lists of {shape[1]} 0 or 1")
-        return cls(
-            best=(best[0], best[1]), mask=np.array(rows, np.bool_), share=found.number("share"),
-            t_old=(old[0], old[1]), t_new=(new[0], new[1]),
-        )  # fmt: skip
+    @property
+    def mask(self) -> Bools:
+        """(To, Tn) cells of the region."""
+        return np.array(self.cells, np.bool_)
 
 
 def range_in_words(ends: tuple[float, float]) -> str:
@@ -133,10 +116,10 @@ def noise_region(t_old: Floats, t_new: Floats, best: Cell, within: Bools) -> Noi
     (top, bottom), (left, right) = _largest_rectangle(mask, best, old, new)
     return NoiseRegion(
         best=(float(t_old[best[0]]), float(t_new[best[1]])),
-        mask=mask,
         share=float(100 * (old @ mask @ new) / (old.sum() * new.sum())),
         t_old=(float(t_old[top]), float(t_old[bottom])),
         t_new=(float(t_new[left]), float(t_new[right])),
+        cells=tuple(map(tuple, mask.astype(int).tolist())),
     )
 
 

@@ -6,50 +6,49 @@ Legend: K new heads, C classes, To and Tn temperatures of the old and the new he
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 
-from pipeline.bootstrap import Bootstrap, Estimate
+from cache.errors import StoreFormatError
+from cache.records import Check, Count, Gap, Positive, Result, read
+from cache.strict_json import JSON
+from pipeline.bootstrap import Bootstrap
 from pipeline.calibration import Calibration, finite
-from pipeline.checked_json import Values
 from pipeline.errors import EvaluationError
 from pipeline.metrics import GROUPS, Floats, Ints, Scores, as_number
 from pipeline.mixture import Mixture
 from pipeline.sweeping.selection import NoiseRegion, best_cell
 
-_Part = TypeVar("_Part")
-
 COLUMNS = ("t_old", "t_new", "accuracy", "geometric_mean", "harmonic_mean", "lowest_recall",
            "lowest_class", "substituted_zeros", *GROUPS, "split")  # fmt: skip
 """Columns of `sweep.csv`; the first six are the contract. `nll` and `ece` follow where measured."""
 
+COLUMN_TYPES: Mapping[str, Any] = {
+    **dict.fromkeys(COLUMNS[:6], float), "lowest_class": str, "substituted_zeros": Count,
+    "split": str,
+}  # fmt: skip
+"""What is in them; the others are numbers with gaps."""
+
+Axis = Annotated[
+    tuple[Positive, ...],
+    Check("one or more ascending numbers", lambda t: bool(t) and list(t) == sorted(set(t))),
+]
+
+Fold = Annotated[tuple[Positive, ...], Check("two or more temperatures", lambda t: len(t) > 1)]
+
 
 @dataclass(frozen=True)
-class CrossFit:
+class CrossFit(Result):
     """A choice that was judged on rows which had no part in it."""
 
-    folds: tuple[tuple[float, ...], ...]
+    folds: tuple[Fold, ...]
     """Temperatures that each fold's rows were scored with, chosen on the rows of all others."""
 
     scores: Scores
     """Every row, at the temperatures that the other folds chose."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"folds": [list(fold) for fold in self.folds], "scores": self.scores.to_json()}
-
-    @classmethod
-    def from_json(cls, content: object, where: str) -> CrossFit:
-        """What `to_json` wrote; `where` names it in the ValueError of what is not so."""
-        found = Values(content, where)
-        folds = tuple(
-            Values({"fold": fold}, found.at("folds")).temperatures("fold")
-            for fold in found.items("folds")
-        )
-        return cls(folds, Scores.from_json(found.raw("scores"), found.at("scores")))
 
 
 @dataclass(frozen=True)
@@ -178,31 +177,14 @@ class Sweep:
                 rows.append({"t_old": t_old, "t_new": t_new, **values, "split": self.split, **more})
         return rows
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """The sweep as plain JSON values."""
-        parts = ("test_scores", "cross_fit", "bootstrap", "noise", "calibration")
-        values = {name: getattr(self, name) for name in parts}
-        plain = {k: None if part is None else part.to_json() for k, part in values.items()}
-        return {
-            "split": self.split,
-            "chosen": {"t_old": self.chosen[0], "t_new": self.chosen[1]},
-            "chosen_on": self.chosen_on,
-            "chosen_by": self.chosen_by,
-            "temperatures": list(self.temperatures),
-            "factors": list(self.factors),
-            "weights": list(self.weights),
-            "warnings": list(self.warnings),
-            "n_samples": self.n_samples,
-            "n_failed": self.n_failed,
-            "test_views": self.test_views,
-            "t_old": self.t_old.tolist(),
-            "t_new": self.t_new.tolist(),
-            "class_names": list(self.class_names),
-            "cells": self.cells(),
-            "test": plain.pop("test_scores"),
-            **plain,
-            "provenance": dict(self.provenance),
-        }
+        same = {name: getattr(self, name) for name in _SAVED_AS_THEY_ARE}
+        saved = _Saved(
+            **same, chosen=_Chosen(*self.chosen), test=self.test_scores, cells=tuple(self.cells()),
+            t_old=tuple(self.t_old.tolist()), t_new=tuple(self.t_new.tolist()),
+        )  # fmt: skip
+        return {**saved.to_json(), "temperatures": list(self.temperatures)}
 
     @classmethod
     def from_json(cls, content: object, where: str = "the sweep") -> Sweep:
@@ -216,10 +198,11 @@ class Sweep:
             EvaluationError: naming the first value that is not what `to_json` writes.
         """
         try:
-            return _read(Values(content, where))
-        except (ValueError, OverflowError) as error:
+            return _sweep(_Saved.from_json(content, where), where)
+        except StoreFormatError as error:
             raise EvaluationError(
-                f"{where} is no sweep of this version ({error}): run nolb sweep-temps again."
+                f"{where} is no sweep of this version ({str(error).rstrip('.')}): run nolb "
+                "sweep-temps again."
             ) from None
 
 
@@ -240,97 +223,100 @@ def choose(sweep: Sweep) -> Sweep:
     )  # fmt: skip
 
 
-def _read(found: Values) -> Sweep:
-    """A sweep from its JSON."""
-    t_old, t_new = (_axis(found, name) for name in ("t_old", "t_new"))
-    shape = (len(t_old), len(t_new))
-    names = found.texts("class_names")
-    chosen = found.inner("chosen")
-    factors = found.temperatures("factors")
-    weights = found.temperatures("weights", 1 + len(factors))
+@dataclass(frozen=True)
+class _Chosen(Result):
+    """The chosen cell."""
+
+    t_old: Positive
+    t_new: Positive
+
+
+@dataclass(frozen=True)
+class _Saved(Result):
+    """What `sweep.json` says: a `Sweep`, its planes cell by cell."""
+
+    split: str
+    chosen: _Chosen
+    chosen_on: str | None
+    chosen_by: str
+    factors: tuple[Positive, ...]
+    weights: tuple[Positive, ...]
+    warnings: tuple[str, ...]
+    n_samples: Count
+    n_failed: Count
+    test_views: Count
+    t_old: Axis
+    t_new: Axis
+    class_names: tuple[str, ...]
+    cells: tuple[Mapping[str, object], ...]
+    test: Scores | None
+    cross_fit: CrossFit | None
+    bootstrap: Bootstrap | None
+    noise: NoiseRegion | None
+    calibration: Calibration | None
+    provenance: Mapping[str, object]
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit together."""
+        if not self.factors or len(self.weights) != 1 + len(self.factors):
+            raise EvaluationError(
+                f"{len(self.factors)} factors need a weight each and one of the old head, not "
+                f"{len(self.weights)} weights."
+            )
+        shape = (len(self.t_old), len(self.t_new))
+        rows = self.noise.cells if self.noise is not None else ((0,) * shape[1],) * shape[0]
+        if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
+            raise EvaluationError(f"the cells of the noise must be {shape[0]} lists of {shape[1]}.")
+
+
+_SAVED_AS_THEY_ARE = tuple(
+    each.name
+    for each in dataclasses.fields(_Saved)
+    if each.name not in ("chosen", "t_old", "t_new", "cells", "test")
+)
+
+
+def _sweep(saved: _Saved, where: str) -> Sweep:
+    """A sweep as it was before it was saved."""
     return Sweep(
-        split=found.text("split"), t_old=t_old, t_new=t_new, **_planes(found, t_old, t_new, names),
-        class_names=names, n_samples=found.count("n_samples"), n_failed=found.count("n_failed"),
-        test_views=found.count("test_views"),
-        chosen=(chosen.temperature("t_old"), chosen.temperature("t_new")),
-        chosen_on=found.text_or_none("chosen_on"), chosen_by=found.text("chosen_by"),
-        factors=factors, weights=weights, warnings=found.texts("warnings"),
-        test_scores=_part(found, "test", Scores.from_json),
-        cross_fit=_part(found, "cross_fit", CrossFit.from_json),
-        bootstrap=_part(found, "bootstrap", _bootstrap),
-        noise=_part(found, "noise", lambda one, where: NoiseRegion.from_json(one, shape, where)),
-        calibration=_part(found, "calibration", Calibration.from_json),
-        provenance=dict(found.mapping("provenance")),
+        **{name: getattr(saved, name) for name in _SAVED_AS_THEY_ARE},
+        **_planes(saved, f"'cells' of {where}"),
+        t_old=np.array(saved.t_old), t_new=np.array(saved.t_new),
+        chosen=(saved.chosen.t_old, saved.chosen.t_new), test_scores=saved.test,
     )  # fmt: skip
 
 
-def _axis(found: Values, name: str) -> Floats:
-    """(T,) ascending temperatures."""
-    grid = np.array(found.temperatures(name))
-    if not (np.diff(grid) > 0).all():
-        raise ValueError(f"{found.at(name)} must be ascending")
-    return grid
-
-
-def _planes(
-    found: Values, t_old: Floats, t_new: Floats, class_names: Sequence[str]
-) -> dict[str, Any]:
+def _planes(saved: _Saved, where: str) -> dict[str, Any]:
     """Every plane (To, Tn), from the rows of the cells; columns that are new here come along."""
-    cells = [Values(cell, found.at("cells")) for cell in found.items("cells")]
-    places = [(cell.number("t_old"), cell.number("t_new")) for cell in cells]
-    if places != [(old, new) for old in t_old.tolist() for new in t_new.tolist()]:
-        raise ValueError(
-            f"{found.at('cells')} must be the {len(t_old)} x {len(t_new)} pairs of t_old and t_new"
+    others = [
+        name
+        for name in (saved.cells[0] if saved.cells else ())
+        if all(isinstance(cell.get(name), int | float | None) for cell in saved.cells)
+    ]
+    names = list(dict.fromkeys((*COLUMNS, *others)))
+    columns = {name: _column(saved.cells, name, where) for name in names}
+    shape = (len(saved.t_old), len(saved.t_new))
+    pairs = list(zip(columns["t_old"], columns["t_new"], strict=True))
+    if pairs != [(old, new) for old in saved.t_old for new in saved.t_new]:
+        raise StoreFormatError(
+            f"{where} must be the {shape[0]} x {shape[1]} pairs of t_old and t_new."
         )
-    shape = (len(t_old), len(t_new))
-
-    def plane(name: str, *, gaps: bool = False) -> Floats:
-        values = [
-            np.nan if gaps and cell.raw(name) is None else cell.number(name) for cell in cells
-        ]
-        return np.array(values, np.float64).reshape(shape)
-
-    def numeric(name: str) -> bool:
-        return all(isinstance(cell.raw(name), int | float | None) for cell in cells)
-
-    places_of = {name: c for c, name in enumerate(class_names)}
-    lowest = [places_of.get(cell.text("lowest_class")) for cell in cells]
-    if None in lowest:
-        raise ValueError(f"'lowest_class' of {found.at('cells')} must be one of the class names")
-    zeros = [cell.count("substituted_zeros") for cell in cells]
-    others = [name for name in cells[0].names() if name not in COLUMNS and numeric(name)]
+    places = {name: c for c, name in enumerate(saved.class_names)}
+    lowest = [places.get(name, -1) for name in columns["lowest_class"]]
+    if min(lowest) < 0:
+        raise StoreFormatError(f"'lowest_class' of {where} must be one of the class names.")
+    planes = {name: np.reshape(column, shape) for name, column in columns.items()}
     return {
-        **{name: plane(name) for name in COLUMNS[2:6]},
-        "lowest_class": np.array(lowest, np.int64).reshape(shape),
-        "substituted_zeros": np.array(zeros, np.int64).reshape(shape),
-        "groups": {name: plane(name, gaps=True) for name in GROUPS},
-        "more": {name: plane(name, gaps=True) for name in others},
+        **{name: planes[name] for name in COLUMNS[2:8]},
+        "lowest_class": np.reshape(lowest, shape),
+        "groups": {name: planes[name] for name in GROUPS},
+        "more": {name: plane for name, plane in planes.items() if name not in COLUMNS},
     }
 
 
-def _part(found: Values, name: str, read: Callable[[object, str], _Part]) -> _Part | None:
-    """A part that not every sweep has."""
-    value = found.raw(name)
-    return None if value is None else read(value, found.at(name))
-
-
-def _bootstrap(content: object, where: str) -> Bootstrap:
-    """What `Bootstrap.to_json` wrote."""
-    found = Values(content, where)
-    tables = [
-        {
-            name: {metric: _estimate(of.inner(name), metric) for metric in of.inner(name).names()}
-            for name in of.names()
-        }
-        for of in (found.inner("values"), found.inner("differences"))
-    ]
-    few = found.inner("few_hits")
-    few_hits = {name: few.count(name) for name in few.names()}
-    return Bootstrap(
-        found.text("split"), found.count("replicates"), tables[0], tables[1], few_hits
-    )  # fmt: skip
-
-
-def _estimate(found: Values, metric: str) -> Estimate:
-    """Value, low and high."""
-    return Estimate(*found.numbers(metric, 3))
+def _column(cells: Sequence[Mapping[str, object]], name: str, where: str) -> list[Any]:
+    """What every cell says under a name."""
+    if any(name not in cell for cell in cells):
+        raise StoreFormatError(f"an entry of {where} misses '{name:.40}'.")
+    kind = COLUMN_TYPES.get(name, Gap)
+    return [read(cell[name], kind, f"'{name:.40}' of {where}") for cell in cells]

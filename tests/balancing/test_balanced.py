@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +18,13 @@ from pipeline import (
     make_report,
     pool_of_store,
     save_head,
-    score_by_folds,
-    score_pool,
+    score_balanced,
     sweep_temps,
 )
 from pipeline.config import SweepConfig
 from pipeline.errors import HeadError
-from pipeline.head_history import sees_test_views, views_balanced_for, was_balanced_on
 from pipeline.heads import Head
+from pipeline.seen_views import sees_test_views
 from tests.commands import nolb
 from tests.left_behind import drawn_features, made_store, saved_head
 
@@ -48,22 +46,7 @@ def head(store: Store, tmp_path: Path) -> Head:
 
 
 def balanced(head: Head, store: Store, *, test_views: bool, split: str = "test") -> Head:
-    return balance_head(head, pool_of_store(head, store, split, test_views=test_views)).head
-
-
-def with_config(head: Head, config: dict[str, Any]) -> Head:
-    return replace(head, config=config)
-
-
-def pool(split: str | None = "test", test_views: Any = 0) -> dict[str, Any]:
-    return {"balanced": {}, "pool": {"split": split, "test_views": test_views}}
-
-
-def mean_of(*configs: dict[str, Any]) -> dict[str, Any]:
-    return {"average_of": list(configs), "weights": [1.0] * len(configs)}
-
-
-CONTRADICTION = mean_of(pool(test_views=0), pool(test_views=3))
+    return balance_head(head, pool_of_store(store, head, split, test_views=test_views)).head
 
 
 @pytest.mark.parametrize("averages", [False, True])
@@ -75,7 +58,7 @@ def test_a_balanced_head_is_scored_on_what_it_was_balanced_on(
     # Else the choice between them could not be seen.
     assert by_hand[True].recalls != by_hand[False].recalls
     for of in (one, average_heads([one, one])):
-        assert views_balanced_for(of) == n
+        assert of.provenance.balanced_for == n
         scores = evaluate(store, of)
         assert (scores.test_views, scores.recalls) == (n, by_hand[averages].recalls)
         swept = sweep_temps(store, of, GRID)
@@ -85,9 +68,10 @@ def test_a_balanced_head_is_scored_on_what_it_was_balanced_on(
         assert {each.scores.test_views for each in content.contenders} == {n}
         assert content.new.scores.recalls == scores.recalls
         assert content.old.scores == evaluate(store, test_views=averages)
-        again = pool_of_store(of, store)
-        assert again.test_views == score_by_folds(of, store).test_views == n
-        assert score_pool(store, again) == scores
+        again = pool_of_store(store, of)
+        by_folds = score_balanced(store, of, again)
+        assert again.test_views == by_folds.balanced.test_views == n
+        assert by_folds.before == scores
     assert evaluate(store, head).test_views == 3
 
 
@@ -96,8 +80,9 @@ def test_what_is_asked_for_comes_first(store: Store, head: Head) -> None:
     assert evaluate(store, alone, test_views=True).test_views == 3
     assert sweep_temps(store, alone, replace(GRID, test_views=True)).test_views == 3
     assert make_report(store, alone, test_views=True).content.test_views == 3
+    both = [alone, balanced(head, store, test_views=True)]
     for asked in (True, False):
-        assert sees_test_views([with_config(head, CONTRADICTION)], asked) is asked
+        assert sees_test_views(both, asked) is asked
 
 
 def test_heads_that_answer_together(store: Store, head: Head) -> None:
@@ -121,52 +106,14 @@ def test_heads_that_answer_together(store: Store, head: Head) -> None:
     assert evaluate(store, [alone, averaged], split="val").test_views == 0
 
 
-def test_a_mean_is_balanced_for_what_its_heads_were(store: Store, head: Head) -> None:
+def test_an_average_is_balanced_for_what_its_heads_were(store: Store, head: Head) -> None:
     alone = balanced(head, store, test_views=False)
-    assert views_balanced_for(head) is None
-    assert views_balanced_for(average_heads([head, head])) is None
-    assert views_balanced_for(average_heads([head, average_heads([alone, head])])) == 0
+    assert head.provenance.balanced_for is None
+    assert average_heads([head, head]).provenance.balanced_for is None
+    nested = average_heads([head, average_heads([alone, head])])
+    assert nested.provenance.balanced_for == 0
     # Balanced after that, it is for the images of the last time.
-    assert views_balanced_for(balanced(average_heads([alone, head]), store, test_views=True)) == 3
-    old_file = with_config(head, CONTRADICTION)
-    with pytest.raises(HeadError, match="suits none of these: balance it again"):
-        views_balanced_for(old_file)
-    with pytest.raises(HeadError, match="say what to classify with --test-views or --no-test"):
-        evaluate(store, old_file)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        pool(),
-        mean_of({"loss": "gml"}, pool()),
-        mean_of(mean_of(pool(), {}), {}),
-        {"balanced": pool(), "pool": {"split": "val"}},
-        {"balanced": mean_of({}, pool()), "pool": None},
-    ],
-)
-def test_images_that_had_a_say_are_found_however_a_head_was_made(
-    head: Head, config: dict[str, Any]
-) -> None:
-    assert was_balanced_on(with_config(head, config), "test")
-    assert not was_balanced_on(with_config(head, config), "train")
-
-
-@pytest.mark.parametrize(
-    "config",
-    [{}, pool(None), {"average_of": "test"}, {"average_of": [3, "pool"]}, {"balanced": 3},
-     {"balanced": {}, "pool": "test"}, mean_of(pool("val"), pool("train"))],
-)  # fmt: skip
-def test_other_heads_have_not_seen_the_images(head: Head, config: dict[str, Any]) -> None:
-    assert not was_balanced_on(with_config(head, config), "test")
-
-
-def test_a_long_history_is_read_to_its_end(head: Head) -> None:
-    config = pool(test_views=0)
-    for _ in range(5000):
-        config = mean_of(config, {})
-    assert was_balanced_on(with_config(head, config), "test")
-    assert views_balanced_for(with_config(head, config)) == 0
+    assert balanced(nested, store, test_views=True).provenance.balanced_for == 3
 
 
 SEEN = "was balanced on these images (test), without their labels"
@@ -194,7 +141,7 @@ def test_every_command_says_that_a_head_has_seen_the_images(
             "sweep-temps", store.path, path, "--out", sweep, "--t-old", "1,2", "--t-new", "1,2",
             "--cross-fit", 2, "--replicates", 0,
         ).output  # fmt: skip
-        told = f"The new head {SEEN}, all of them, whatever cross-fitting holds back"
+        told = f"The new head {SEEN}, all of them, although cross-fitting holds some back"
         assert (told in swept) == tells
         warnings = json.loads((sweep / "sweep.json").read_text())["warnings"]
         assert any(SEEN in each for each in warnings) == tells
@@ -210,7 +157,7 @@ def test_every_command_says_that_a_head_has_seen_the_images(
             "balance-head", path, store.path, "--folds", 2, "--out", tmp_path / "again.safetensors",
             "--overwrite",
         ).output  # fmt: skip
-        assert (f"{path} itself was balanced on these images before" in folded) == tells
+        assert (f"{path} was already balanced on these images" in folded) == tells
 
 
 def test_a_sweep_tells_of_the_split_that_chose_and_of_the_one_it_is_judged_on(
@@ -230,33 +177,29 @@ def test_what_scores_are_of_is_said_in_words(
     for name in ("alone", "mean"):
         said = nolb("evaluate", store.path, paths[name]).output
         assert "mean feature of" not in said
-        assert "was balanced for the clean image alone, so these scores are of it alone" in said
+        assert "was balanced on the clean image alone, so these scores are of it alone" in said
         asked = nolb("evaluate", store.path, paths[name], "--test-views").output
         assert "mean feature of 4 views each" in asked
         assert "on which it predicts; these scores are of the mean feature of 4 views." in asked
     averaged = paths["new"].with_name("averaged.safetensors")
     save_head(balanced(head, store, test_views=True), averaged)
     plain = nolb("evaluate", store.path, averaged, "--no-test-views").output
-    assert "for the mean feature of 4 views, on which it predicts; these scores are of the" in plain
+    assert "on the mean feature of 4 views, on which it predicts; these scores are of the" in plain
     # Everything in one table sees the same, the heads that go along and the old one.
     together = nolb("evaluate", store.path, paths["new"], paths["alone"]).output
     assert "mean feature of" not in together
-    old_file = paths["new"].with_name("old-file.safetensors")
-    save_head(with_config(head, CONTRADICTION), old_file)
-    assert "suits none of these" in nolb("evaluate", store.path, old_file, "--test-views").output
 
 
 def test_a_mean_that_is_balanced_in_part_is_told(paths: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     said = nolb("average-heads", paths["alone"], paths["new"], "--out", out).output
-    assert "Balanced for the clean image alone: on that it predicts and is scored." in said
-    assert f"Not all of it is balanced, as {paths['new']} was not" in said
+    assert "Balanced on the clean image alone: it is scored and predicts on that." in said
+    assert f"{paths['new']} was not balanced, the others were: average the heads before" in said
     said = nolb("average-heads", paths["alone"], paths["alone"], "--out", out, "--overwrite").output
-    assert "Balanced for the clean image alone" in said
-    assert "not all" not in said
+    assert "Balanced on the clean image alone" in said
+    assert "not balanced" not in said
     said = nolb("average-heads", paths["new"], paths["new"], "--out", out, "--overwrite").output
     assert "Balanced" not in said
-    assert "not all" not in said
 
 
 @pytest.mark.parametrize("weights", ["1", "1,2,3"])

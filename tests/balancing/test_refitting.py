@@ -1,4 +1,4 @@
-"""A head averaged with a ridge regression on its own beliefs, against the same written out."""
+"""A head averaged with a ridge regression on its own probabilities, and the same written out."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def centred(values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 @given(st.integers(0, 1000), st.floats(0.05, 1.0))
-def test_it_is_ridge_regression_on_the_beliefs(seed: int, share: float) -> None:
+def test_it_is_ridge_regression_on_the_pseudo_labels(seed: int, share: float) -> None:
     features, logits = drawn(seed)
     found = refit(features, logits, SHARES, share)
     # scikit-learn's decay is of sums over the images, ours of means.
-    beliefs = softmax(logits + np.log(SHARES), axis=1) / (C * SHARES)
+    pseudo_labels = softmax(logits + np.log(SHARES), axis=1) / (C * SHARES)
     standardised = StandardScaler().fit_transform(features.astype(np.float64))
-    fitted = Ridge(alpha=RIDGE * N).fit(standardised, beliefs).predict(standardised)
+    fitted = Ridge(alpha=RIDGE * N).fit(standardised, pseudo_labels).predict(standardised)
     fitted = centred(fitted - fitted.mean(axis=0))
     own = centred(logits)
     fitted *= np.sqrt((own**2).sum() / (fitted**2).sum())

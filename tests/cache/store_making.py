@@ -66,11 +66,16 @@ def make_spec(
         class_names=("hund", "katze", "maus"),
         classifier=classifier,
         splits=(train, test),
-        dtype=dtype,
         store_logits=store_logits,
         shard_rows=shard_rows,
         provenance={"command": "nolb extract", "versions": {"numpy": "2"}},
     )
+
+
+def with_head(spec: StoreSpec, head: Classifier, **changes: Any) -> StoreSpec:
+    """The same with another old head."""
+    identity = replace(spec.identity, classifier=head.digest())
+    return replace(spec, identity=identity, classifier=head, **changes)
 
 
 def whole_arrays(spec: StoreSpec, split: str, seed: int = 0) -> dict[str, np.ndarray]:

@@ -21,7 +21,16 @@ from cache import (
     verify_store,
 )
 from cache.layout import Header
-from tests.cache.store_making import FAILED, C, D, make_spec, make_store, tree, whole_arrays
+from tests.cache.store_making import (
+    FAILED,
+    C,
+    D,
+    make_spec,
+    make_store,
+    tree,
+    whole_arrays,
+    with_head,
+)
 
 
 @pytest.fixture
@@ -36,9 +45,7 @@ def target(request, tmp_path) -> Path:
 
 
 def with_another_head(store: Store) -> StoreSpec:
-    head = Classifier(np.eye(C, D))
-    identity = replace(store.identity, classifier=head.digest())
-    return replace(spec_of(store), identity=identity, classifier=head, store_logits=False)
+    return with_head(spec_of(store), Classifier(np.eye(C, D)), store_logits=False)
 
 
 def stop_after(n_shards: int):

@@ -126,10 +126,10 @@ class FolderContract(StoreContract):
 
     def test_another_version_is_refused(self, path, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr("cache.layout.VERSION", 2)
-            patch.setattr("cache.catalogue.VERSION", 2)
+            patch.setattr("cache.layout.VERSION", 3)
+            patch.setattr("cache.catalogue.VERSION", 3)
             make_store(path).close()
-        with pytest.raises(StoreFormatError, match="version 2, but this nolb reads version 1"):
+        with pytest.raises(StoreFormatError, match="version 3, but this nolb reads version 2"):
             open_store(path)
 
 

@@ -169,7 +169,7 @@ def test_a_frame_of_another_version_is_named(path, frame):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("start", -1), ("chunks", {"train/features": {"bytes": 4, "places": [-5]}}), ("stop", "1")],
+    [("start", -1), ("chunks", {"train/features": {"n_bytes": 4, "places": [-5]}}), ("stop", "1")],
 )
 def test_a_frame_is_read_strictly(frame, field, value):
     text = frame.text().decode()

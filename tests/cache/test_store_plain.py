@@ -34,7 +34,7 @@ def require_arrays(root, as_texts) -> None:
 
 def require_attributes(attributes) -> None:
     assert attributes["format"] == "nolb"
-    assert attributes["version"] == 1
+    assert attributes["version"] == 2
     assert attributes["class_names"] == ["hund", "katze", "maus"]
     assert attributes["class_counts"] == [8, 6, 7]
     assert attributes["identity"]["checkpoint"] == "a" * 64

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cache import Split, Store, open_store
-from pipeline import balance_head, evaluate, load_head, pool_of_store, save_head, score_by_folds
+from pipeline import balance_head, evaluate, load_head, pool_of_store, save_head, score_balanced
 from pipeline.balancing.pools import pool_of_images
 from pipeline.balancing.shifts import (
     MEANS,
@@ -22,6 +22,7 @@ from pipeline.config import BalanceConfig
 from pipeline.errors import EvaluationError
 from pipeline.image_classifiers import find_images
 from pipeline.metrics import harmonic_mean
+from pipeline.provenance import Balanced
 from tests import viewed_images
 from tests.commands import nolb, refused
 from tests.exporting.exported import small_extraction
@@ -49,7 +50,7 @@ def test_the_command(store: Store, path: Path, tmp_path: Path) -> None:
     out, told = tmp_path / "balanced.safetensors", tmp_path / "told.json"
     said = nolb("balance-head", path, store.path, "--folds", 5, "--out", out, "--json", told).output
     assert "balanced       399 images, 4 classes\n" in said
-    assert "Balanced by folds: each of 5 parts" in said
+    assert "Balanced: cross-fitted, each of 5 folds is classified by a head balanced on" in said
     assert "note  " not in said
     content = json.loads(told.read_text())
     assert content["images"] == 399
@@ -58,7 +59,7 @@ def test_the_command(store: Store, path: Path, tmp_path: Path) -> None:
     by_folds = content["scores"]["balanced"]["lowest_recall"]
     assert by_folds > content["scores"]["before"]["lowest_recall"] + 50
     head = load_head(path)
-    expected = balance_head(head, pool_of_store(head, store))
+    expected = balance_head(head, pool_of_store(store, head))
     assert np.array_equal(load_head(out).bias, expected.head.bias)
     assert "exists already" in refused("balance-head", path, store.path, "--out", out)
 
@@ -72,15 +73,14 @@ def test_the_command_passes_on_all_that_is_chosen(store: Store, path: Path, tmp_
         "--prior", prior,
     )  # fmt: skip
     head, written = load_head(path), load_head(out)
-    how = (PARTS, BalanceConfig("geometric", 3.0, 0.25))
-    expected = balance_head(head, pool_of_store(head, store, "val"), *how)
+    config, pool = BalanceConfig("geometric", 3.0, 0.25), pool_of_store(store, head, "val")
+    expected = balance_head(head, pool, config, shares=PARTS)
     assert np.array_equal(written.bias, expected.head.bias)
-    assert written.config == expected.head.config
+    assert written.provenance == expected.head.provenance
     content = json.loads(told.read_text())
-    scores = score_by_folds(head, store, *how, split="val", seed=2, n_folds=3)
-    assert content["scores"]["balanced"] == json.loads(json.dumps(scores.to_json()))
-    before = evaluate(store, head, split="val")
-    assert content["scores"]["before"] == json.loads(json.dumps(before.to_json()))
+    scores = score_balanced(store, head, pool, config, shares=PARTS, seed=2, n_folds=3)
+    assert content["scores"] == json.loads(json.dumps(scores.to_json()))
+    assert scores.before == evaluate(store, head, split="val")
     assert expected.to_json().items() <= content.items()
 
 
@@ -117,10 +117,9 @@ def test_a_split_is_read_once(
     assert read == ([(0, 9)] if flags else [(version, 0, 9) for version in range(4)])
     with open_store(viewed / "s.zarr") as store:
         head, asked = load_head(viewed / "new.safetensors"), not flags
-        before = evaluate(store, head, test_views=asked).to_json()
-        by_folds = score_by_folds(head, store, test_views=asked, n_folds=2).to_json()
-    scores = json.loads(told.read_text())["scores"]
-    assert scores == json.loads(json.dumps({"before": before, "balanced": by_folds}))
+        pool = pool_of_store(store, head, test_views=asked)
+        scores = score_balanced(store, head, pool, n_folds=2).to_json()
+    assert json.loads(told.read_text())["scores"] == json.loads(json.dumps(scores))
 
 
 def test_the_command_has_the_choices_of_the_library() -> None:
@@ -142,7 +141,7 @@ def test_the_table_begins_with_the_lowest_class(tmp_path: Path) -> None:
     said = nolb(
         "balance-head", path, store.path, "--out", tmp_path / "out.safetensors", "--prior", prior
     ).output  # fmt: skip
-    balanced = balance_head(head, pool_of_store(head, store), (4, 1, 2, 3))
+    balanced = balance_head(head, pool_of_store(store, head), shares=(4, 1, 2, 3))
     rows = [line.split() for line in said.splitlines()]
     named = [row for row in rows if row and row[0] in head.class_names]
     order = np.argsort(balanced.recalls_before)
@@ -189,11 +188,11 @@ def test_shares_of_the_classes(store: Store, path: Path, tmp_path: Path) -> None
     out, shares = tmp_path / "balanced.safetensors", tmp_path / "shares.txt"
     shares.write_text("1\n1\n1\n5\n")
     nolb("balance-head", path, store.path, "--out", out, "--prior", shares)
-    pool = pool_of_store(head, store)
-    expected = balance_head(head, pool, [1, 1, 1, 5])
+    pool = pool_of_store(store, head)
+    expected = balance_head(head, pool, shares=[1, 1, 1, 5])
     assert np.array_equal(load_head(out).bias, expected.head.bias)
     nolb("balance-head", path, store.path, "--out", out, "--prior", "train", "--overwrite")
-    expected = balance_head(head, pool, head.class_counts)
+    expected = balance_head(head, pool, shares=head.class_counts)
     assert np.array_equal(load_head(out).bias, expected.head.bias)
     shares.write_text("1 one 1 5")
     told = refused("balance-head", path, store.path, "--out", out, "--overwrite", "--prior", shares)
@@ -217,8 +216,8 @@ def store_of_few(folder: Path, n: int) -> tuple[Store, Path]:
 @pytest.mark.parametrize(
     ("n", "begins"),
     [
-        (4, "warning        1.0 images a class."), (19, "warning        4.8 images a class."),
-        (20, "note           5.0 images a class"), (39, "note           9.8 images a class"),
+        (4, "warning        1.0 images per class:"), (19, "warning        4.8 images per class:"),
+        (20, "note           5.0 images per class"), (39, "note           9.8 images per class"),
         (40, None),
     ],
 )  # fmt: skip
@@ -233,15 +232,16 @@ def test_few_images_are_told(tmp_path: Path, n: int, begins: str | None) -> None
 def test_fewer_images_than_classes(tmp_path: Path) -> None:
     few, path = store_of_few(tmp_path, 3)
     head = load_head(path)
+    pool = pool_of_store(few, head)
     with pytest.raises(EvaluationError, match="3 images cannot balance 4 classes"):
-        balance_head(head, pool_of_store(head, few))
+        balance_head(head, pool)
     with pytest.raises(EvaluationError, match="3 images cannot balance 4 classes"):
-        score_by_folds(head, few, n_folds=2)
+        score_balanced(few, head, pool, n_folds=2)
 
 
 def test_images_in_no_store_are_the_stores(tmp_path: Path) -> None:
     small = small_extraction(tmp_path)
-    cached = balance_head(small.head, pool_of_store(small.head, small.store))
+    cached = balance_head(small.head, pool_of_store(small.store, small.head))
     head, out = tmp_path / "new.safetensors", tmp_path / "balanced.safetensors"
     save_head(small.head, head)
     (small.images / "ant" / "torn.png").write_bytes(b"no image")
@@ -253,9 +253,8 @@ def test_images_in_no_store_are_the_stores(tmp_path: Path) -> None:
     assert "balanced       12 images, 3 classes" in said
     balanced = load_head(out)
     assert balanced.bias == pytest.approx(cached.head.bias, abs=1e-3)
-    pool = balanced.config["pool"]
-    assert isinstance(pool, dict)
-    assert pool["split"] is None
+    assert isinstance(balanced.provenance, Balanced)
+    assert balanced.provenance.split is None
     with pytest.raises(EvaluationError, match="leave --test-views out"):
         pool_of_images(small.head, [small.images], small.checkpoint, test_views=True)
     with pytest.raises(EvaluationError, match="None of the images could be used"):
@@ -288,12 +287,12 @@ def test_images_have_the_test_views_of_the_heads_store(
     of_store, of_images = map(load_head, outs)
     assert of_images.bias == pytest.approx(of_store.bias, abs=0.01)
     for head, split in ((of_store, "test"), (of_images, None)):
-        note = head.config["pool"]
-        assert isinstance(note, dict)
-        assert (note["split"], note["test_views"], note["images"]) == (split, n, 8)
+        said_of = head.provenance
+        assert isinstance(said_of, Balanced)
+        assert (said_of.split, said_of.test_views, said_of.images) == (split, n, 8)
     # A bias for clean images is told apart.
     for each in said:
-        assert ("Balanced for the clean image alone: on that it predicts" in each) == (n == 0)
+        assert ("Balanced on clean images: it is scored and predicts on those" in each) == (n == 0)
     # Balanced again, it sees what it was balanced on first, as evaluate does, unless told.
     photos = find_images([viewed / "test"])
     for asked, seen in ((None, n), (True, 3), (False, 0)):
@@ -312,6 +311,8 @@ def test_where_the_images_come_from_is_said_once(store: Store, path: Path, tmp_p
         ((*photos, "--seed", 0), "--seed"),
         ((store.path, "--checkpoint", "m.pth"), "--checkpoint"),
         ((store.path, "--model", "resnet50"), "--model"),
+        ((store.path, "--device", "cpu"), "--device"),
+        ((store.path, "--workers", 0), "--workers"),
         ((store.path, "--seed", 0), "--seed"),
         ((store.path, "--folds", 5, "--seed", -1), "-1 is not in the range"),
         ((store.path, "--json", out), "--json"),

@@ -114,7 +114,8 @@ def test_options_come_before_the_recipe(made: Path, tmp_path: Path) -> None:
     assert "2 epochs" in result.output
     from pipeline.heads import load_head
 
-    assert (load_head(head).config["epochs"], load_head(head).config["lr"]) == (2, 0.2)
+    config = load_head(head).provenance.config
+    assert (config.epochs, config.lr) == (2, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +274,6 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "sweep.csv")
 
-    monkeypatch.setattr("pipeline.sweep_files.save_sweep", full)
+    monkeypatch.setattr("pipeline.sweeping.files.save_sweep", full)
     said = refused("sweep-temps", made / "s.zarr", made / "h.safetensors", "--out", tmp_path / "o")
     assert "No space left on device" in said

@@ -43,7 +43,7 @@ def test_given_values_come_before_the_recipe_and_the_recipe_before_defaults() ->
 
 def test_every_solver_has_a_length_and_a_rate_of_its_own() -> None:
     defaults = {
-        solver: FitConfig(solver=solver).settled()  # type: ignore[arg-type]  # one of the three
+        solver: FitConfig(solver=solver).resolved()  # type: ignore[arg-type]  # one of the three
         for solver in ("sgd", "adamw", "l-bfgs")
     }
     taken = {solver: (config.epochs, config.lr) for solver, config in defaults.items()}
@@ -51,10 +51,10 @@ def test_every_solver_has_a_length_and_a_rate_of_its_own() -> None:
     config = FitConfig(solver="adamw")
     assert (config.n_epochs, config.first_lr) == (10, 0.001)
     # What is given stays, and another solver takes over nothing that was not.
-    assert FitConfig(solver="l-bfgs", epochs=10).settled().epochs == 10
-    assert FitConfig(solver="adamw", lr=0.1).settled().lr == 0.1
+    assert FitConfig(solver="l-bfgs", epochs=10).resolved().epochs == 10
+    assert FitConfig(solver="adamw", lr=0.1).resolved().lr == 0.1
     assert dataclasses.replace(FitConfig(), solver="adamw").first_lr == 0.001
-    assert config.settled().settled() == config.settled()
+    assert config.resolved().resolved() == config.resolved()
 
 
 def test_yaml_reads_1e_4_as_text_but_it_is_a_number() -> None:

@@ -188,11 +188,11 @@ def test_both_heads_predict_without_a_checkpoint(made: dict[str, Made]) -> None:
 
 def test_an_adopted_head_leaves_the_new_one_to_predict_alone(made: dict[str, Made]) -> None:
     of_library = made[LIBRARY]
-    found = list(predict(classifier_of_head(of_library.head, None, None), of_library.paths()))
+    found = list(predict(classifier_of_head(of_library.head), of_library.paths()))
     wanted = softmax(of_library.head.logits(of_library.store["test"].features()))
     _same(found, wanted, of_library.store.class_names)
-    with pytest.raises(ExportError, match=rf"{LIBRARY_WEIGHTS} has .*--classifier new"):
-        classifier_of_head(of_library.head)
+    with pytest.raises(ExportError, match=rf"{LIBRARY_WEIGHTS} has .*--t-old, --t-new.* out"):
+        classifier_of_head(of_library.head, temperatures=TEMPERATURES)
 
 
 @pytest.mark.parametrize("name", [FACTORY, LIBRARY])
@@ -227,7 +227,7 @@ def test_heads_in_the_place_of_a_convolution(
     store = adopt_head(features, old, tmp_path / "adopted.zarr")
     head = fit_head(store, FitConfig(epochs=5)).head
     one = Made(store, head, tmp_path, folder / "test", ("--model", name))
-    alone = list(predict(classifier_of_head(head, None, None, model=name), one.paths()))
+    alone = list(predict(classifier_of_head(head, model=name), one.paths()))
     _same(alone, softmax(head.logits(store["test"].features())), store.class_names)
     result = export(
         store, head, None, tmp_path, format=format_name, model=name, temperatures=TEMPERATURES,
@@ -241,10 +241,11 @@ def test_the_commands_go_to_the_end_without_a_checkpoint(
 ) -> None:
     for name, suffix in ((FACTORY, "own"), (LIBRARY, "library")):
         one = made[name]
-        alone = ("--classifier", "new", *one.option)
-        done = nolb("predict", one.file, one.images, "--format", "csv", *alone)
+        done = nolb("predict", one.file, one.images, "--format", "csv", *one.option)
         out = tmp_path / f"{suffix}.safetensors"
-        nolb("export", one.store.path, one.file, *alone, "--format", "safetensors", "--out", out)  # fmt: skip  # noqa: E501
+        nolb(
+            "export", one.store.path, one.file, *one.option, "--format", "safetensors", "--out", out
+        )  # fmt: skip
         again = nolb("predict", out, one.images, "--format", "csv", *one.option)
         assert _classes(again.output) == _classes(done.output)
 

@@ -12,7 +12,7 @@ from pipeline.checkpoints import load_checkpoint
 from pipeline.datasets import Preprocessing
 from pipeline.ensemble import ensemble_probabilities
 from pipeline.errors import ExportError
-from pipeline.exporting import ImageClassifier, build_classifier, image_side
+from pipeline.exporting import ExportedNetwork, build_classifier, image_side
 from pipeline.exporting.network import TwoHeads
 from tests.exporting.exported import Small, small_extraction
 
@@ -79,9 +79,9 @@ def test_a_head_of_another_shape_is_refused(small: Small, tmp_path: Path) -> Non
 def test_normalisation_inside_is_that_of_the_preprocessing(channels: str) -> None:
     preprocessing = Preprocessing((0.1, 0.2, 0.3), (0.5, 0.6, 0.7), channels=channels)  # type: ignore[arg-type]  # both are its literals
     pixels = torch.randint(0, 256, (2, 5, 5, 3), dtype=torch.uint8)
-    inside = ImageClassifier(nn.Identity(), preprocessing)(pixels.permute(0, 3, 1, 2) / 255)
+    inside = ExportedNetwork(nn.Identity(), preprocessing)(pixels.permute(0, 3, 1, 2) / 255)
     torch.testing.assert_close(inside, preprocessing.normalize(pixels), atol=1e-6, rtol=1e-6)
-    outside = ImageClassifier(nn.Identity(), None)(inside)
+    outside = ExportedNetwork(nn.Identity(), None)(inside)
     assert torch.equal(outside, inside)
 
 

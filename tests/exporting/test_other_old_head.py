@@ -62,7 +62,7 @@ def test_the_new_head_alone_classifies_images(stores: Stores) -> None:
     for store, head in ((stores.features, stores.first), (stores.adopted, stores.second)):
         split = store["test"]
         paths = [stores.images / each for each in split.ids]
-        found = list(predict(classifier_of_head(head, stores.checkpoint, None), paths, top=1))
+        found = list(predict(classifier_of_head(head, stores.checkpoint), paths, top=1))
         wanted = softmax(head.logits(split.features()))
         for row, each in enumerate(found):
             assert each.candidates[0].class_name == store.class_names[int(wanted[row].argmax())]
@@ -71,14 +71,17 @@ def test_the_new_head_alone_classifies_images(stores: Stores) -> None:
 
 
 def test_an_ensemble_is_refused_where_its_old_head_is_not_at_hand(stores: Stores) -> None:
-    none = r"The head's store keeps no old head.*--classifier new"
+    none = r"store keeps no old head.*--t-old, --t-new\) out"
     with pytest.raises(ExportError, match=none):
-        classifier_of_head(stores.first, stores.checkpoint)
+        classifier_of_head(stores.first, stores.checkpoint, TEMPERATURES)
     for name in ("safetensors", "onnx"):
         with pytest.raises(ExportError, match=none):
-            export(stores.features, stores.first, stores.checkpoint, stores.folder, format=name)
+            export(
+                stores.features, stores.first, stores.checkpoint, stores.folder, format=name,
+                temperatures=TEMPERATURES,
+            )  # fmt: skip
     with pytest.raises(ExportError, match=r"seven.pth .*another classifier.*nolb export"):
-        classifier_of_head(stores.second, stores.checkpoint)
+        classifier_of_head(stores.second, stores.checkpoint, TEMPERATURES)
 
 
 def test_the_store_gives_an_export_its_adopted_head(stores: Stores, tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def test_an_export_of_the_new_head_alone_needs_no_old_one(
 ) -> None:
     result = export(
         stores.features, stores.first, stores.checkpoint, tmp_path, format=name,
-        temperatures=None, images=stores.images,
+        images=stores.images,
     )  # fmt: skip
     assert result.agreement == Agreement(n_images=12, n_different=0, n_unreadable=0)
     assert len(list(predict(classifier_of_export(open_export(result.path)), find_images([stores.images])))) == 12  # fmt: skip  # noqa: E501
@@ -121,7 +124,7 @@ def test_a_checkpoint_of_other_classes_is_not_patched(stores: Stores, tmp_path: 
 def test_cosines_with_a_bias_are_not_exported_without_it(stores: Stores) -> None:
     weight = stores.first.weight
     old = Classifier(weight, bias=np.ones(len(weight), np.float32), normalized=True)
-    with pytest.raises(ExportError, match=r"cosines with a bias.*--classifier new"):
+    with pytest.raises(ExportError, match=r"cosines with a bias.*without --t-old and --t-new"):
         _model(stores, old)
     assert _model(stores, Classifier(weight, bias=stores.first.bias)).classifier.bias is not None
 
@@ -141,5 +144,5 @@ def test_a_checkpoint_with_its_own_old_head_keeps_it(tmp_path: Path) -> None:
 def test_the_commands_say_what_to_do(stores: Stores) -> None:
     first = stores.folder / "first.safetensors"
     words = ("predict", first, stores.images, "--checkpoint", stores.checkpoint)
-    assert "--classifier new" in refused_at_once(*words)
-    nolb(*words, "--classifier", "new")
+    assert "leave the temperatures" in refused_at_once(*words, "--t-old", 1)
+    nolb(*words)

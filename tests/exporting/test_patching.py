@@ -16,9 +16,11 @@ from torch import Tensor
 from cache import Identity
 from pipeline.backbones import BACKBONES
 from pipeline.checkpoints import TrainedModel, load_checkpoint
+from pipeline.config import FitConfig
 from pipeline.errors import ExportError
 from pipeline.exporting import patch_checkpoint
 from pipeline.heads import Head
+from pipeline.provenance import Fitted
 
 WIDTH, CLASSES = 64, 4
 
@@ -36,7 +38,7 @@ def new_head() -> Head:
     return Head(
         generator.normal(size=(CLASSES, WIDTH)).astype(np.float32),
         generator.normal(size=CLASSES).astype(np.float32),
-        identity, tuple("abcd"), (4, 3, 2, 1), {}, {},
+        identity, tuple("abcd"), (4, 3, 2, 1), Fitted(FitConfig()), {},
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from cache import Identity, open_store
 from cache.errors import StoreFormatError
+from cache.records import Record
 from cache.strict_json import canonical
 from pipeline.config import ExtractConfig, FitConfig
 from pipeline.config.extract import MOST_TEST_VIEWS
@@ -30,7 +31,6 @@ from pipeline.extracting.identities import (
 )
 from pipeline.extracting.recalibration import Recalibration
 from pipeline.heads import load_head, save_head
-from pipeline.records import Record
 from pipeline.stages.export import export
 from pipeline.stages.extract import extract
 from pipeline.stages.fit_head import fit_head
@@ -289,11 +289,11 @@ def test_nothing_depends_on_how_it_is_printed(
         head = folder / "h.safetensors"
         with open_store(path) as store:
             save_head(fit_head(store, FitConfig(epochs=2)).head, head)
-            alone = ("--classifier", "new", "--checkpoint", saved, "--format", "csv")
-            said = nolb("predict", head, sources["test"], *alone).stdout
+            options = ("--checkpoint", saved, "--format", "csv")
+            said = nolb("predict", head, sources["test"], *options).stdout
             exported = export(
                 store, load_head(head), saved, folder / "e.safetensors", format="safetensors",
-                images=sources["test"], temperatures=None,
+                images=sources["test"],
             )  # fmt: skip
         assert exported.agreement is not None
         assert exported.agreement.n_different == 0

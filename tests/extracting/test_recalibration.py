@@ -175,7 +175,7 @@ def test_the_saved_model_predicts_and_the_checkpoint_does_not(tmp_path: Path) ->
     assert "--save-model FILE" in nolb(*predict, tmp_path / "model.pth", code=1).output
     said = nolb(*options, "--resume", "--save-model", saved).output
     assert "give it to predict and export as --checkpoint" in said
-    lines = nolb(*predict, saved, "--classifier", "new").output.splitlines()
+    lines = nolb(*predict, saved).output.splitlines()
     found = [max(each["new"] for each in json.loads(line)["candidates"]) for line in lines]
     with open_store(store) as opened:
         logits = load_head(head).logits(opened["test"].features())

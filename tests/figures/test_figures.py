@@ -199,7 +199,7 @@ def test_the_region_within_the_noise_is_outlined_along_its_cells(tmp_path: Path)
 
 
 def test_reliability_diagrams_say_temperature_and_error(tmp_path: Path) -> None:
-    one = Reliability(1.0, 2.5, 12.0, (0, 4, 6), (None, 25.0, 50.0), (None, 40.0, 90.0))
+    one = Reliability((1.0,), 2.5, 12.0, (0, 4, 6), (None, 25.0, 50.0), (None, 40.0, 90.0))
     both = Reliability((1.5, 2.0), 2.0, 3.0, (0, 4, 6), (None, 25.0, 50.0), (None, 30.0, 60.0))
     calibration = Calibration("val", "test", {"old": one, "$x": one}, {"old": both, "$x": both})
     text = texts(reliability_diagrams(calibration, tmp_path / "reliability.svg"))

@@ -122,7 +122,7 @@ def test_rows_are_gathered_from_every_version(store, features):
 def test_what_fits_is_held_in_memory(store, monkeypatch):
     monkeypatch.setattr(store_rows, "ScratchRows", None)
     result = fit_head(store, build_config(FitConfig, epochs=1, memory="64GiB"))
-    assert result.head.config["memory"] == "64GiB"
+    assert result.head.provenance.config.memory == "64GiB"
 
 
 def test_nothing_is_left_in_the_temporary_folder(store, tmp_path, monkeypatch):

@@ -148,7 +148,7 @@ def test_rivals_beyond_the_limit_are_evaluated_directly(monkeypatch: pytest.Monk
     found = directly(logits, members)
     for module in (duels, predictions):
         monkeypatch.setattr(module, "RIVALS_UP_TO", 2)
-        monkeypatch.setattr(module, "WORK_BYTES", 1)  # one claim, one row at a time
+        monkeypatch.setattr(module, "WORK_BYTES", 1)  # one contender, one row at a time
     assert np.array_equal(plane_predictions(logits, members), found)
     labels = rng.integers(0, 40, 30)
     plane = collect_hits([LogitBlock(labels, tuple(logits))], members, 40, threads=1)

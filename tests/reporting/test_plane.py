@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import SweepConfig
+from pipeline.config import FitConfig, SweepConfig
 from pipeline.errors import EvaluationError
 from pipeline.metrics import count_hits
 from pipeline.mixture import Mixture
+from pipeline.provenance import Fitted
 from pipeline.reporting import hits_of_cells, plane, sweep_of
 from pipeline.scored import ScoredSplit
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweep_files import save_sweep
+from pipeline.sweeping.files import save_sweep
 from tests.measured_stores import planted_head
 from tests.reporting.reported import LABELS, NAMES, reported_head, reported_store
 
@@ -69,7 +70,7 @@ def test_a_sweep_of_another_head_or_store_is_refused(tmp_path: Path) -> None:
     head = reported_head(store)
     sweep = sweep_temps(store, head, CONFIG)
     other = planted_head(store, np.eye(4))
-    object.__setattr__(other, "config", {"loss": "another"})
+    object.__setattr__(other, "provenance", Fitted(FitConfig(loss="focal")))
     with pytest.raises(EvaluationError, match="settings of the head"):
         sweep_of(sweep, store, other)
     elsewhere = json.loads(json.dumps(dict(sweep.provenance)))

@@ -75,7 +75,7 @@ def test_every_table_and_figure(what: str, make_store: MakeStore, tmp_path: Path
             assert f"{row.paper.values['harmonic_mean']:.2f}" in text
     for finding in result.findings:
         assert finding.verdict in text
-    assert "so only the claims compare" in text  # four classes are not the paper's
+    assert "compare the claims, not the numbers" in text  # four classes are not the paper's
 
 
 def test_table_9_beside_a_published_method(make_store: MakeStore, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.reproduction.ablations import (
 from pipeline.reproduction.claims import Claim, Finding, Untested, judge
 from pipeline.reproduction.comparisons import (
     LOWEST_PUBLISHED,
-    Claims,
+    ClaimList,
     Given,
     claims_of_table_3,
     claims_of_table_4,
@@ -66,7 +66,7 @@ def planted(recalls: Mapping[str, Sequence[Sequence[int]]]) -> Evidence:
     return Evidence(labels, tuple("abcdef"), COUNTS, hits)
 
 
-def judged(claims: Claims, evidence: Evidence) -> list[Finding]:
+def judged(claims: ClaimList, evidence: Evidence) -> list[Finding]:
     tested = [claim for claim in claims if isinstance(claim, Claim)]
     measured = evidence.estimate(
         [c.statistic for c in tested], [c.bounds for c in tested], replicates=200
@@ -81,7 +81,7 @@ def finding(found: Sequence[Finding], words: str) -> Finding:
     return one
 
 
-def in_paper(claims: Claims, words: str) -> float | None:
+def in_paper(claims: ClaimList, words: str) -> float | None:
     (one,) = [
         c for c in claims if isinstance(c, Claim) and words in f"{c.words} {c.measure}"
     ]  # fmt: skip

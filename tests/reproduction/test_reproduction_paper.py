@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.metrics import IN_PERCENT
 from pipeline.reproduction import paper
 from pipeline.reproduction.paper import TABLE_3, TABLE_6, TABLE_7, TABLE_8, TABLE_9, PaperTable
 
@@ -92,3 +93,7 @@ def test_methods_and_names() -> None:
     assert paper.CIFAR100_LT.describe() == (
         "CIFAR100-LT (100 classes, 10,847 training images, 10,000 test images)"
     )
+
+
+def test_the_metrics_of_the_paper_are_those_in_percent() -> None:
+    assert paper.ALL_METRICS == IN_PERCENT

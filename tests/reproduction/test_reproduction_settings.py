@@ -15,7 +15,7 @@ import pytest
 
 from cache import Store
 from pipeline.config import FitConfig
-from pipeline.config.idle import NOT_LEARNED, decisive
+from pipeline.config.fit import NOT_LEARNED, without_unused
 from pipeline.errors import ConfigError, EvaluationError
 from pipeline.reproduction import paper
 from pipeline.reproduction.experiments import EXPERIMENTS
@@ -128,8 +128,8 @@ def test_re_sampling_is_compared_with_none(sampler: Any, run: Run) -> None:
         run("table8", config)
     said = f"no re-sampling; the recipe has sampler: {sampler}."
     assert any(said in note for note in run("table6", config).notes)
-    idle = run("table8", replace(L_BFGS, sampler=sampler))  # which decides nothing here
-    assert not any("the recipe has" in note for note in idle.notes)
+    unused = run("table8", replace(L_BFGS, sampler=sampler))  # which has no effect here
+    assert not any("the recipe has" in note for note in unused.notes)
 
 
 def test_heads_that_are_compared_differ_in_what_decides_them() -> None:
@@ -150,16 +150,18 @@ def test_heads_that_are_compared_differ_in_what_decides_them() -> None:
         ]
         for method in ("CE", "MiSLAS"):
             for first, second in combinations(fitted, 2):
-                assert decisive(first(config, method)) != decisive(second(config, method)), config
+                assert without_unused(first(config, method)) != without_unused(
+                    second(config, method)
+                ), config
     assert n_accepted > 100
 
 
 def test_averaged_heads_share_no_seed(make_store: MakeStore, run: Run) -> None:
     store, config = make_store("other"), replace(FIT, average_seeds=3, seed=5)
     heads = fit_seeds(store, config, 3, "CE + GML")
-    assert [head.config["seed"] for head in heads] == [5, 8, 11]
+    assert [head.provenance.config.seed for head in heads] == [5, 8, 11]
     for head in heads:
-        alone = fit_head(store, replace(config, seed=head.config["seed"])).head
+        alone = fit_head(store, replace(config, seed=head.provenance.config.seed)).head
         np.testing.assert_allclose(head.weight, alone.weight, atol=1e-5)
     assert seeds_of(replace(FIT, seed=4), 3) == (4, 5, 6)
     result = run("table6", config, 3)
@@ -172,7 +174,7 @@ def test_heads_that_no_seed_decides_are_fitted_once(run: Run) -> None:
     result = run("table6", replace(L_BFGS, head="learnable-scaling"), 4)
     assert json_of(result)["seeds"] == [0]
     assert all(f.measured is None or f.measured.seeds is None for f in result.findings)
-    assert any(note.startswith("No seed decides learnable-scaling") for note in result.notes)
+    assert any("heads do not depend on the seed" in note for note in result.notes)
     assert not any("judge with" in note for note in result.notes)
 
 
@@ -185,7 +187,7 @@ def test_too_many_seeds_are_refused_before_anything_is_fitted(run: Run, tmp_path
 def test_what_of_a_recipe_is_not_used_or_not_the_paper_s_is_said(run: Run) -> None:
     odd = replace(FIT, loss="balanced-softmax", reweight=False, head="cosine", power=2.0)
     result = run("table6", odd)
-    unused = "Not used of the recipe: loss: balanced-softmax, reweight: false; "
+    unused = "Ignored from the recipe: loss: balanced-softmax, reweight: false; "
     assert any(note.startswith(unused) for note in result.notes)
     assert any("the recipe has head: cosine, power: 2." in note for note in result.notes)
     used = json_of(result)["config"]
@@ -197,7 +199,7 @@ def test_what_of_a_recipe_is_not_used_or_not_the_paper_s_is_said(run: Run) -> No
     ("n_seeds", "words"), [(1, "With one seed"), (2, "2 seeds may agree by chance"), (5, None)]
 )
 def test_few_seeds_are_not_much_to_judge_by(n_seeds: int, words: str | None, run: Run) -> None:
-    found = [note for note in run("table6", FIT, n_seeds).notes if "judge with --seeds 5" in note]
+    found = [note for note in run("table6", FIT, n_seeds).notes if "use --seeds 5" in note]
     assert [note.startswith(words or "") for note in found] == [True] * (words is not None)
 
 

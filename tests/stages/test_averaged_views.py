@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from numpy.typing import NDArray
+from torch import Tensor
 
 from cache import Store, open_store
+from pipeline.balancing.pools import pool_of_store
 from pipeline.config import FitConfig, SweepConfig
 from pipeline.datasets import ShiftedViews
 from pipeline.ensemble import mixture_probabilities
@@ -21,13 +22,13 @@ from pipeline.errors import EvaluationError
 from pipeline.heads import Head, average_heads, load_head, save_head
 from pipeline.image_classifiers import classifier_of_head
 from pipeline.scored import scored_split
-from pipeline.stages.balance_head import balance_head, pool_of_store
+from pipeline.stages.balance_head import balance_head
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.predict import predict
 from pipeline.stages.report import make_report
 from pipeline.stages.study import study
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweep_files import save_sweep
+from pipeline.sweeping.files import save_sweep
 from tests.commands import nolb, refused
 from tests.measured_stores import planted_head, planted_store
 from tests.viewed_images import CONFIG, made_store, run, some_head
@@ -259,7 +260,7 @@ def test_a_head_of_a_store_without_test_views_sees_the_clean_image_unless_told(
 
 
 def balanced_on(head: Head, store: Store, test_views: bool) -> Head:
-    return balance_head(head, pool_of_store(head, store, test_views=test_views)).head
+    return balance_head(head, pool_of_store(store, head, test_views=test_views)).head
 
 
 def test_a_balanced_head_predicts_on_what_it_was_balanced_on(
@@ -281,7 +282,7 @@ def test_a_balanced_head_predicts_on_what_it_was_balanced_on(
     (line,) = told(contrary, "balanced")
     assert line == (
         f"note           Predicting with {views}, where the head was balanced with no test views; "
-        "leave the options of test views out to predict likewise."
+        "leave the options of test views out to predict with those."
     )
     assert contrary.stdout != clean.stdout
     (line,) = told(predicted(made, tmp_path, store, averaged), "views")
@@ -314,8 +315,8 @@ def test_an_export_tells_what_its_head_was_balanced_for(
         save_head(balanced_on(some_head(store), store, averages), path)
         done = nolb(
             "export", made / "s.zarr", path, "--checkpoint", made / "m.pth", "--format",
-            "safetensors", "--out", tmp_path / f"{averages}-file.safetensors", "--classifier",
-            "new", "--json", tmp_path / f"{averages}.json",
+            "safetensors", "--out", tmp_path / f"{averages}-file.safetensors", "--json",
+            tmp_path / f"{averages}.json",
         )  # fmt: skip
         # What is balanced on the clean image alone is scored on it, so no scores differ.
         assert ("not of the mean of 4 views" in done.output) == averages
@@ -325,30 +326,21 @@ def test_an_export_tells_what_its_head_was_balanced_for(
         assert left_out == 3 * averages
 
 
-@pytest.mark.parametrize("pool", [None, {}, {"test_views": "0"}, "test"])
-def test_a_balanced_head_that_does_not_say_on_what_predicts_as_its_store(
-    made: Path, store: Store, tmp_path: Path, pool: Any
-) -> None:
-    head = dataclasses.replace(some_head(store), config={"balanced": {}, "pool": pool})
-    (line,) = told(predicted(made, tmp_path, store, head))
-    assert "classified by the mean feature of 4 views" in line
-
-
 def test_images_are_read_in_smaller_batches_the_more_views_they_have(
     made: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[tuple[int, ...]] = []
     classifier = classifier_of_head(some_head(store), made / "m.pth")
     assert classifier.views == ShiftedViews(3, shift=1)  # not given: those of its store
-    believe = classifier.believe
+    classify = classifier.classify
 
-    def noted(images: NDArray[np.float32]) -> Any:
-        read.append(images.shape[:2])
-        return believe(images)
+    def noted(versions: Tensor) -> Any:
+        read.append(tuple(versions.shape[:2]))
+        return classify(versions)
 
     monkeypatch.setattr("pipeline.image_classifiers.HELD", 12)
     paths = [made / "test/ant/0.png"] * 7
-    alike = list(predict(dataclasses.replace(classifier, believe=noted), paths))
+    alike = list(predict(dataclasses.replace(classifier, classify=noted), paths))
     assert read == [(4, 3), (4, 3), (4, 1)]
     assert {each.candidates[0].class_name for each in alike} == {alike[0].candidates[0].class_name}
 

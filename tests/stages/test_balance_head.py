@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cache import Store
-from pipeline import balance_head, evaluate, load_head, pool_of_store, score_by_folds
+from pipeline import balance_head, evaluate, load_head, pool_of_store, score_balanced
 from pipeline.balancing.pools import Pool
 from pipeline.balancing.refitting import refit
 from pipeline.balancing.shifts import (
@@ -25,7 +25,7 @@ from pipeline.balancing.shifts import (
 from pipeline.config import BalanceConfig
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.metrics import Floats, Ints
-from pipeline.stages.balance_head import score_pool, score_pool_by_folds
+from pipeline.provenance import Balanced
 from tests.commands import nolb
 from tests.left_behind import (
     LEFT_BEHIND,
@@ -49,7 +49,7 @@ def path(store: Store, tmp_path: Path) -> Path:
 
 def test_the_class_left_behind_is_found_again(store: Store, path: Path) -> None:
     head = load_head(path)
-    balanced = balance_head(head, pool_of_store(head, store))
+    balanced = balance_head(head, pool_of_store(store, head))
     assert balanced.n_images == 399
     assert balanced.decided_before[LEFT_BEHIND] < 0.05
     assert balanced.decided_after[LEFT_BEHIND] > 0.2
@@ -58,18 +58,16 @@ def test_the_class_left_behind_is_found_again(store: Store, path: Path) -> None:
     assert after.lowest_recall > before.lowest_recall + 50
     # The biases alone have moved, and the file says by what.
     assert np.array_equal(balanced.head.weight, head.weight)
-    assert balanced.head.config["balanced"] == {"loss": "planted"}
-    pool = balanced.head.config["pool"]
-    assert isinstance(pool, dict)
-    assert pool["images"] == 399
-    assert pool["split"] == "test"
+    said = balanced.head.provenance
+    assert isinstance(said, Balanced)
+    assert (said.head, said.images, said.split) == (head.provenance, 399, "test")
 
 
 def test_labels_change_nothing(store: Store, path: Path, tmp_path: Path) -> None:
     other = made_store(tmp_path / "other", np.zeros(400, np.int64))
     heads = load_head(path), load_head(saved_head(other, tmp_path / "other.safetensors"))
-    plain = balance_head(heads[0], pool_of_store(heads[0], store))
-    blind = balance_head(heads[1], pool_of_store(heads[1], other))
+    plain = balance_head(heads[0], pool_of_store(store, heads[0]))
+    blind = balance_head(heads[1], pool_of_store(other, heads[1]))
     assert np.array_equal(plain.head.bias, blind.head.bias)
 
 
@@ -81,8 +79,8 @@ def test_the_bias_takes_both_steps(
     store: Store, path: Path, mean: Mean, temperature: float
 ) -> None:
     head = load_head(path)
-    pool = pool_of_store(head, store)
-    balanced = balance_head(head, pool, PARTS, BalanceConfig(mean, temperature))
+    pool = pool_of_store(store, head)
+    balanced = balance_head(head, pool, BalanceConfig(mean, temperature), shares=PARTS)
     q = np.array(PARTS) / 10
     b = matching_shifts(pool.logits, q)
     w = levelling_shifts(pool.logits + b, q, mean, temperature)
@@ -98,16 +96,17 @@ def test_the_bias_takes_both_steps(
     # Decisions on these very images, of which the classes have these shares.
     for decided, shifts in ((balanced.decided_before, 0), (balanced.decided_after, b + w)):
         assert decided == pytest.approx(decided_shares(pool.logits + shifts + np.log(q)))
-    assert balanced.head.config["pool"] == {
-        "split": "test", "test_views": 0, "images": 399, "mean": mean,
-        "temperature": temperature, "refit": 0.0, "shares": pytest.approx(q.tolist()),
-    }  # fmt: skip
+    assert balanced.head.provenance == Balanced(
+        head.provenance, "test", 0, 399, tuple(q.tolist()), BalanceConfig(mean, temperature)
+    )
 
 
 def test_every_choice_has_a_bias_of_its_own(store: Store, path: Path) -> None:
     head = load_head(path)
-    pool = pool_of_store(head, store)
-    biases = [balance_head(head, pool, PARTS, BalanceConfig(*how)).head.bias for how in CHOICES]
+    pool = pool_of_store(store, head)
+    biases = [
+        balance_head(head, pool, BalanceConfig(*how), shares=PARTS).head.bias for how in CHOICES
+    ]
     biases.append(balance_head(head, pool).head.bias)
     for i in range(len(biases)):
         for other in biases[:i]:
@@ -116,13 +115,13 @@ def test_every_choice_has_a_bias_of_its_own(store: Store, path: Path) -> None:
 
 def test_what_is_chosen_where_nothing_is_said(store: Store, path: Path) -> None:
     head = load_head(path)
-    pool = pool_of_store(head, store)
+    pool = pool_of_store(store, head)
     plain = balance_head(head, pool)
-    said = balance_head(head, pool, [7] * N_CLASSES, BalanceConfig("harmonic", TEMPERATURE, 0.0))
+    config = BalanceConfig("harmonic", TEMPERATURE, 0.0)
+    said = balance_head(head, pool, config, shares=[7] * N_CLASSES)
     assert np.array_equal(plain.head.bias, said.head.bias)
-    note = plain.head.config["pool"]
-    assert isinstance(note, dict)
-    assert (note["mean"], note["temperature"], note["shares"]) == ("harmonic", TEMPERATURE, None)
+    assert plain.head.provenance == replace(said.head.provenance, shares=None)
+    assert plain.head.provenance.config == config
 
 
 def by_folds(
@@ -149,9 +148,10 @@ def test_folds_are_told_all_that_is_chosen(store: Store, path: Path, other: str)
     head = load_head(path)
     labels = drawn_features(200, seed=1)[1]
     how: dict[str, Any] = {"mean": "geometric", "temperature": 5.0}
-    where = {"split": "val", "seed": 3, "n_folds": 3}
-    scores = score_by_folds(head, store, PARTS, BalanceConfig(**how), **where)
-    logits = pool_of_store(head, store, "val").logits
+    where = {"seed": 3, "n_folds": 3}
+    pool = pool_of_store(store, head, "val")
+    found = score_balanced(store, head, pool, BalanceConfig(**how), shares=PARTS, **where)
+    scores, logits = found.balanced, pool.logits
     unlike: dict[str, Any] = {
         "shares": (1.0,) * 4, "mean": "harmonic", "temperature": 1.5, "seed": 0, "n_folds": 5,
     }  # fmt: skip
@@ -166,13 +166,13 @@ def test_folds_are_told_all_that_is_chosen(store: Store, path: Path, other: str)
     assert (list(scores.recalls) == pytest.approx(expected)) == (other == "none")
 
 
-def test_new_weights_are_the_mean_of_the_head_and_of_what_its_beliefs_give(
+def test_new_weights_are_the_mean_of_the_head_and_a_fit_to_its_pseudo_labels(
     store: Store, path: Path
 ) -> None:
     head = load_head(path)
-    pool = pool_of_store(head, store)
+    pool = pool_of_store(store, head)
     q = np.array(PARTS) / 10
-    balanced = balance_head(head, pool, PARTS, BalanceConfig(refit=0.5))
+    balanced = balance_head(head, pool, BalanceConfig(refit=0.5), shares=PARTS)
     found = refit(pool.features, pool.logits + matching_shifts(pool.logits, q), q, 0.5)
     moved = found.logits(pool.features, pool.logits)
     b = matching_shifts(moved, q)
@@ -187,9 +187,9 @@ def test_new_weights_are_the_mean_of_the_head_and_of_what_its_beliefs_give(
     for fold in range(5):
         others = folds != fold
         part = Pool(pool.logits[others], pool.features[others], "test", 0)
-        fitted = balance_head(head, part, PARTS, BalanceConfig(refit=0.5)).head
+        fitted = balance_head(head, part, BalanceConfig(refit=0.5), shares=PARTS).head
         decisions[~others] = fitted.logits(pool.features[~others]).argmax(axis=1)
-    scores = score_by_folds(head, store, PARTS, BalanceConfig(refit=0.5))
+    scores = score_balanced(store, head, pool, BalanceConfig(refit=0.5), shares=PARTS).balanced
     assert list(scores.recalls) == pytest.approx(recalls(decisions, usable_labels(store)), abs=1.1)
 
 
@@ -199,54 +199,48 @@ def usable_labels(store: Store) -> Ints:
 
 def test_what_cannot_be_balanced_on(store: Store, path: Path) -> None:
     head = load_head(path)
-    with pytest.raises(EvaluationError, match="balance it on others, as --split test"):
-        pool_of_store(head, store, "train")
+    with pytest.raises(EvaluationError, match="use others, such as --split test"):
+        pool_of_store(store, head, "train")
     with pytest.raises(EvaluationError, match="no split 'more'"):
-        pool_of_store(head, store, "more")
-    pool = pool_of_store(head, store)
+        pool_of_store(store, head, "more")
+    pool = pool_of_store(store, head)
     with pytest.raises(EvaluationError, match="4 classes needs the share of each, not 3"):
-        balance_head(head, pool, [1, 2, 3])
+        balance_head(head, pool, shares=[1, 2, 3])
     with pytest.raises(EvaluationError, match="share of class 'c1' is 0"):
-        balance_head(head, pool, [1, 0, 3, 4])
+        balance_head(head, pool, shares=[1, 0, 3, 4])
     with pytest.raises(EvaluationError, match="share of class 'c2' is nan"):
-        balance_head(head, pool, [1, 2, float("nan"), 4])
+        balance_head(head, pool, shares=[1, 2, float("nan"), 4])
     with pytest.raises(EvaluationError, match="share of class 'c0' is 4e-07 of all"):
-        balance_head(head, pool, [9e-7, 1, 1, 0.5])
+        balance_head(head, pool, shares=[9e-7, 1, 1, 0.5])
     with pytest.raises(EvaluationError, match="seed of the folds is 0 or more, not -1"):
-        score_by_folds(head, store, seed=-1)
+        score_balanced(store, head, pool, seed=-1)
     for n_folds in (1, 400):
         with pytest.raises(EvaluationError, match=f"2 to 399 folds, not {n_folds}"):
-            score_by_folds(head, store, n_folds=n_folds)
+            score_balanced(store, head, pool, n_folds=n_folds)
 
 
 def test_a_pool_is_scored_by_the_labels_of_its_split(store: Store, path: Path) -> None:
     head = load_head(path)
     for split in ("test", "val"):
-        pool = pool_of_store(head, store, split)
-        assert score_pool(store, pool) == evaluate(store, head, split=split)
-    how = (PARTS, BalanceConfig("geometric", 5.0, 0.3))
-    assert score_pool_by_folds(head, store, pool, *how, n_folds=3, seed=3) == score_by_folds(
-        head, store, *how, split="val", n_folds=3, seed=3
-    )
+        pool = pool_of_store(store, head, split)
+        scores = score_balanced(store, head, pool, n_folds=2)
+        assert scores.before == evaluate(store, head, split=split)
+        assert scores.balanced.split == split
+        names = {"before": scores.before.to_json(), "balanced": scores.balanced.to_json()}
+        assert scores.to_json() == names
     for other, told in (
         (replace(pool, split=None), "Only images of a split of"),
         (replace(pool, split="more"), "Only images of a split of"),
         (replace(pool, split="test"), "399 usable images, the pool 200"),
     ):
-        for scored in (
-            lambda pool: score_pool(store, pool),
-            lambda pool: score_pool_by_folds(head, store, pool, n_folds=2),
-        ):
-            with pytest.raises(EvaluationError, match=told):
-                scored(other)
+        with pytest.raises(EvaluationError, match=told):
+            score_balanced(store, head, other, n_folds=2)
 
 
 def test_a_head_of_another_store(store: Store, path: Path, tmp_path: Path) -> None:
     foreign = made_store(tmp_path / "foreign", checkpoint="d" * 64)
-    head = load_head(path)
-    for refuses in (pool_of_store, score_by_folds):
-        with pytest.raises(HeadError, match="fitted on another extraction than this store"):
-            refuses(head, foreign)
+    with pytest.raises(HeadError, match="fitted on another extraction than this store"):
+        pool_of_store(foreign, load_head(path))
     out = tmp_path / "balanced.safetensors"
     said = nolb("balance-head", path, foreign.path, "--out", out, code=1).output
     assert "fitted on another extraction than this store" in said
@@ -266,17 +260,15 @@ def test_test_views_are_averaged_unless_they_are_declined(tmp_path: Path) -> Non
     }
     biases = {}
     for asked, n in ((None, 3), (True, 3), (False, 0)):
-        pool = pool_of_store(head, store, test_views=asked)
+        pool = pool_of_store(store, head, test_views=asked)
         assert (pool.split, pool.test_views) == ("test", n)
         assert pool.logits == pytest.approx(logits[n], abs=1e-4)
         balanced = balance_head(head, pool)
-        note = balanced.head.config["pool"]
-        assert isinstance(note, dict)
-        assert note["test_views"] == n
+        assert balanced.head.provenance.balanced_for == n
         by_hand = balance_head(head, Pool(logits[n].astype(np.float32), pool.features, "test", n))
         assert balanced.head.bias == pytest.approx(by_hand.head.bias, abs=0.01)
         biases[n] = balanced.head.bias
-        scores = score_by_folds(head, store, test_views=asked, seed=4, n_folds=3)
+        scores = score_balanced(store, head, pool, seed=4, n_folds=3).balanced
         folds = np.random.default_rng(4).permutation(399) % 3
         decisions = by_folds(pool.logits, folds, (1.0,) * N_CLASSES, "harmonic", TEMPERATURE)
         assert list(scores.recalls) == pytest.approx(

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from cache import Store
+from cache import Split, Store
 from pipeline.errors import EvaluationError, HeadError
 from pipeline.scored import ScoredSplit
-from pipeline.stages.evaluate import evaluate
+from pipeline.stages.evaluate import evaluate, evaluate_each
 from tests.measured_stores import planted_head, planted_store
 
 # The old logits are the features. The old head takes every eel for an ant; the new head, whose
@@ -61,6 +62,42 @@ def test_each_head_is_scored_alone_by_its_name(store: Store) -> None:
     assert found["old"] == evaluate(store)
     assert found["new 1"] == evaluate(store, heads[0])
     assert list(ScoredSplit(store, "test").scores_of_each(heads[:1])) == ["old", "new"]
+
+
+@pytest.mark.parametrize("limit", [1, 8192])  # heads that share no pass, and those that do
+def test_all_that_is_compared_is_what_each_gives_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr("pipeline.scored.LOGITS_OF_A_ROW", limit)
+    heads = [planted_head(store, NEW_WEIGHT), planted_head(store, np.eye(3)[::-1])]
+    assert evaluate_each(store, []) == {"old": evaluate(store)}
+    found = evaluate_each(store, heads[:1])
+    assert list(found) == ["old", "new"]
+    assert found["new"] == evaluate(store, heads[0])
+    for how in ({}, {"t_old": 3.0, "t_new": (1.0, 0.5)}, {"weights": (0, 1, 2)}):
+        found = evaluate_each(store, heads, **how)
+        assert list(found) == ["old", "new 1", "new 2", "ensemble"]
+        assert found["old"] == evaluate(store)
+        assert [found["new 1"], found["new 2"]] == [evaluate(store, head) for head in heads]
+        assert found["ensemble"] == evaluate(store, heads, **how)
+        assert len({scores.recalls for scores in found.values()}) > 2
+
+
+@pytest.mark.parametrize("how", [{}, {"weights": (1, 0, 1)}, {"t_old": 2.0}])
+def test_all_that_is_compared_is_read_at_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    read: list[str] = []
+    for reader in ("features", "logits"):
+        original = getattr(Split, reader)
+
+        def noted(split: Split, *where: int, reader: str = reader, original: Any = original) -> Any:
+            read.append(reader)
+            return original(split, *where)
+
+        monkeypatch.setattr(Split, reader, noted)
+    evaluate_each(store, [planted_head(store, NEW_WEIGHT), planted_head(store, np.eye(3))], **how)
+    assert sorted(read) == ["features", "logits"]
 
 
 def test_an_almost_deaf_old_head_leaves_the_new_ones_word(store: Store) -> None:

@@ -14,16 +14,15 @@ from pipeline import export_formats, progress
 from pipeline.backbones import BACKBONES
 from pipeline.checkpoints import load_checkpoint
 from pipeline.ensemble import ensemble_probabilities, softmax
-from pipeline.errors import ExportError, HeadError, OutputExistsError
-from pipeline.exporting import FORMATS, Agreement, as_input, checking, open_export
+from pipeline.errors import EvaluationError, ExportError, HeadError, OutputExistsError
+from pipeline.exporting import FORMATS, Agreement, checking, open_export
 from pipeline.heads import save_head
-from pipeline.lookup import ImageLookup
 from pipeline.mixture import Mixture
 from pipeline.scored import ScoredSplit
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.export import export
 from tests.commands import nolb
-from tests.exporting.exported import TEMPERATURES, Small, small_extraction
+from tests.exporting.exported import TEMPERATURES, Small, inputs_of_test, small_extraction
 
 
 def needs(name: str) -> None:
@@ -60,14 +59,13 @@ def test_an_exported_file_gives_the_stores_predictions(
     assert exported.description == result.description
     assert exported.description.class_names == ("ant", "bee", "cat")
     split = small.store["test"]
-    lookup = ImageLookup(small.images)
-    images = [as_input(lookup.read(each), exported.description) for each in split.ids]
+    images = inputs_of_test(small, exported.description)
     old, new = split.logits(), small.head.logits(split.features())
     wanted = (
         softmax(new) if temperatures is None else ensemble_probabilities(old, new, *TEMPERATURES)
     )
     for batch in (images, images[:1]):  # any number of images
-        found = softmax(exported.run(np.stack(batch)))
+        found = softmax(exported.run(batch))
         np.testing.assert_allclose(found, wanted[: len(batch)], atol=2e-6)
 
 
@@ -87,10 +85,9 @@ def test_an_old_head_of_cosines_keeps_them(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.agreement == Agreement(12, 0, 0)
     exported = open_export(result.path)
-    split, lookup = small.store["test"], ImageLookup(small.images)
-    images = [as_input(lookup.read(each), exported.description) for each in split.ids]
+    split = small.store["test"]
     old, new = split.logits(), small.head.logits(split.features())
-    found = softmax(exported.run(np.stack(images)))
+    found = softmax(exported.run(inputs_of_test(small, exported.description)))
     np.testing.assert_allclose(found, ensemble_probabilities(old, new, 0.05, 4.0), atol=1e-5)
 
 
@@ -108,7 +105,7 @@ def test_normalisation_can_be_left_to_the_caller(small: Small, tmp_path: Path, n
 
 def test_a_mistaken_file_would_be_seen(small: Small, tmp_path: Path) -> None:
     # The same images in another order: most predictions must differ, or the check checks nothing.
-    predictions = ScoredSplit(small.store, "test").predictions([small.head], Mixture((1.0, 1.0)))
+    predictions = ScoredSplit(small.store, "test").predictions([small.head])
     assert len(set(predictions.tolist())) > 1
     shuffled = tmp_path / "images"
     for name, other in (("ant", "bee"), ("bee", "cat"), ("cat", "ant")):
@@ -120,6 +117,28 @@ def test_a_mistaken_file_would_be_seen(small: Small, tmp_path: Path) -> None:
     )
     assert result.agreement is not None
     assert result.agreement.n_different > 0
+
+
+def test_without_temperatures_a_file_holds_what_evaluate_scores(
+    small: Small, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "head.safetensors", tmp_path / "m.safetensors"
+    save_head(small.head, path)
+    done = nolb(
+        "export", small.store.path, path, "--checkpoint", small.checkpoint, "--format",
+        "safetensors", "--out", out, "--images", small.images, "--json", tmp_path / "r.json",
+    )  # fmt: skip
+    assert "logits of the new head" in done.output
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert (content["classifier"], content["temperatures"]) == ("new", None)
+    exported = open_export(out)
+    predictions = exported.run(inputs_of_test(small, exported.description)).argmax(axis=1)
+    alone = ScoredSplit(small.store, "test").predictions([small.head])
+    both = ScoredSplit(small.store, "test").predictions([small.head], Mixture((1.0, 1.0)))
+    np.testing.assert_array_equal(predictions, alone)
+    assert (alone != both).any()  # or the two could not be told apart
+    accuracy = evaluate(small.store, small.head).accuracy
+    assert accuracy == pytest.approx(100 * (predictions == small.store["test"].labels).mean())
 
 
 def test_unreadable_images_are_counted_and_stop_nothing(small: Small, tmp_path: Path) -> None:
@@ -172,7 +191,20 @@ def test_what_does_not_belong_together_is_refused(small: Small, tmp_path: Path) 
     content["state_dict"]["linear.bias"] += 1
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ExportError, match="classifier"):
-        export(small.store, small.head, tmp_path / "other.pth", tmp_path, format="safetensors")
+        export(
+            small.store, small.head, tmp_path / "other.pth", tmp_path, format="safetensors",
+            temperatures=TEMPERATURES,
+        )  # fmt: skip
+    with pytest.raises(EvaluationError, match="above 0, not -1"):
+        export(
+            small.store, small.head, small.checkpoint, tmp_path, format="safetensors",
+            temperatures=(1.0, -1.0),
+        )  # fmt: skip
+    with pytest.raises(ExportError, match="has room for one head"):
+        export(
+            small.store, small.head, small.checkpoint, tmp_path, format="checkpoint",
+            temperatures=TEMPERATURES,
+        )  # fmt: skip
     with pytest.raises(ExportError, match="give --size"):
         export(small.store, small.head, small.checkpoint, tmp_path, format="torch-export")
     with pytest.raises(ExportError, match=r"should end in \.pt2"):
@@ -217,9 +249,8 @@ def test_the_command_says_what_goes_in_and_what_comes_out(small: Small, tmp_path
     assert content["checked"] == {"n_images": 12, "n_different": 0, "n_unreadable": 0}
     for wrong in (
         ("--format", "checkpoint", "--t-old", 2),
-        ("--format", "checkpoint", "--classifier", "ensemble"),
-        ("--format", "onnx", "--classifier", "new", "--t-new", 2),
         ("--format", "onnx", "--t-old", 0),
+        ("--format", "onnx", "--t-new", -1),
         ("--format", "onnx", "--check", "some"),
     ):
         nolb(*common, "--out", tmp_path / "no", *wrong, code=2)

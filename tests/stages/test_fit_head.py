@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, FitError, HeadError
 from pipeline.fitting import store_rows
 from pipeline.heads import load_head, require_same_identity, save_head
 from pipeline.progress import Snapshot
+from pipeline.provenance import Fitted
 from pipeline.stages.fit_head import FitResult, fit_head, fit_heads
 from pipeline.versions import versions
 from tests.training_stores import LABELS, planted_features, training_store
@@ -48,7 +49,7 @@ def test_the_head_carries_its_provenance() -> None:
     assert head.identity == store.identity
     assert head.class_names == ("head", "medium", "tail")
     assert head.class_counts == (40, 10, 4)
-    assert head.config == asdict(CONFIG.settled())
+    assert head.provenance == Fitted(CONFIG.resolved())
     assert head.versions == versions()
     require_same_identity(head, store)
     with pytest.raises(HeadError, match="backbone"):
@@ -168,7 +169,7 @@ def test_many_heads_of_a_store_are_those_of_single_fits() -> None:
         alone = fit_head(store, config)
         np.testing.assert_allclose(result.head.weight, alone.head.weight, atol=2e-5)
         np.testing.assert_allclose(result.losses, alone.losses, atol=2e-5)
-        assert result.head.config == asdict(config.settled())
+        assert result.head.provenance == Fitted(config.resolved())
         assert result.n_views == alone.n_views == (2 if config.views else 0)
     assert fit_heads(store, []) == []
 

@@ -11,18 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
 
 from pipeline import image_classifiers, progress
-from pipeline.cli.predict import _empty_table, _tabulated
+from pipeline.cli.predict import _table
 from pipeline.ensemble import ensemble_probabilities, softmax
 from pipeline.errors import DatasetError
-from pipeline.exporting import open_export
+from pipeline.exporting import Agreement, open_export
+from pipeline.extracting.running import RunningModel
 from pipeline.heads import save_head
 from pipeline.image_classifiers import classifier_of_export, classifier_of_head, find_images
+from pipeline.mixture import Mixture
 from pipeline.progress import Snapshot
+from pipeline.scored import ScoredSplit
 from pipeline.stages.export import export
 from pipeline.stages.predict import Candidate, Prediction, predict
 from tests.commands import nolb, refused
@@ -55,6 +59,22 @@ def test_predictions_are_the_stores_for_both_heads_and_the_ensemble(small: Small
         assert sum(each.probability for each in prediction.candidates) == pytest.approx(1)
 
 
+def test_without_temperatures_the_new_head_predicts_as_evaluate_scores_it(small: Small) -> None:
+    split = small.store["test"]
+    paths = [small.images / each for each in split.ids]
+    found = list(predict(classifier_of_head(small.head, small.checkpoint), paths))
+    names = small.store.class_names
+    predictions = [names.index(each.candidates[0].class_name) for each in found]
+    alone = ScoredSplit(small.store, "test").predictions([small.head])
+    assert predictions == alone.tolist()
+    both = ScoredSplit(small.store, "test").predictions([small.head], Mixture((1.0, 1.0)))
+    assert predictions != both.tolist()  # or the two could not be told apart
+    for each in found:
+        assert each.new_class == each.candidates[0].class_name
+        assert each.candidates[0].new == each.candidates[0].probability
+        assert each.old_class is not None  # of the checkpoint's own head, to compare with
+
+
 def test_an_export_with_both_heads_says_what_each_thinks(small: Small, tmp_path: Path) -> None:
     result = export(
         small.store, small.head, small.checkpoint, tmp_path, format="safetensors",
@@ -81,6 +101,58 @@ def test_unreadable_images_stand_in_their_place_with_the_reason(
     assert found[0].error == "not an image of a known format"
     assert found[1].error is None
     assert found[2].error is None  # this network takes any size
+
+
+def test_reading_processes_change_nothing(small: Small, tmp_path: Path) -> None:
+    shutil.copytree(small.images, tmp_path / "images")
+    (tmp_path / "images" / "bad.png").write_bytes(b"no image")
+    Image.new("RGB", (30, 20)).save(tmp_path / "images" / "wide.png")
+    paths = find_images([tmp_path / "images"]) * 10  # several batches
+    classifier = classifier_of_head(small.head, small.checkpoint, TEMPERATURES, device="cpu")
+    alone = list(predict(classifier, paths, workers=0))
+    assert list(predict(classifier, paths, workers=2)) == alone
+    assert [each.image for each in alone] == paths
+    assert sum(each.error is not None for each in alone) == 10
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_a_device_that_is_not_there_is_refused_in_one_sentence(
+    small: Small, tmp_path: Path
+) -> None:
+    head, model = small.folder / "head.safetensors", ("--checkpoint", small.checkpoint)
+    out = ("--out", tmp_path / "out.safetensors")
+    for command in (
+        ("predict", head, small.images, *model),
+        ("export", small.store.path, head, *model, "--format", "safetensors", *out,
+         "--images", small.images),
+        ("export", small.store.path, head, *model, "--format", "torch-export", *out[:1], tmp_path,
+         "--images", small.images),
+        ("balance-head", head, "--images", small.images, *model, *out),
+    ):  # fmt: skip
+        assert "choose --device cpu" in refused(*command, "--device", "cuda", code=2)
+        assert "device must be auto, cpu" in refused(*command, "--device", "tpu", code=2)
+        assert "workers must be 0 or more" in refused(*command, "--workers", -2, code=2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", [None, "safetensors", "torch-export"])
+def test_a_gpu_predicts_as_the_cpu_does(small: Small, tmp_path: Path, name: str | None) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        classifier = classifier_of_head(small.head, small.checkpoint, TEMPERATURES, device=device)
+        if name is not None:
+            result = export(
+                small.store, small.head, small.checkpoint, tmp_path / device, format=name,
+                temperatures=TEMPERATURES, images=small.images, device=device,
+            )  # fmt: skip
+            assert result.agreement == Agreement(n_images=12, n_different=0, n_unreadable=0)
+            classifier = classifier_of_export(open_export(result.path, device=device))
+        found.append(list(predict(classifier, find_images([small.images]), top=3)))
+    for cpu, gpu in zip(*found, strict=True):
+        wanted = {each.class_name: each.probability for each in cpu.candidates}
+        got = {each.class_name: each.probability for each in gpu.candidates}
+        assert got == pytest.approx(wanted, abs=1e-2)  # convolutions may use TF32
 
 
 def test_a_program_names_the_size_that_it_takes(small: Small, tmp_path: Path) -> None:
@@ -119,8 +191,18 @@ def test_json_lines_csv_and_table(small: Small, tmp_path: Path) -> None:
     assert len(table) == 4 * 3 + 1
     assert table[0]["class"] == found[0]["class"]
     assert table[-1]["error"]
-    nolb(*common, "--out", tmp_path / "table.txt")
-    assert "Old head" in (tmp_path / "table.txt").read_text(encoding="utf-8")
+    for options, headings in (
+        (("--t-old", 2), ["Old", "head", "New", "head"]), ((), ["Old", "head"])
+    ):  # fmt: skip
+        out = ("--out", tmp_path / "table.txt", "--overwrite")
+        nolb(*common[:-2], *options, *out)
+        heading = (tmp_path / "table.txt").read_text(encoding="utf-8").splitlines()[1]
+        assert heading.split() == ["Image", "Class", "Probability", *headings]
+    exported = tmp_path / "e.safetensors"
+    export(small.store, small.head, small.checkpoint, exported, format="safetensors")
+    alone = nolb("predict", exported, small.images).stdout.splitlines()
+    assert alone[1].split() == ["Image", "Class", "Probability"]
+    assert not any("Of each head" in line for line in alone)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -128,13 +210,11 @@ def test_a_row_of_the_table_is_one_line_in_any_terminal(width: int) -> None:
     folder, long = "photos/of a whole summer and its birds", "yellow-billed amazon parrot"
     names = ["bee", "[red] cockatoo", long, "\N{CJK UNIFIED IDEOGRAPH-9CE5}" * 30]
     made = [
-        Prediction(f"{folder}/{name} {k}.png", (Candidate(name, 0.9, 0.25, None),), long, None)
+        Prediction(f"{folder}/{name} {k}.png", (Candidate(name, 0.9, 0.25, 0.95),), long, name)
         for k, name in enumerate(names)
     ]
-    table = _empty_table()
-    assert list(_tabulated(iter(made), table)) == made
     console = Console(file=io.StringIO(), width=width)
-    console.print(table)
+    console.print(_table(made))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]  # the StringIO above
     rows = [line for line in lines if "0.900" in line]
     assert len(rows) == len(made)
@@ -180,7 +260,7 @@ def test_a_file_of_predictions_is_whole_or_not_there(
     before = out.read_bytes()
     again = nolb(*common, code=1)
     assert again.stderr == f"nolb: {out} exists already: give another name or --overwrite.\n"
-    whole = image_classifiers._features
+    whole = RunningModel.start
     calls: list[int] = []
 
     def fails_later(*arguments: Any) -> Any:
@@ -190,7 +270,7 @@ def test_a_file_of_predictions_is_whole_or_not_there(
         return whole(*arguments)
 
     monkeypatch.setattr(image_classifiers, "BATCH", 4)
-    monkeypatch.setattr(image_classifiers, "_features", fails_later)
+    monkeypatch.setattr(RunningModel, "start", fails_later)
     told = refused(*common, "--overwrite")
     assert "the disk is gone" in told
     assert out.read_bytes() == before

@@ -13,7 +13,7 @@ from pipeline.errors import EvaluationError, OutputExistsError
 from pipeline.heads import save_head
 from pipeline.stages.report import make_report, save_report
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweep_files import save_sweep
+from pipeline.sweeping.files import save_sweep
 from tests.commands import nolb
 from tests.reporting.reported import page_of, reported_head, reported_store
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from cache import Store
-from pipeline.config import SweepConfig
+from pipeline.config import FitConfig, SweepConfig
 from pipeline.ensemble import mixture_predictions
 from pipeline.errors import EvaluationError, HeadError, OutputExistsError
 from pipeline.metrics import score
 from pipeline.progress import Snapshot
+from pipeline.provenance import Fitted
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.sweep_temps import sweep_temps
-from pipeline.sweep_files import save_sweep
+from pipeline.sweeping.files import save_sweep
 from pipeline.sweeping.selection import stratified_folds
 from pipeline.sweeping.sweep import COLUMNS, Sweep, choose
 from tests.made_sweeps import made_sweep
@@ -185,7 +186,7 @@ def test_json_is_plain_and_carries_where_it_comes_from(tested: Store, tmp_path: 
     assert content["chosen_on"] is None
     assert len(content["cells"]) == 12
     assert content["provenance"]["store"]["model"]["family"] == "planted"
-    assert content["provenance"]["head"] == {"loss": "planted"}
+    assert content["provenance"]["head"] == Fitted(FitConfig()).to_json()
 
 
 def test_existing_results_are_left_alone_without_overwrite(tmp_path: Path) -> None:

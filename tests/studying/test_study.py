@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline import FitConfig, evaluate, fit_head, grid_configs, save_study, study
+from pipeline import scored as scored_module
 from pipeline.errors import ConfigError, EvaluationError, FitError
 from pipeline.progress import Snapshot
-from pipeline.studying import measuring as measuring_module
 from pipeline.studying import (
     parse_sweeps,
     spread_of,
@@ -174,7 +174,7 @@ def test_what_is_no_study_is_told(configs: list[FitConfig], seeds: int, words: s
 def test_its_heads_and_scores_are_those_of_single_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring_module, "LOGITS_OF_A_ROW", 2 * N_CLASSES)  # two heads at a time
+    monkeypatch.setattr(scored_module, "LOGITS_OF_A_ROW", 2 * N_CLASSES)  # two heads at a time
     store = store_with(tmp_path, "test")
     configs = grid_configs(CONFIG, {"lr": [0.05, 0.1], "loss": ["gml", "cross-entropy"]})
     found = study(store, configs, seeds=3)
@@ -190,7 +190,7 @@ def test_its_heads_and_scores_are_those_of_single_fits(
             single = fit_head(store, dataclasses.replace(config, seed=seed)).head
             assert head is not None
             assert np.allclose(head.weight, single.weight, atol=1e-5)
-            assert head.config == single.config
+            assert head.provenance == single.provenance
             assert scores == evaluate(store, head)
     assert (found.split, found.n_samples, found.n_failed, found.n_rows) == ("test", 59, 1, 79)
     assert found.old == {"test": evaluate(store)}

@@ -18,7 +18,7 @@ from pipeline import grid_configs, load_head, save_study, study
 from pipeline.errors import EvaluationError, OutputError, OutputExistsError
 from pipeline.figures import studies
 from pipeline.figures.studies import study_dots
-from pipeline.study_files import study_folder
+from pipeline.studying.files import study_folder
 from pipeline.studying.results import shown
 from pipeline.studying.tables import study_table, table_on_test
 from tests.figures.svg import texts
@@ -33,7 +33,7 @@ def test_files_hold_the_study(tmp_path: Path) -> None:
     folder = tmp_path / "study"
     heads = save_study(found, folder)
     assert [path.name for path in heads] == [f"seed{k}.safetensors" for k in range(3)]
-    assert [load_head(path).config["lr"] for path in heads] == [0.1] * 3
+    assert [load_head(path).provenance.config.lr for path in heads] == [0.1] * 3
     content = json.loads((folder / "study.json").read_text())
     assert (content["chosen"], content["chosen_on"]) == (1, "val")
     with (folder / "study.csv").open() as file:

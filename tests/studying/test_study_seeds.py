@@ -36,7 +36,7 @@ def test_heads_with_and_without_seeds_are_compared_in_one_study(tmp_path: Path) 
     assert scores == evaluate(store, fit_head(store, once).head, split="val")
     text = text_of(study_table(found))
     assert "No seed decides the heads without ±: each was fitted once." in text
-    assert found.to_json()["configurations"][0]["seed_decides"] is False
+    assert found.to_json()["configurations"][0]["depends_on_seed"] is False
 
 
 def test_a_head_that_no_seed_decides_has_no_interval(tmp_path: Path) -> None:

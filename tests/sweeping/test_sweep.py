@@ -107,16 +107,20 @@ def test_any_value_is_read_or_told_in_one_sentence(content: Any, junk: Any) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"t_old": [2, 1]}, "'t_old' of a.json must be ascending"),
-        ({"t_new": [0, 1]}, "'t_new' of a.json must be one or more numbers above 0"),
+        ({"t_old": [2, 1]}, "'t_old' of a.json must be one or more ascending numbers, not [2, 1]"),
+        ({"t_new": [0, 1]}, "entry 1 of 't_new' of a.json must be above 0, not 0"),
         ({"cells": []}, "'cells' of a.json must be the"),
-        ({"chosen": {"t_old": 1}}, "'chosen' of a.json has no 't_new'"),
-        ({"n_samples": 2.5}, "'n_samples' of a.json must be a whole number of 0 or more, not 2.5"),
-        ({"weights": [1, 1]}, "'weights' of a.json must have 3 entries, not 2"),
-        ({"warnings": [1]}, "'warnings' of a.json must hold text alone, not a number"),
+        ({"chosen": {"t_old": 1}}, "'chosen' of a.json misses 't_new'"),
+        ({"n_samples": 2.5}, "'n_samples' of a.json must be a whole number, not 2.5"),
+        ({"weights": [1, 1]}, "a.json cannot be used: 2 factors need a weight each"),
+        ({"warnings": [1]}, "entry 1 of 'warnings' of a.json must be text, not 1"),
         ({"split": None}, "'split' of a.json must be text, not null"),
-        ({"cells": [{"t_old": 1, "t_new": 0.5}]}, "pairs of t_old and t_new"),
-        ({"noise": {}}, "'noise' of a.json has no 'best'"),
+        (
+            {"cells": [{"t_old": 1, "t_new": 0.5}]},
+            "an entry of 'cells' of a.json misses 'accuracy'",
+        ),
+        ({"cross_fit": {"folds": [[1]]}}, "'cross_fit' of a.json misses 'scores'"),
+        ({"noise": {}}, "'noise' of a.json misses 'best', 'share', 't_old'"),
     ],
 )
 def test_the_sentence_names_the_place_and_what_was_needed(

@@ -24,7 +24,7 @@ THREAD_BYTES = 2**27
 
 
 @dataclass(frozen=True)
-class Source:
+class SweepInputs:
     """A store's split with the heads that meet on the plane."""
 
     scored: ScoredSplit
@@ -79,7 +79,7 @@ class Source:
         return (of or self.scored).blocks([None, *self.heads])
 
 
-def open_source(store: Store, heads: Sequence[Head], config: SweepConfig) -> Source:
+def open_inputs(store: Store, heads: Sequence[Head], config: SweepConfig) -> SweepInputs:
     """Check everything that can be checked before the work.
 
     Args:
@@ -105,7 +105,7 @@ def open_source(store: Store, heads: Sequence[Head], config: SweepConfig) -> Sou
     test = scored if split == "test" else None
     if test is None and is_scorable(store, "test"):
         test = scored_split(store, "test", new, config.test_views)
-    return Source(
+    return SweepInputs(
         scored=scored,
         test=test,
         heads=new,

@@ -1,4 +1,4 @@
-"""Settings that decide nothing about an extraction are refused where they are given by hand."""
+"""Settings that have no effect on an extraction are refused if they are given explicitly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from cache import Store
 from pipeline.config import ExtractConfig
-from pipeline.config.idle_extraction import idle_settings, refuse_idle
+from pipeline.config.unused import refuse_unused, unused_settings
 from pipeline.errors import ConfigError
 from tests.commands import nolb, refused
 from tests.small_data import small_inputs
@@ -23,7 +23,7 @@ OTHER: dict[str, Any] = {
     "view_fill": "black", "view_flip": None, "view_colour": 0.3, "view_erase": 3,
     "test_view_shift": 3, "logits": "recompute",
 }  # fmt: skip
-"""Another value for each setting that some extractions have no use for; None: the other of two."""
+"""Another value for each setting that has no effect on some extractions; None: the other of two."""
 
 EXTRACTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -40,7 +40,7 @@ EXTRACTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", EXTRACTIONS)
-def test_they_decide_nothing_and_the_others_do(tmp_path: Path, name: str) -> None:
+def test_they_have_no_effect_and_the_others_do(tmp_path: Path, name: str) -> None:
     run = Run(small_inputs(tmp_path), SMALL)
     config = dataclasses.replace(SMALL, **EXTRACTIONS[name])
 
@@ -49,12 +49,12 @@ def test_they_decide_nothing_and_the_others_do(tmp_path: Path, name: str) -> Non
             return tuple(contents(store))
 
     plain = extracted(config)
-    idle = {
+    unused = {
         setting
         for setting, value in OTHER.items()
         if extracted(with_other(config, setting, value)) == plain
     }
-    assert idle_settings(config) == idle
+    assert unused_settings(config) == unused
 
 
 def with_other(config: ExtractConfig, setting: str, value: object) -> ExtractConfig:
@@ -73,20 +73,20 @@ def contents(store: Store) -> list[object]:
 
 def test_one_sentence_says_what_they_need() -> None:
     with pytest.raises(ConfigError) as caught:
-        refuse_idle(SMALL, ["view_colour", "view_erase", "device", "test_view_shift"])
+        refuse_unused([SMALL], ["view_colour", "view_erase", "device", "test_view_shift"])
     assert str(caught.value) == (
-        "--view-colour and --view-erase decide nothing with no --views, but with --views 1 or "
-        "more; --test-view-shift decides nothing with --test-views 0, but with 2 or more, as the "
-        "first is the mirror image: leave them out."
+        "--view-colour and --view-erase have no effect with --views 0, only with --views above 0; "
+        "--test-view-shift has no effect with --test-views 0, only with --test-views above 1: "
+        "leave them out."
     )
-    with pytest.raises(ConfigError, match=r"^--no-view-flip decides nothing"):
-        refuse_idle(dataclasses.replace(SMALL, view_flip=False), ["view_flip"])
-    refuse_idle(dataclasses.replace(SMALL, views=2, test_views=2), OTHER.keys() - {"recalibrate_bn_sampler", "logits"})  # fmt: skip  # noqa: E501
+    with pytest.raises(ConfigError, match=r"^--no-view-flip has no effect"):
+        refuse_unused([dataclasses.replace(SMALL, view_flip=False)], ["view_flip"])
+    refuse_unused([dataclasses.replace(SMALL, views=2, test_views=2)], OTHER.keys() - {"recalibrate_bn_sampler", "logits"})  # fmt: skip  # noqa: E501
 
 
 def test_the_command_refuses_them_before_anything_is_read(tmp_path: Path) -> None:
     words = ["extract", "--checkpoint", "none.pth", "--train", "none", "--test", "none"]
     words += ["--out", str(tmp_path / "x.zarr"), "--view-erase", "4"]
-    assert "--view-erase decides nothing with no --views" in refused(*words, code=2)
+    assert "--view-erase has no effect with --views 0" in refused(*words, code=2)
     recipe = [*words[:-2], "--config", "cifar100-lt-test-views", "--test-views", "0"]
-    assert "decides nothing" not in nolb(*recipe, code=1).output
+    assert "no effect" not in nolb(*recipe, code=1).output

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cache.errors import StoreFormatError
+from cache.strict_json import parse
 from pipeline.errors import EvaluationError
 from pipeline.files import refuse_existing_in, whole_files
 from pipeline.sweeping.sweep import Sweep
@@ -68,10 +70,10 @@ def load_sweep(folder: str | Path) -> Sweep:
             f"{folder}, or leave --sweep out."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse(path.read_bytes(), "it")
+    except (OSError, StoreFormatError) as error:
         raise EvaluationError(
-            f"{path} cannot be read ({error}): run nolb sweep-temps again."
+            f"{path} cannot be read ({str(error).rstrip('.')}): run nolb sweep-temps again."
         ) from None
     return Sweep.from_json(content, str(path))
 

@@ -1,4 +1,4 @@
-"""Settings that decide nothing about a training are refused where they are given by hand."""
+"""Settings that have no effect on a training are refused if they are given explicitly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.config import PretrainConfig
-from pipeline.config.idle_training import AUGMENTATION_SETTINGS, USES, idle_settings, refuse_idle
+from pipeline.config.pretrain import AUGMENTATION_SETTINGS
+from pipeline.config.unused import refuse_unused, unused_settings
 from pipeline.errors import ConfigError
 from tests.commands import nolb
 from tests.small_data import small_checkpoint
@@ -19,7 +20,7 @@ OTHER: dict[str, Any] = {
     "max_margin": 0.2, "margin_scale": 3.0, "beta": 0.5, "padding": 2, "fill": "mean",
     "smallest_crop": 0.9,
 }  # fmt: skip
-"""Another value for each setting that some trainings have no use for."""
+"""Another value for each setting that has no effect on some trainings."""
 
 TRAININGS: dict[str, dict[str, Any]] = {
     "plain": {"epochs": 1},
@@ -31,7 +32,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_they_decide_nothing_and_the_others_do(tmp_path: Path, name: str) -> None:
+def test_they_have_no_effect_and_the_others_do(tmp_path: Path, name: str) -> None:
     run, config = run_in(tmp_path), dataclasses.replace(SMALL, **TRAININGS[name])
 
     def trained(config: PretrainConfig) -> dict[str, bytes]:
@@ -39,31 +40,33 @@ def test_they_decide_nothing_and_the_others_do(tmp_path: Path, name: str) -> Non
         return {key: weight.numpy().tobytes() for key, weight in weights_of(tmp_path / "m.pth").items()}  # fmt: skip  # noqa: E501
 
     plain = trained(config)
-    idle = {
+    unused = {
         setting
         for setting, value in OTHER.items()
         if trained(dataclasses.replace(config, **{setting: value})) == plain
     }
-    cropped = "resized-crop" if name == "cropped" else "shift"
-    assert idle_settings(config, cropped) == idle
-    known = set() if name == "unpadded" else AUGMENTATION_SETTINGS  # without the network
-    assert idle_settings(config) == idle - known - {"smallest_crop"}
+    resolved = "resized-crop" if name == "cropped" else "shift"
+    assert unused_settings(dataclasses.replace(config, augmentation=resolved)) == unused
+    known = {"padding", "smallest_crop"} if name == "unpadded" else AUGMENTATION_SETTINGS
+    assert unused_settings(config) == unused - known  # before the network is known
 
 
 def test_each_of_them_is_tried() -> None:
-    assert {name for names, _, _ in USES for name in names} == set(OTHER)
+    fields = dataclasses.fields(PretrainConfig)
+    assert {field.name for field in fields if "only_with" in field.metadata} == set(OTHER)
 
 
 def test_one_sentence_names_all_of_them() -> None:
     with pytest.raises(ConfigError) as caught:
-        refuse_idle(PretrainConfig(), ["beta", "lr", "margin_scale", "max_margin", "padding"])
+        refuse_unused([PretrainConfig()], ["beta", "lr", "margin_scale", "max_margin", "padding"])
     assert str(caught.value) == (
-        "--max-margin and --margin-scale decide nothing with the loss cross-entropy, but with "
-        "ldam; --beta decides nothing with the schedule cosine, but with ldam-drw: leave them out."
+        "--beta has no effect with schedule cosine, only with schedule ldam-drw; --margin-scale "
+        "and --max-margin have no effect with loss cross-entropy, only with loss ldam: leave them "
+        "out."
     )
-    with pytest.raises(ConfigError, match=r"^--fill decides nothing with a padding of 0, but .*it"):
-        refuse_idle(PretrainConfig(padding=0), ["fill", "padding"])
-    refuse_idle(PretrainConfig(loss="ldam", schedule="ldam-drw"), OTHER)
+    with pytest.raises(ConfigError, match=r"^--fill has no effect with --padding 0, .*it"):
+        refuse_unused([PretrainConfig(padding=0)], ["fill", "padding"])
+    refuse_unused([PretrainConfig(loss="ldam", schedule="ldam-drw")], OTHER)
 
 
 @pytest.fixture
@@ -72,29 +75,29 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
-        (("--beta", 0.5), "--beta decides nothing with the schedule cosine"),
+        (("--beta", 0.5), "--beta has no effect with schedule cosine"),
         (
             ("--max-margin", 0.3, "--schedule", "steps", "--epochs", 8),
-            "--max-margin decides nothing with the",
+            "--max-margin has no effect with loss",
         ),
-        (("--smallest-crop", 0.5), "--smallest-crop decides nothing with the augmentation shift"),
-        (("--size", 8, "--fill", "mean"), "--fill decides nothing with the augmentation resized"),
-        (("--augmentation", "shift", "--smallest-crop", 0.5), "--smallest-crop decides nothing"),
+        (("--smallest-crop", 0.5), "--smallest-crop has no effect with augmentation shift"),
+        (("--size", 8, "--fill", "mean"), "--fill has no effect with augmentation resized"),
+        (("--augmentation", "shift", "--smallest-crop", 0.5), "--smallest-crop has no effect"),
     ],
 )
 def test_the_command_refuses_before_it_trains(
-    run: Run, options: tuple[Any, ...], told: str
+    run: Run, options: tuple[Any, ...], message: str
 ) -> None:
-    assert told in pretrained(run, *options, code=2)
+    assert message in pretrained(run, *options, code=2)
     assert not (run.folder / "m.pth").exists()
 
 
 def test_a_network_to_begin_with_says_what_becomes_of_its_images(run: Run) -> None:
     start = small_checkpoint(run.folder / "start.pth")
-    told = pretrained(run, "--from", start, "--smallest-crop", 0.5, code=2)
-    assert "the augmentation shift" in told
+    message = pretrained(run, "--from", start, "--smallest-crop", 0.5, code=2)
+    assert "augmentation shift" in message
     pretrained(run, "--from", start, "--padding", 1)
 
 
