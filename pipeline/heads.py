@@ -6,6 +6,7 @@ N samples, C classes, D feature width.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -292,8 +293,8 @@ def _head(weight: NDArray[np.float32], bias: NDArray[np.float32], metadata: str)
     version = content.get("version")
     if version != VERSION:
         raise HeadError(
-            f"its format has version {version}, this nolb reads version {VERSION}. Make the head "
-            "again with nolb fit-head, average-heads or balance-head."
+            f"its format has version {reprlib.repr(version)}, this nolb reads version {VERSION}. "
+            "Make the head again with nolb fit-head, average-heads or balance-head."
         )
     try:
         found = _Metadata.from_json(content, "the metadata")
