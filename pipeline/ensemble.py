@@ -41,8 +41,8 @@ def softmax(logits: Logits, temperature: float | Floats = 1.0) -> Floats:
     # In one order of memory, a row's sum has one order of additions: the same logits give the same
     # bits, whatever array they come in.
     values = np.ascontiguousarray(logits, np.float64)
-    found = np.asarray(values - values.max(axis=-1, keepdims=True))
     with np.errstate(over="ignore"):  # to -inf, whose exponential is the 0 that it should be
+        found = np.asarray(values - values.max(axis=-1, keepdims=True))
         found /= divisor[..., None]
     np.exp(found, out=found)
     found /= found.sum(axis=-1, keepdims=True)

@@ -18,6 +18,5 @@ overlap, which is rare, that one cell of that one sample is evaluated directly.
 
 from pipeline.plane.hits import HitPlane, collect_hits
 from pipeline.plane.members import Member, plane_members
-from pipeline.plane.predictions import plane_predictions
 
-__all__ = ["HitPlane", "Member", "collect_hits", "plane_members", "plane_predictions"]
+__all__ = ["HitPlane", "Member", "collect_hits", "plane_members"]

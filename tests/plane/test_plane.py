@@ -7,74 +7,33 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from benchmarks.sweep_exactness import EXTREME, KINDS, direct_predictions, planted, wrong_hits
 from pipeline.ensemble import LogitBlock, Logits, mixture_predictions, mixture_probabilities
 from pipeline.errors import EvaluationError
 from pipeline.metrics import score
-from pipeline.plane import (
-    Member,
-    collect_hits,
-    duels,
-    hits,
-    plane_members,
-    plane_predictions,
-    predictions,
-)
+from pipeline.plane import Member, collect_hits, duels, hits, plane_members
 from pipeline.plane.candidates import find_candidates, surviving
 from pipeline.plane.confidence import measure_confidence
 from pipeline.plane.on_torch import torch_chunks
 from pipeline.plane.partitions import PARTITION_ERROR, MakeChunk, NumpyChunk
 from pipeline.plane.scores import measure
 
-TEMPERATURES = (1e-300, 1e-8, 0.01, 0.25, 0.5, 1.0, 2.0, 3.0, 16.0, 1e3, 1e6, 1e9, 1e15, 1e300)
 ARITHMETICS = {"numpy": NumpyChunk, "torch": torch_chunks(torch.device("cpu"))}
 
 
-def directly(logits: list[Logits], members: tuple[Member, ...]) -> NDArray[np.intp]:
-    """The definition, cell by cell."""
-    axes = [next(m.temperatures for m in members if m.axis == axis) for axis in (0, 1)]
-    weights = [m.weight for m in members]
-    found = np.empty((len(logits[0]), len(axes[0]), len(axes[1])), np.intp)
-    for cell in np.ndindex(*found.shape[1:]):
-        temperatures = [float(m.temperatures[cell[m.axis]]) for m in members]
-        found[:, *cell] = mixture_predictions(logits, temperatures, weights)
-    return found
+Case = tuple[list[Logits], tuple[Member, ...], np.ndarray]
 
 
 @st.composite
-def planted(draw: st.DrawFn) -> tuple[list[Logits], tuple[Member, ...], np.ndarray]:
+def cases(draw: st.DrawFn) -> Case:
     """Logits of K heads with one kind of trouble planted, a plane, and labels."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n_rows, n_classes = draw(st.integers(1, 12)), draw(st.sampled_from([2, 3, 5, 17, 60]))
-    n_heads, scale = draw(st.integers(2, 4)), draw(st.sampled_from([1e-6, 0.3, 3.0, 30.0, 1e4]))
-    dtype = draw(st.sampled_from([np.float32, np.float64]))
-    logits = [(rng.normal(size=(n_rows, n_classes)) * scale).astype(dtype) for _ in range(n_heads)]
-    match draw(st.sampled_from(["none", "ties", "equal", "mirrored", "masked", "constant",
-                                "twins", "close", "last bit"])):  # fmt: skip
-        case "ties":
-            logits = [np.round(v / scale).astype(dtype) for v in logits]
-        case "equal":
-            logits = [logits[0]] * n_heads
-        case "mirrored":
-            logits[1] = logits[0][:, ::-1].copy()
-        case "masked":
-            for v in logits:
-                v[:, rng.integers(0, n_classes, n_classes // 3)] = -np.inf
-                v[np.isinf(v).all(axis=1), 0] = 0
-        case "constant":
-            for v in logits:
-                v[rng.random(n_rows) < 0.5] = 3.25
-        case "twins":
-            one, other = rng.integers(0, n_classes, 2)
-            for v in logits:
-                v[:, other] = v[:, one]
-        case "close":
-            logits[1] = logits[0] + (rng.normal(size=logits[0].shape) * scale / 10).astype(dtype)
-        case "last bit":
-            logits[1] = np.nextafter(logits[0], 2 * logits[0])
+    n_heads = draw(st.integers(2, 4))
+    logits = planted(rng, draw(st.sampled_from(KINDS)), n_rows, n_classes, n_heads)
     grids = [
-        np.unique(draw(st.lists(st.sampled_from(TEMPERATURES), min_size=1, max_size=4)))
+        np.unique(draw(st.lists(st.sampled_from(EXTREME), min_size=1, max_size=4)))
         if draw(st.booleans())
         else np.geomspace(0.2, 20, draw(st.integers(1, 5)))
         for _ in range(2)
@@ -84,24 +43,38 @@ def planted(draw: st.DrawFn) -> tuple[list[Logits], tuple[Member, ...], np.ndarr
     return logits, members, rng.integers(0, n_classes, n_rows)
 
 
-@given(planted())
-@settings(max_examples=150)
-def test_every_cell_has_the_prediction_of_the_direct_evaluation(
-    case: tuple[list[Logits], tuple[Member, ...], np.ndarray],
+def require_exact(
+    logits: list[Logits], members: tuple[Member, ...], make_chunk: MakeChunk = NumpyChunk
 ) -> None:
+    """Every cell has the predictions of the direct evaluation."""
+    direct = direct_predictions(logits, members)
+    assert wrong_hits(logits, members, direct, make_chunk)[0] == 0
+
+
+@given(cases(), st.sampled_from(sorted(ARITHMETICS)))
+@settings(max_examples=250)
+def test_every_cell_has_the_prediction_of_the_direct_evaluation(case: Case, name: str) -> None:
     logits, members, _ = case
-    found = directly(logits, members)
-    for name, make_chunk in ARITHMETICS.items():
-        assert np.array_equal(plane_predictions(logits, members, make_chunk), found), name
+    require_exact(logits, members, ARITHMETICS[name])
 
 
-@given(planted(), st.integers(1, 5), st.sampled_from([0, 2**20]))
+def test_a_wrong_cell_would_be_found() -> None:
+    logits: list[Logits] = [np.array([[2.0, 1, 0]]), np.array([[0.0, 1, 2]])]
+    members = plane_members(np.array([1.0]), np.array([0.5, 9.0]))
+    direct = direct_predictions(logits, members)
+    assert direct.tolist() == [[[2, 0]]]  # a low temperature sharpens the new head
+    changed = direct.copy()
+    changed[0, 0, 1] = 1
+    assert wrong_hits(logits, members, changed)[0] > 0
+
+
+@given(cases(), st.integers(1, 5), st.sampled_from([0, 2**20]))
 @settings(max_examples=60)
 def test_hits_are_the_rows_whose_prediction_is_their_label(
-    case: tuple[list[Logits], tuple[Member, ...], np.ndarray], rows: int, bit_bytes: int
+    case: Case, rows: int, bit_bytes: int
 ) -> None:
     logits, members, labels = case
-    found = directly(logits, members)
+    found = direct_predictions(logits, members)
     labels = np.where(labels % 2, found[:, 0, 0], labels)  # so that some are right
     n_classes = logits[0].shape[1]
     blocks = [
@@ -127,32 +100,25 @@ def test_many_classes(n_classes: int) -> None:
     old = (3 * rng.normal(size=(6, n_classes))).astype(np.float32)
     logits: list[Logits] = [old, old + rng.normal(size=old.shape).astype(np.float32)]
     members = plane_members(np.array([0.25, 1.0, 8.0]), np.array([0.5, 2.0, 100.0]))
-    assert np.array_equal(plane_predictions(logits, members), directly(logits, members))
+    require_exact(logits, members)
 
 
 @pytest.mark.parametrize("name", ARITHMETICS)
 def test_logits_at_the_ends_of_their_type(name: str) -> None:
-    members = plane_members(np.array(TEMPERATURES), np.array(TEMPERATURES))
+    members = plane_members(np.array(EXTREME), np.array(EXTREME))
     for dtype, huge in ((np.float32, 3e38), (np.float64, 1e308), (np.float64, 1e300)):
         old = np.array([[huge, -huge, 0], [0, 1, huge], [-huge, -np.inf, -huge], [1e-40, 0, 0]])
         logits: list[Logits] = [old.astype(dtype), old[:, ::-1].astype(dtype)]
-        with np.errstate(over="ignore"):  # the direct evaluation's differences
-            found = directly(logits, members)
-            assert np.array_equal(plane_predictions(logits, members, ARITHMETICS[name]), found)
+        require_exact(logits, members, ARITHMETICS[name])
 
 
 def test_rivals_beyond_the_limit_are_evaluated_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     logits: list[Logits] = [np.round(rng.normal(size=(30, 40)), 1) for _ in range(2)]
     members = plane_members(np.array([0.5, 4.0]), np.array([1.0, 2.0]))
-    found = directly(logits, members)
-    for module in (duels, predictions):
-        monkeypatch.setattr(module, "RIVALS_UP_TO", 2)
-        monkeypatch.setattr(module, "WORK_BYTES", 1)  # one contender, one row at a time
-    assert np.array_equal(plane_predictions(logits, members), found)
-    labels = rng.integers(0, 40, 30)
-    plane = collect_hits([LogitBlock(labels, tuple(logits))], members, 40, threads=1)
-    assert np.array_equal(plane.rows(1, 0), found[:, 1, 0] == labels)
+    monkeypatch.setattr(duels, "RIVALS_UP_TO", 2)
+    monkeypatch.setattr(duels, "WORK_BYTES", 1)  # one contender, one row at a time
+    require_exact(logits, members)
 
 
 def test_hits_unpacked_a_few_at_a_time_count_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +170,7 @@ def test_a_row_of_one_candidate_needs_no_exponential(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(NumpyChunk, "partitions", fail)
     logits: list[Logits] = [np.array([[3.0, 1, 0]]), np.array([[2.0, 0, 1]])]
     members = plane_members(np.array([0.5, 9.0]), np.array([1.0]))
-    assert plane_predictions(logits, members).ravel().tolist() == [0, 0]
+    require_exact(logits, members)
 
 
 def test_likelihood_and_calibration_error_are_those_of_the_probabilities() -> None:
@@ -235,11 +201,7 @@ def test_logits_of_any_size_are_told_apart_without_a_warning(scale: float) -> No
     logits: list[Logits] = [scale * np.array([[3.0, 1, 0], [0, 1, 2]]) for _ in range(2)]
     logits[1] = logits[1][:, [1, 0, 2]] / 2
     members = plane_members(np.array([1e-6, 0.5, 9.0]), np.array([1.0, 2e6]))
-    found = plane_predictions(logits, members)
-    for i, t_old in enumerate((1e-6, 0.5, 9.0)):
-        for j, t_new in enumerate((1.0, 2e6)):
-            expected = mixture_probabilities(logits, (t_old, t_new)).argmax(axis=1)
-            assert found[:, i, j].tolist() == expected.tolist()
+    require_exact(logits, members)
     sums = NumpyChunk(logits).partitions(0, np.arange(2), np.array([1e-6, 1.0, 9.0]))
     assert sums.tolist() == [[1.0] * 3] * 2
 
